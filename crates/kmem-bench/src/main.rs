@@ -1,0 +1,106 @@
+//! kmem beside other allocators, on one and the same program.
+//!
+//! The program runs in two roles. As the *driver* (`--driver ROW`) it does the work of one row through the
+//! C library's `malloc` and prints one number; which allocator that is decides `LD_PRELOAD`. As the
+//! *parent* (otherwise) it starts drivers, one allocator after the other in turns, and prints medians and
+//! ratios. Rows of typed caches run kmem linked in instead of preloaded, beside everybody's `malloc`.
+//!
+//! - [`rows`]: what is measured.
+//! - [`clock`]: how a loop becomes nanoseconds.
+//! - [`contest`]: turns, medians, the check that the right allocator answered.
+//! - [`report`]: table, JSON and the gate.
+
+mod clock;
+mod contest;
+mod report;
+mod rows;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+kmem-bench [OPTIONS] [ROW...]     (cargo xtask bench builds everything and calls this)
+
+  --kmem PATH       kmem's library
+  --lib NAME=PATH   one more allocator, beside the system's and those of Debian's packages that are there
+  --quick           few rows and turns; fails when a gated row is not faster than the system's malloc
+  --turns N         how often each row runs on each allocator (default 7)
+  --json FILE       also write the medians and all single results
+  --list            name the rows and stop
+  ROW               only rows whose names start so
+";
+
+/// What the command line asks for.
+struct Options {
+    kmem: Option<PathBuf>,
+    libraries: Vec<(String, PathBuf)>,
+    quick: bool,
+    turns: usize,
+    json: Option<PathBuf>,
+    rows: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, row, kind @ ..] = &arguments[..]
+        && flag == "--driver"
+    {
+        return contest::drive(row, kind.first().is_some_and(|kind| kind == "typed"));
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        rows::ROWS.iter().for_each(|row| println!("{:<18} {:<4} {}", row.name, row.unit.name(), row.what));
+        return ExitCode::SUCCESS;
+    }
+    let options = match options(&arguments) {
+        Ok(options) => options,
+        Err(message) => {
+            eprint!("{message}");
+            return ExitCode::from(2);
+        }
+    };
+    let results = match contest::run(&options) {
+        Ok(results) => results,
+        Err(message) => {
+            eprintln!("kmem-bench: {message}");
+            return ExitCode::FAILURE;
+        }
+    };
+    report::table(&results);
+    if let Some(file) = &options.json
+        && let Err(error) = std::fs::write(file, report::json(&results))
+    {
+        eprintln!("kmem-bench: {}: {error}", file.display());
+        return ExitCode::FAILURE;
+    }
+    let lost = report::lost(&results);
+    for row in &lost {
+        println!("{row}: not faster than the system's malloc");
+    }
+    if options.quick && !lost.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn options(arguments: &[String]) -> Result<Options, String> {
+    let (mut kmem, mut json, mut turns, mut quick) = (None, None, None, false);
+    let (mut libraries, mut rows) = (Vec::new(), Vec::new());
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value\n{USAGE}"));
+        match argument.as_str() {
+            "--kmem" => kmem = Some(PathBuf::from(value()?)),
+            "--json" => json = Some(PathBuf::from(value()?)),
+            "--quick" => quick = true,
+            "--turns" => {
+                turns = Some(value()?.parse().ok().filter(|&n| n > 0).ok_or("--turns takes a number\n")?)
+            }
+            "--lib" => {
+                let (name, path) = value()?.split_once('=').ok_or("--lib takes NAME=PATH\n")?;
+                libraries.push((name.to_owned(), PathBuf::from(path)));
+            }
+            flag if flag.starts_with('-') => return Err(USAGE.to_owned()),
+            row if rows::ROWS.iter().any(|known| known.name.starts_with(row)) => rows.push(row.to_owned()),
+            row => return Err(format!("no row's name starts with `{row}`; --list names them\n")),
+        }
+    }
+    let turns = turns.unwrap_or(if quick { 5 } else { 7 });
+    Ok(Options { kmem, libraries, quick, turns, json, rows })
+}

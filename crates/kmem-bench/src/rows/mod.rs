@@ -1,0 +1,190 @@
+//! What is measured. A row is a name, a unit and a function that returns one number.
+//!
+//! All rows write to each block they get: an allocator that touches a block's memory early must not look
+//! slower than one that leaves the cache miss to the user.
+
+mod large;
+mod memory;
+mod small;
+mod threads;
+mod typed;
+
+use libc::c_void;
+
+/// What a row's number means. Smaller is better in all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Nanoseconds,
+    Microseconds,
+    Mebibytes,
+}
+
+impl Unit {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nanoseconds => "ns",
+            Self::Microseconds => "us",
+            Self::Mebibytes => "MiB",
+        }
+    }
+}
+
+/// One row.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) unit: Unit,
+    /// Part of `--quick`.
+    pub(crate) quick: bool,
+    /// `--quick` fails when kmem is not faster than the system's malloc here.
+    pub(crate) gate: bool,
+    pub(crate) work: Work,
+}
+
+/// Who does a row's work.
+pub(crate) enum Work {
+    /// The driver, through malloc.
+    Malloc(fn() -> f64),
+    /// The driver: malloc, and for kmem a typed cache linked in.
+    Typed { malloc: fn() -> f64, cache: fn() -> f64 },
+    /// A small program of the system's, started by the parent with the allocator preloaded: time in microseconds.
+    StartTime,
+    /// The same program's peak resident size in MiB.
+    StartSize,
+}
+
+const fn row(name: &'static str, what: &'static str, work: fn() -> f64) -> Row {
+    Row { name, what, unit: Unit::Nanoseconds, quick: false, gate: false, work: Work::Malloc(work) }
+}
+
+const fn gated(row: Row) -> Row {
+    Row { quick: true, gate: true, ..row }
+}
+
+const fn quick(row: Row) -> Row {
+    Row { quick: true, ..row }
+}
+
+const fn typed(name: &'static str, what: &'static str, malloc: fn() -> f64, cache: fn() -> f64) -> Row {
+    Row { name, what, unit: Unit::Nanoseconds, quick: true, gate: false, work: Work::Typed { malloc, cache } }
+}
+
+const fn sized(row: Row) -> Row {
+    Row { unit: Unit::Mebibytes, ..row }
+}
+
+const PAIR: &str = "malloc, write, free: one block at a time";
+const FIFO: &str = "1000 mallocs, then 1000 frees in the same order";
+const LIFO: &str = "1000 mallocs, then 1000 frees in opposite order";
+const RAND: &str = "1000 mallocs, then 1000 frees in random order";
+const LARGE: &str = "malloc, write one byte, free";
+const TOUCH: &str = "malloc, write each page, free";
+
+/// All rows, in the order of the table.
+pub(crate) static ROWS: &[Row] = &[
+    gated(row("pair_16", PAIR, small::pair::<16>)),
+    gated(row("pair_64", PAIR, small::pair::<64>)),
+    gated(row("pair_256", PAIR, small::pair::<256>)),
+    gated(row("pair_1024", PAIR, small::pair::<1024>)),
+    gated(typed(
+        "typed_pair_64",
+        "Cache<T>::alloc and drop, beside malloc and free",
+        small::pair::<64>,
+        typed::pair,
+    )),
+    typed(
+        "typed_rand_64",
+        "1000 of Cache<T>, dropped in random order",
+        small::batch_rand::<64>,
+        typed::batch_rand,
+    ),
+    row("batch_fifo_16", FIFO, small::batch_fifo::<16>),
+    row("batch_lifo_16", LIFO, small::batch_lifo::<16>),
+    row("batch_rand_16", RAND, small::batch_rand::<16>),
+    row("batch_fifo_64", FIFO, small::batch_fifo::<64>),
+    row("batch_lifo_64", LIFO, small::batch_lifo::<64>),
+    quick(row("batch_rand_64", RAND, small::batch_rand::<64>)),
+    row("batch_fifo_256", FIFO, small::batch_fifo::<256>),
+    row("batch_lifo_256", LIFO, small::batch_lifo::<256>),
+    row("batch_rand_256", RAND, small::batch_rand::<256>),
+    row("batch_fifo_1024", FIFO, small::batch_fifo::<1024>),
+    row("batch_lifo_1024", LIFO, small::batch_lifo::<1024>),
+    row("batch_rand_1024", RAND, small::batch_rand::<1024>),
+    quick(row("ws_10k", "replace a random one of 10,000 blocks of 8 to 1024 bytes", small::working_set)),
+    row("calloc_64", "calloc, write, free", small::zeroed::<64>),
+    row("calloc_1024", "calloc, write, free", small::zeroed::<1024>),
+    row("calloc_batch_64", "1000 callocs, then 1000 frees", small::zeroed_batch::<64>),
+    row("calloc_256k", "calloc, write, free", small::zeroed::<{ 256 << 10 }>),
+    row(
+        "realloc_x2_64k",
+        "realloc from 16 bytes, doubling to 64 KiB, per call",
+        small::doubling::<{ 64 << 10 }>,
+    ),
+    row("realloc_inc_4k", "realloc by 16 bytes more to 4 KiB, per call", small::growing),
+    row(
+        "realloc_x2_64m",
+        "realloc from 16 bytes, doubling to 64 MiB, all written, per call",
+        large::doubling,
+    ),
+    row("large_64k", LARGE, large::pair::<{ 64 << 10 }>),
+    row("large_touch_64k", TOUCH, large::touched::<{ 64 << 10 }>),
+    row("large_256k", LARGE, large::pair::<{ 256 << 10 }>),
+    row("large_touch_256k", TOUCH, large::touched::<{ 256 << 10 }>),
+    row("large_1m", LARGE, large::pair::<{ 1 << 20 }>),
+    row("large_touch_1m", TOUCH, large::touched::<{ 1 << 20 }>),
+    row("large_4m", LARGE, large::pair::<{ 4 << 20 }>),
+    row("large_touch_4m", TOUCH, large::touched::<{ 4 << 20 }>),
+    row(
+        "large_ws",
+        "replace a random one of 64 blocks of 16 KiB to 2 MiB, first page written",
+        large::working_set,
+    ),
+    row("pc_64", "one thread allocates 64 bytes, another frees", threads::pass::<64, 64>),
+    row("pc_mix", "one thread allocates 16 to 1024 bytes, another frees", threads::pass::<16, 1024>),
+    row("pc_bidir_64", "two threads, each frees what the other allocates", threads::exchange),
+    row("mt2_pair_64", "pairs of 64 bytes on two threads at once", threads::pairs),
+    row("mt2_ws_10k", "ws_10k on two threads at once", threads::working_sets),
+    row("thread_churn", "a thread made, 100 blocks of which half outlive it, joined", threads::churn),
+    sized(row("build_peak", "peak with 1,000,000 blocks of 64 bytes live (61 MiB asked for)", memory::peak)),
+    sized(row("build_after", "resident after all of them are freed", memory::after)),
+    sized(row("build_later", "resident one second and some small work after that", memory::later)),
+    Row {
+        unit: Unit::Microseconds,
+        work: Work::StartTime,
+        ..row("start_time", "start of a trivial program", || 0.0)
+    },
+    Row { work: Work::StartSize, ..sized(row("start_peak", "peak of a trivial program", || 0.0)) },
+];
+
+/// A block of `size` bytes whose first byte is written.
+#[inline]
+fn take(size: usize) -> *mut u8 {
+    // SAFETY: malloc takes any size; the block is checked and at least one byte long.
+    unsafe {
+        let block = std::hint::black_box(libc::malloc(size)).cast::<u8>();
+        assert!(!block.is_null(), "out of memory");
+        block.write_volatile(1);
+        block
+    }
+}
+
+/// # Safety
+/// `block` came from malloc, is not freed, and is not used again.
+#[inline]
+unsafe fn give(block: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::free(block.cast::<c_void>()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_gated_rows_are_quick() {
+        for (at, row) in ROWS.iter().enumerate() {
+            assert!(ROWS[at + 1..].iter().all(|other| other.name != row.name), "{}", row.name);
+            assert!(row.quick || !row.gate, "{}", row.name);
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The system calls that the standard library does not offer. All its `unsafe` is here.
+//!
+//! Each function is a thin, safe face of one call: arguments are owned or borrowed Rust values, errors are
+//! [`std::io::Error`].
+
+use std::ffi::CString;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Names of the signals a program is commonly killed by.
+const SIGNALS: &[(i32, &str)] = &[
+    (libc::SIGHUP, "SIGHUP"),
+    (libc::SIGINT, "SIGINT"),
+    (libc::SIGQUIT, "SIGQUIT"),
+    (libc::SIGILL, "SIGILL"),
+    (libc::SIGTRAP, "SIGTRAP"),
+    (libc::SIGABRT, "SIGABRT"),
+    (libc::SIGBUS, "SIGBUS"),
+    (libc::SIGFPE, "SIGFPE"),
+    (libc::SIGKILL, "SIGKILL"),
+    (libc::SIGUSR1, "SIGUSR1"),
+    (libc::SIGSEGV, "SIGSEGV"),
+    (libc::SIGUSR2, "SIGUSR2"),
+    (libc::SIGPIPE, "SIGPIPE"),
+    (libc::SIGALRM, "SIGALRM"),
+    (libc::SIGTERM, "SIGTERM"),
+    (libc::SIGXCPU, "SIGXCPU"),
+    (libc::SIGXFSZ, "SIGXFSZ"),
+    (libc::SIGSYS, "SIGSYS"),
+];
+
+/// `SIGSEGV` for 11; `signal 40` for a number without a common name.
+pub(crate) fn signal_name(signal: i32) -> String {
+    SIGNALS
+        .iter()
+        .find(|(number, _)| *number == signal)
+        .map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).to_owned())
+}
+
+/// What SIGPIPE did when this process started. The Rust runtime sets it to "ignore" before `main`, and an ignored
+/// signal stays ignored across exec: the program must get what our caller gave us.
+static SIGPIPE_AT_START: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
+
+/// Runs before the Rust runtime.
+extern "C" fn note_sigpipe() {
+    let mut old = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: a null new action only reads; `old` is large enough; the call writes it when it returns 0.
+    unsafe {
+        if libc::sigaction(libc::SIGPIPE, std::ptr::null(), old.as_mut_ptr()) == 0 {
+            // Relaxed: one thread exists.
+            SIGPIPE_AT_START.store(old.assume_init().sa_sigaction, Ordering::Relaxed);
+        }
+    }
+}
+
+// SAFETY: the section holds pointers to functions that the C runtime calls before `main`; this one needs nothing
+// that is not ready by then.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static NOTE_SIGPIPE: extern "C" fn() = note_sigpipe;
+
+/// Gives SIGPIPE its default action: a command that prints ends quietly when its reader has gone.
+pub(crate) fn default_sigpipe() {
+    // SAFETY: sets a disposition; no handler is involved.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+/// A set of signals.
+#[derive(Clone, Copy)]
+pub(crate) struct SignalSet(libc::sigset_t);
+
+impl SignalSet {
+    /// The set of these signals.
+    pub(crate) fn of(signals: &[i32]) -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigemptyset writes the whole set; sigaddset takes any number (and refuses bad ones).
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in signals {
+                libc::sigaddset(set.as_mut_ptr(), *signal);
+            }
+            SignalSet(set.assume_init())
+        }
+    }
+
+    /// Adds the set to the blocked signals of this thread; returns what was blocked before.
+    pub(crate) fn block(&self) -> SignalSet {
+        let mut old = MaybeUninit::uninit();
+        // SAFETY: both sets are valid; the call cannot fail with SIG_BLOCK, so it writes `old`.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, &self.0, old.as_mut_ptr());
+            SignalSet(old.assume_init())
+        }
+    }
+
+    /// Waits for one signal of the set: its number, and whether a process sent it (not the kernel or a terminal).
+    pub(crate) fn wait(&self) -> io::Result<(i32, bool)> {
+        let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
+        loop {
+            // SAFETY: the set is valid; `info` is written when the call returns a signal number.
+            let signal = unsafe { libc::sigwaitinfo(&self.0, info.as_mut_ptr()) };
+            if signal > 0 {
+                // SAFETY: written, see above.
+                let code = unsafe { info.assume_init_ref() }.si_code;
+                // SI_USER, SI_QUEUE, SI_TKILL: zero or negative. A terminal's and the kernel's are positive.
+                return Ok((signal, code <= 0));
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// The signal state that our caller gave this process and that the program must get in turn.
+#[derive(Clone, Copy)]
+pub(crate) struct CallerSignals {
+    mask: SignalSet,
+    sigchld: libc::sighandler_t,
+}
+
+impl CallerSignals {
+    /// Blocks `set`, so that its signals can be waited for, and makes children waitable.
+    pub(crate) fn take(set: &SignalSet) -> Self {
+        // SAFETY: sets a disposition; no handler is involved. Where SIGCHLD is ignored, children leave no status.
+        let sigchld = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+        CallerSignals { mask: set.block(), sigchld }
+    }
+
+    /// Async-signal-safe: called between fork and exec.
+    fn restore(&self) {
+        // Relaxed: written before there was a second thread.
+        let sigpipe = SIGPIPE_AT_START.load(Ordering::Relaxed);
+        // A handler cannot exist at the start of a process: dispositions are SIG_DFL or SIG_IGN.
+        // SAFETY: the calls are async-signal-safe and take valid values.
+        unsafe {
+            libc::signal(libc::SIGPIPE, sigpipe);
+            libc::signal(libc::SIGCHLD, self.sigchld);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &self.mask.0, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Makes `command`, when it starts, as if our caller had started it. It is killed when this process is killed.
+pub(crate) fn prepare_child(command: &mut Command, signals: CallerSignals) {
+    let parent = std::process::id();
+    let child_setup = move || {
+        // SAFETY: the calls are async-signal-safe and involve no memory.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // Killed in between? Then the signal above will never come.
+            if libc::getppid() as u32 != parent {
+                libc::_exit(i32::from(crate::failure::STATUS_KMEM));
+            }
+        }
+        signals.restore();
+        Ok(())
+    };
+    // SAFETY: the closure allocates nothing and takes no lock: only system calls on values it owns.
+    unsafe {
+        command.pre_exec(child_setup);
+    }
+}
+
+/// As [`prepare_child`], for a program that takes the place of this process.
+pub(crate) fn prepare_exec(command: &mut Command) {
+    let signals = CallerSignals::take(&SignalSet::of(&[]));
+    // SAFETY: as in `prepare_child`.
+    unsafe {
+        command.pre_exec(move || {
+            signals.restore();
+            Ok(())
+        });
+    }
+}
+
+/// What became of a child.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Change {
+    /// Nothing new.
+    None,
+    /// It stopped.
+    Stopped,
+    /// It exited with a status; the most bytes it had resident.
+    Exited(i32, u64),
+    /// A signal killed it; the most bytes it had resident.
+    Signalled(i32, u64),
+}
+
+/// Asks for news of a child without waiting.
+pub(crate) fn wait_child(pid: u32) -> io::Result<Change> {
+    let mut status = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are valid for writes; zeroed rusage is a valid value.
+    let (found, usage) = unsafe {
+        let found =
+            libc::wait4(pid as libc::pid_t, &mut status, libc::WNOHANG | libc::WUNTRACED, usage.as_mut_ptr());
+        (found, usage.assume_init())
+    };
+    if found < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let max_rss = u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024);
+    Ok(if found == 0 {
+        Change::None
+    } else if libc::WIFEXITED(status) {
+        Change::Exited(libc::WEXITSTATUS(status), max_rss)
+    } else if libc::WIFSIGNALED(status) {
+        Change::Signalled(libc::WTERMSIG(status), max_rss)
+    } else if libc::WIFSTOPPED(status) {
+        Change::Stopped
+    } else {
+        Change::None
+    })
+}
+
+/// Sends a signal to a process. A process that has gone is no error: the caller hears of its end elsewhere.
+pub(crate) fn send(pid: u32, signal: i32) {
+    // SAFETY: no memory is involved.
+    unsafe {
+        libc::kill(pid as libc::pid_t, signal);
+    }
+}
+
+/// Stops this process until somebody continues it.
+pub(crate) fn stop_self() {
+    // SAFETY: no memory is involved.
+    unsafe {
+        libc::raise(libc::SIGSTOP);
+    }
+}
+
+/// Ends this process by `signal`, without a core dump of its own. Returns when the signal does not kill.
+pub(crate) fn die_by(signal: i32) {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is a valid value; the disposition is the default one; no memory is shared.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &none);
+        libc::signal(signal, libc::SIG_DFL);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &SignalSet::of(&[signal]).0, std::ptr::null_mut());
+        libc::raise(signal);
+    }
+}
+
+/// Real user and group of this process.
+pub(crate) fn real_ids() -> (u32, u32) {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { (libc::getuid(), libc::getgid()) }
+}
+
+/// True when exec grants nothing to this process (`no_new_privs`).
+pub(crate) fn no_new_privileges() -> bool {
+    // SAFETY: no memory is involved.
+    unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 }
+}
+
+/// True when the file system of `path` ignores set-user-ID bits and file capabilities.
+pub(crate) fn on_nosuid(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let mut stat = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path is terminated; `stat` is read only when the call says it was written.
+    unsafe {
+        libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) == 0
+            && stat.assume_init().f_flag & libc::ST_NOSUID != 0
+    }
+}
+
+/// True when the file carries capabilities.
+pub(crate) fn has_capabilities(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: both strings are terminated; a null buffer of length 0 only asks for the length.
+    unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}
+
+/// True when this process may execute the file, as far as its mode and its mount say.
+pub(crate) fn may_execute(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is terminated.
+    if unsafe { libc::access(path.as_ptr(), libc::X_OK) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Width of the terminal behind stderr (2) or stdout (1).
+pub(crate) fn terminal_columns(fd: i32) -> Option<usize> {
+    let mut size = MaybeUninit::<libc::winsize>::zeroed();
+    // SAFETY: the request writes one winsize; zeroed is a valid value.
+    let (result, size) =
+        unsafe { (libc::ioctl(fd, libc::TIOCGWINSZ, size.as_mut_ptr()), size.assume_init()) };
+    (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names() {
+        assert_eq!(signal_name(11), "SIGSEGV");
+        assert_eq!(signal_name(40), "signal 40");
+    }
+
+    #[test]
+    fn a_blocked_signal_is_waited_for_and_its_sender_known() {
+        let set = SignalSet::of(&[libc::SIGUSR2]);
+        set.block();
+        // SAFETY: the signal is blocked in this thread and sent to this thread alone.
+        unsafe {
+            libc::pthread_kill(libc::pthread_self(), libc::SIGUSR2);
+        }
+        assert_eq!(set.wait().unwrap(), (libc::SIGUSR2, true));
+    }
+
+    #[test]
+    fn facts_about_files() {
+        assert!(may_execute(Path::new("/bin/sh")).is_ok());
+        let error = may_execute(Path::new("/nonexistent/program")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(!has_capabilities(Path::new("/bin/sh")));
+    }
+
+    #[test]
+    fn nosuid_mounts_are_known() {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mut checked = 0;
+        for line in mounts.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (point, options) = (words[1], words[3]);
+            // A later mount on the same point hides an earlier one.
+            let hidden = mounts.lines().filter(|line| line.split(' ').nth(1) == Some(point)).count() > 1;
+            if hidden || std::fs::metadata(point).is_err() {
+                continue;
+            }
+            assert_eq!(
+                on_nosuid(Path::new(point)),
+                options.split(',').any(|option| option == "nosuid"),
+                "{point}"
+            );
+            checked += 1;
+        }
+        assert!(checked > 0);
+    }
+}

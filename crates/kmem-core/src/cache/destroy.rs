@@ -1,0 +1,96 @@
+//! `kmem_cache_destroy`.
+
+use core::sync::atomic::Ordering;
+
+use crate::cache::{CacheRef, life};
+use crate::config::Config;
+use crate::engine::slub;
+use crate::heap::Kmem;
+use crate::platform::Platform;
+use crate::report;
+
+/// Why a cache was not destroyed cleanly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DestroyError {
+    /// So many objects are still in use. The cache has left the list; its memory stays.
+    ObjectsRemain(u64),
+    /// The cache was destroyed before.
+    Destroyed,
+    /// The cache belongs to the heap itself.
+    Internal,
+}
+
+impl core::fmt::Display for DestroyError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::ObjectsRemain(count) => write!(f, "{count} objects are still in use"),
+            Self::Destroyed => f.write_str("the cache was destroyed before"),
+            Self::Internal => f.write_str("the cache belongs to the heap"),
+        }
+    }
+}
+
+impl core::error::Error for DestroyError {}
+
+impl<P: Platform, C: Config> Kmem<P, C> {
+    /// Gives up one use of a cache; the last one ends it.
+    ///
+    /// Returns true when the cache is gone, false when aliases still use it.
+    ///
+    /// # Errors
+    /// - [`DestroyError::ObjectsRemain`]: reported; the cache leaves the list, its slabs and descriptor stay for ever, and late
+    ///   frees of its objects are accepted.
+    /// - [`DestroyError::Internal`]: one of the heap's own caches, nothing happened.
+    ///
+    /// # Safety
+    /// The reference is to a live cache, and nobody allocates from it during the call or, when it succeeds, uses it after.
+    pub unsafe fn destroy(&self, cache: CacheRef<P>) -> Result<bool, DestroyError> {
+        // SAFETY: the caller's promise.
+        let descriptor = unsafe { cache.get() };
+        let id = descriptor.engine.id;
+        let name = {
+            let mut registry = self.registry.lock(&self.platform);
+            if descriptor.life.load(Ordering::Relaxed) != life::LIVE {
+                return Err(DestroyError::Destroyed);
+            }
+            if descriptor.refcount.load(Ordering::Relaxed) < 0 || descriptor.owned_name.is_none() {
+                return Err(DestroyError::Internal);
+            }
+            if descriptor.refcount.fetch_sub(1, Ordering::Relaxed) > 1 {
+                return Ok(false);
+            }
+            descriptor.life.store(life::DYING, Ordering::Relaxed);
+            self.flush(descriptor);
+            let left = slub::shrink_all(self.floor(), &descriptor.engine);
+            for cpu in 0..self.platform.cpus() {
+                slub::remove_stack(self.floor(), &descriptor.engine, cpu);
+            }
+            registry.remove(descriptor);
+            if left > 0 {
+                descriptor.life.store(life::ZOMBIE, Ordering::Relaxed);
+                let objects = slub::count(self.floor(), &descriptor.engine).in_use();
+                report::say(
+                    &self.platform,
+                    format_args!(
+                        "BUG {}: Objects remaining on __kmem_cache_shutdown(): {objects} in {left} slabs; \
+                         kmem_cache_destroy {}: Slab cache still has objects",
+                        descriptor.name(),
+                        descriptor.name()
+                    ),
+                );
+                return Err(DestroyError::ObjectsRemain(objects));
+            }
+            if id != 0 {
+                slub::reset_cpus(self.floor(), &descriptor.engine);
+                registry.release_id(id);
+            }
+            descriptor.owned_name
+        };
+        self.dismantle(descriptor);
+        if let Some((name, _)) = name {
+            // SAFETY: the copy was made by kmalloc for this cache, whose last user this was.
+            let _ = unsafe { self.kfree(name.as_ptr()) };
+        }
+        Ok(true)
+    }
+}

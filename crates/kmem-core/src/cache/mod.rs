@@ -1,0 +1,158 @@
+//! `kmem_cache`: named caches of objects of one size.
+//!
+//! # Theory
+//! A cache is created from a name, a size and properties; the geometry rules turn those into a layout
+//! ([`geometry`]); a cache that asks for the same as an older one becomes its alias ([`merge`]).
+//! Descriptors live in a cache of their own, as in the kernel.
+//!
+//! # Life of a cache
+//! *live* until its last user destroys it; then its CPUs and barns are flushed and its slabs given
+//! back. If objects are still in use it becomes a *zombie*: it leaves the list, its memory stays,
+//! and late frees of its objects are still accepted.
+//!
+//! # Who may do what
+//! Every call takes `&Kmem` and a [`CacheRef`]. A reference must not be used after the cache was
+//! destroyed: that is why the calls that use one are unsafe. `kmem::Cache<T>` is the safe face.
+
+pub mod geometry;
+pub mod merge;
+pub mod registry;
+
+mod bootstrap;
+pub mod create;
+mod destroy;
+mod objects;
+
+pub use create::{CacheArgs, CreateError};
+pub use destroy::DestroyError;
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+
+use crate::engine::slub;
+use crate::platform::Platform;
+
+/// The descriptor of a cache.
+#[repr(C)]
+pub struct KmemCache<P: Platform> {
+    /// What the engine knows. First, so that the pointer kept in slabs is also the descriptor's.
+    pub(crate) engine: slub::Cache<P>,
+    /// Users: the creator and the aliases. Negative: may never be merged.
+    pub(crate) refcount: AtomicI32,
+    /// Bytes a user may touch; grows when a larger cache is merged into this one.
+    pub(crate) object_size: AtomicUsize,
+    /// The window of an object that may be copied to and from user space: (offset, bytes).
+    pub(crate) usercopy: (usize, usize),
+    /// Bytes of name and sequence that destruction gives back: (name, name's length).
+    pub(crate) owned_name: Option<(NonNull<u8>, usize)>,
+    pub(crate) life: AtomicU8,
+    pub(crate) older: AtomicPtr<KmemCache<P>>,
+}
+
+/// Where a cache is in its life.
+pub(crate) mod life {
+    pub(crate) const LIVE: u8 = 0;
+    pub(crate) const DYING: u8 = 1;
+    pub(crate) const ZOMBIE: u8 = 2;
+}
+
+impl<P: Platform> KmemCache<P> {
+    /// The name given by its first creator.
+    pub fn name(&self) -> &str {
+        self.engine.name
+    }
+
+    /// Bytes of an object that its user may touch.
+    pub fn object_size(&self) -> usize {
+        self.object_size.load(Ordering::Relaxed)
+    }
+
+    /// The layout.
+    pub fn geometry(&self) -> &geometry::Geometry {
+        &self.engine.geometry
+    }
+
+    /// Pages of a normal slab.
+    pub fn pages_per_slab(&self) -> usize {
+        if self.engine.exact_pages != 0 { self.engine.exact_pages } else { 1 << self.engine.geometry.order }
+    }
+
+    /// Further names for this cache.
+    pub fn aliases(&self) -> u32 {
+        u32::try_from(self.refcount.load(Ordering::Relaxed) - 1).unwrap_or(0)
+    }
+
+    /// The window that may be copied to and from user space: (offset, bytes).
+    pub fn usercopy(&self) -> (usize, usize) {
+        self.usercopy
+    }
+
+    pub(crate) fn older(&self) -> Option<&Self> {
+        // Acquire pairs with the Release of the registry: a cache is complete before it is listed.
+        // SAFETY: listed caches stay valid while the list is held still, which callers of this do.
+        unsafe { self.older.load(Ordering::Acquire).as_ref() }
+    }
+}
+
+/// A reference to a live cache. Copies are free; none may be used after the cache was destroyed.
+pub struct CacheRef<P: Platform>(pub(crate) NonNull<KmemCache<P>>);
+
+impl<P: Platform> Clone for CacheRef<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<P: Platform> Copy for CacheRef<P> {}
+impl<P: Platform> PartialEq for CacheRef<P> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+impl<P: Platform> Eq for CacheRef<P> {}
+impl<P: Platform> core::fmt::Debug for CacheRef<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "CacheRef({:p})", self.0)
+    }
+}
+// SAFETY: a cache may be used from any thread.
+unsafe impl<P: Platform> Send for CacheRef<P> {}
+// SAFETY: as above.
+unsafe impl<P: Platform> Sync for CacheRef<P> {}
+
+impl<P: Platform> CacheRef<P> {
+    /// A reference to a cache that an observer was shown ([`crate::heap::Kmem::for_each_cache`]).
+    pub fn new(cache: &KmemCache<P>) -> Self {
+        Self(NonNull::from(cache))
+    }
+
+    /// The reference as a pointer, to be kept in an atomic.
+    #[must_use]
+    pub fn as_raw(self) -> *mut KmemCache<P> {
+        self.0.as_ptr()
+    }
+
+    /// The reference from a pointer of [`CacheRef::as_raw`]; nothing for null.
+    #[must_use]
+    pub fn from_raw(cache: *mut KmemCache<P>) -> Option<Self> {
+        NonNull::new(cache).map(Self)
+    }
+
+    /// The descriptor.
+    ///
+    /// # Safety
+    /// The cache is alive for as long as the answer is used.
+    pub unsafe fn get<'a>(self) -> &'a KmemCache<P> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The number of its CPU stacks (0: none), for callers with a fast path of their own.
+    ///
+    /// # Safety
+    /// As [`CacheRef::get`].
+    pub unsafe fn stack_id(self) -> u16 {
+        // SAFETY: the caller's promise.
+        let cache = unsafe { self.get() };
+        if cache.engine.capacity == 0 { 0 } else { cache.engine.id }
+    }
+}

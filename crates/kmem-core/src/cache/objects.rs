@@ -1,0 +1,299 @@
+//! Allocating and freeing objects of a cache.
+
+use core::sync::atomic::Ordering;
+
+use crate::cache::{CacheRef, KmemCache, life};
+use crate::config::Config;
+use crate::engine::{sheaf, slub};
+use crate::gfp::Gfp;
+use crate::heap::Kmem;
+use crate::kmalloc::FreeError;
+use crate::page::Kind;
+use crate::platform::{MAX_NODES, Platform};
+use crate::report;
+
+/// What a request of a cache does about flags that mean nothing for slabs: serve it without them, and say so.
+#[cold]
+#[inline(never)]
+fn strip<P: Platform>(platform: &P, gfp: Gfp) -> Gfp {
+    let good = gfp - Gfp::SLAB_BUG;
+    report::say(
+        platform,
+        format_args!(
+            "Unexpected gfp: {:#x}. Fixing up to gfp: {:#x}. Fix your code!",
+            (gfp & Gfp::SLAB_BUG).bits(),
+            good.bits()
+        ),
+    );
+    good
+}
+
+impl<P: Platform, C: Config> Kmem<P, C> {
+    /// One object; null when there is no memory. Its contents are undefined, or as the constructor left them.
+    /// With [`Gfp::ZERO`] the object is zero, unless the cache has a constructor: then it stays constructed.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    #[inline]
+    pub unsafe fn alloc(&self, cache: CacheRef<P>, gfp: Gfp) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        let cache = unsafe { cache.get() };
+        let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
+        let object = sheaf::alloc(self.floor(), &cache.engine, gfp);
+        if gfp.contains(Gfp::ZERO) && !object.is_null() {
+            self.clear(cache, object);
+        }
+        object
+    }
+
+    /// As [`Kmem::alloc`], from memory of `node` if there is any; with [`Gfp::THISNODE`] from there or not at all.
+    /// `None`, a node that does not exist, and a node without memory mean no preference.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn alloc_node(&self, cache: CacheRef<P>, gfp: Gfp, node: Option<usize>) -> *mut u8 {
+        let node = node.filter(|&node| node < self.platform.nodes());
+        let here = self.platform.current_node();
+        if node.is_none_or(|node| node == here) && !gfp.contains(Gfp::THISNODE) {
+            // SAFETY: the caller's promise.
+            return unsafe { self.alloc(cache, gfp) };
+        }
+        // SAFETY: the caller's promise.
+        let cache = unsafe { cache.get() };
+        let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
+        let object = sheaf::alloc_one(self.floor(), &cache.engine, gfp, Some(node.unwrap_or(here)));
+        if gfp.contains(Gfp::ZERO) && !object.is_null() {
+            self.clear(cache, object);
+        }
+        object
+    }
+
+    /// [`Kmem::alloc`] with [`Gfp::ZERO`]: the bytes the user may touch are zero, the padding is not.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn zalloc(&self, cache: CacheRef<P>, gfp: Gfp) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { self.alloc(cache, gfp | Gfp::ZERO) }
+    }
+
+    fn clear(&self, cache: &KmemCache<P>, object: *mut u8) {
+        if cache.engine.ctor.is_none() {
+            // SAFETY: the object was just allocated and has that many bytes.
+            unsafe { object.write_bytes(0, cache.object_size()) };
+        }
+    }
+
+    /// Gives one object back.
+    ///
+    /// # Errors
+    /// The object is not freed when it was freed last already ([`FreeError::Double`]), is not an object at all, or
+    /// starts nowhere an object starts. An object of another cache is reported, goes back to its own, and is no error.
+    ///
+    /// # Safety
+    /// The cache is alive; nobody uses the object any more.
+    pub unsafe fn free(&self, cache: CacheRef<P>, object: *mut u8) -> Result<(), FreeError> {
+        // SAFETY: the caller's promise.
+        let wanted = unsafe { cache.get() };
+        let real = self.cache_of(object)?;
+        if !core::ptr::eq(real, wanted) {
+            report::say(
+                &self.platform,
+                format_args!(
+                    "cache_from_obj: Wrong slab cache. {} but object {object:p} is from {}",
+                    wanted.name(),
+                    real.name()
+                ),
+            );
+        }
+        // SAFETY: `cache_of` found the object's own cache.
+        unsafe { self.free_to(real, object) }
+    }
+
+    /// The cache that an object is from, when an object starts there.
+    pub(crate) fn cache_of(&self, object: *mut u8) -> Result<&KmemCache<P>, FreeError> {
+        let page = self.pages.at(object as usize).ok_or(FreeError::Foreign(object as usize))?;
+        let slab = self.pages.head(page);
+        if slab.kind() != Kind::Slab {
+            return Err(FreeError::NotObject(object as usize));
+        }
+        // SAFETY: a slab's descriptor points to its cache, whose first field the engine's cache is; a cache lives
+        // at least as long as its slabs.
+        let cache: &KmemCache<P> = unsafe { &*slab.cache.load(Ordering::Relaxed).cast() };
+        let base = self.pages.address(slab) as usize;
+        let objects = slab.objects.load(Ordering::Relaxed).into();
+        match cache.engine.index_of(base, object as usize, objects) {
+            Some(_) => Ok(cache),
+            None => Err(FreeError::Interior { address: object as usize, cache: cache.engine.name }),
+        }
+    }
+
+    /// Frees an object to its own cache.
+    ///
+    /// # Safety
+    /// The object is one of this cache's; nobody uses it any more.
+    #[inline]
+    pub(crate) unsafe fn free_to(&self, cache: &KmemCache<P>, object: *mut u8) -> Result<(), FreeError> {
+        let Some(page) = self.pages.at(object as usize) else {
+            return Err(FreeError::Foreign(object as usize));
+        };
+        if cache.life.load(Ordering::Relaxed) != life::LIVE {
+            // A destroyed cache that was left with objects: its slabs take them back, its stacks are gone.
+            // SAFETY: the caller's promise.
+            unsafe { slub::free_many(self.floor(), &cache.engine, &mut [object]) };
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { sheaf::free(self.floor(), &cache.engine, page, object) }.map_err(|sheaf::FreedTwice| {
+            FreeError::Double { address: object as usize, cache: cache.engine.name }
+        })
+    }
+
+    /// Fills all of `out` with objects, or nothing: true when it did. An empty `out` is filled.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn alloc_bulk(&self, cache: CacheRef<P>, gfp: Gfp, out: &mut [*mut u8]) -> bool {
+        // SAFETY: the caller's promise.
+        let cache = unsafe { cache.get() };
+        let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
+        if !sheaf::alloc_bulk(self.floor(), &cache.engine, gfp, out) {
+            return false;
+        }
+        if gfp.contains(Gfp::ZERO) {
+            out.iter().for_each(|&object| self.clear(cache, object));
+        }
+        true
+    }
+
+    /// Gives many objects back: of `cache`, or of any caches and sizes when it is `None` (`kfree_bulk`).
+    /// The order of the array is lost.
+    ///
+    /// # Errors
+    /// The first object that could not be freed; the others are freed all the same.
+    ///
+    /// # Safety
+    /// The cache is alive; each entry is an object that nobody uses any more, and is there once.
+    pub unsafe fn free_bulk(
+        &self,
+        cache: Option<CacheRef<P>>,
+        objects: &mut [*mut u8],
+    ) -> Result<(), FreeError> {
+        let mut result = Ok(());
+        let Some(cache) = cache else {
+            for &mut object in objects {
+                // SAFETY: the caller's promise.
+                result = result.and(unsafe { self.kfree(object) });
+            }
+            return result;
+        };
+        // SAFETY: the caller's promise.
+        let wanted = unsafe { cache.get() };
+        let mut good = 0;
+        for i in 0..objects.len() {
+            match self.cache_of(objects[i]) {
+                Ok(real) if core::ptr::eq(real, wanted) => {
+                    objects.swap(i, good);
+                    good += 1;
+                }
+                // SAFETY: the caller's promise.
+                Ok(_) => result = result.and(unsafe { self.free(cache, objects[i]) }),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        // SAFETY: these are objects of this cache.
+        unsafe { sheaf::free_bulk(self.floor(), &wanted.engine, &mut objects[..good]) };
+        result
+    }
+
+    /// The usable bytes of a cache's objects: what their creator asked for.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn cache_size(&self, cache: CacheRef<P>) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { cache.get() }.object_size()
+    }
+
+    /// Sends everything that CPUs and barns keep of the cache back to its slabs, gives the empty slabs back and sorts
+    /// the others, the fullest first. True when slabs are left.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn shrink(&self, cache: CacheRef<P>) -> bool {
+        // SAFETY: the caller's promise.
+        let cache = unsafe { cache.get() };
+        self.flush(cache);
+        slub::shrink(self.floor(), &cache.engine) > 0
+    }
+
+    /// Empties CPUs and barns of a cache.
+    pub(crate) fn flush(&self, cache: &KmemCache<P>) {
+        let floor = self.floor();
+        sheaf::flush_barns(floor, &cache.engine);
+        for cpu in 0..self.platform.cpus() {
+            slub::flush_cpu(floor, &cache.engine, cpu);
+        }
+        // The frees of one CPU's flush may have left slabs in the chain of the CPU that flushed.
+        for cpu in 0..self.platform.cpus() {
+            slub::flush_cpu(floor, &cache.engine, cpu);
+        }
+    }
+
+    /// What the cache holds.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn counts(&self, cache: CacheRef<P>) -> slub::Counts {
+        // SAFETY: the caller's promise.
+        slub::count(self.floor(), &unsafe { cache.get() }.engine)
+    }
+
+    /// Checks every slab on the lists of the cache's nodes; returns how many.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    ///
+    /// # Safety
+    /// The cache is alive, and nobody works on it.
+    pub unsafe fn validate_cache(&self, cache: CacheRef<P>) -> Result<u64, slub::Fault> {
+        // SAFETY: the caller's promise.
+        slub::validate(self.floor(), &unsafe { cache.get() }.engine)
+    }
+
+    /// A CPU goes away: what it keeps of every cache goes back to the nodes.
+    pub fn cpu_dead(&self, cpu: usize) {
+        let floor = self.floor();
+        self.for_each_cache(|cache| slub::flush_cpu(floor, &cache.engine, cpu));
+        self.pages.drain_cpu(&self.platform, cpu);
+    }
+
+    /// Shrinks every cache and returns free pages to the platform, down to `keep_pages`. Returns the pages returned.
+    pub fn trim(&self, keep_pages: usize) -> usize {
+        self.for_each_cache(|cache| {
+            self.flush(cache);
+            for node in 0..self.platform.nodes().min(MAX_NODES) {
+                let keep = cache.engine.flags().contains(crate::flags::SlabFlags::TYPESAFE_BY_RCU);
+                slub::release_empty(floor_of(self), &cache.engine, node, keep);
+            }
+        });
+        for cpu in 0..self.platform.cpus() {
+            self.pages.drain_cpu(&self.platform, cpu);
+        }
+        self.pages.trim(&self.platform, keep_pages)
+    }
+
+    /// Visits every cache, newest first, while none can come or go.
+    pub fn for_each_cache(&self, mut visit: impl FnMut(&KmemCache<P>)) {
+        let registry = self.registry.lock(&self.platform);
+        let mut next = registry.newest();
+        while let Some(cache) = next {
+            visit(cache);
+            next = cache.older();
+        }
+    }
+}
+
+fn floor_of<P: Platform, C: Config>(heap: &Kmem<P, C>) -> crate::engine::Floor<'_, P> {
+    heap.floor()
+}

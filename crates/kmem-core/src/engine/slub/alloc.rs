@@ -1,0 +1,407 @@
+//! Taking objects out of slabs.
+//!
+//! The order in which places are tried is the point of SLUB: the CPU slab's own chain, what others
+//! freed into it meanwhile, what was never carved, the CPU's partial slabs, the node's partial
+//! slabs, other nodes, and only then a new slab.
+
+use core::sync::atomic::Ordering;
+
+use crate::engine::Floor;
+use crate::engine::slub::cpu::{CpuSlab, Inner};
+use crate::engine::slub::object::Extent;
+use crate::engine::slub::word::{self, Word};
+use crate::engine::slub::{Cache, node, slab};
+use crate::gfp::Gfp;
+use crate::page::Page;
+use crate::platform::Platform;
+use crate::report;
+
+/// How many objects a cache without stacks links at once when it carves.
+const CARVE: usize = 32;
+
+/// Takes up to `out.len()` objects; makes a new slab only while it has fewer than `at_least`.
+/// Returns how many. `node`: `None` for the caller's own; strict with [`Gfp::THISNODE`].
+pub fn alloc_many<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    gfp: Gfp,
+    node: Option<usize>,
+    out: &mut [*mut u8],
+    at_least: usize,
+) -> usize {
+    let here = floor.platform.current_node();
+    let wanted = node.unwrap_or(here);
+    let strict = gfp.contains(Gfp::THISNODE);
+    let cpu = cache.cpu(floor.platform, floor.platform.current_cpu());
+    let Some(cpu) = cpu.filter(|_| !P::NUMA || wanted == here) else {
+        return alloc_from_node(floor, cache, gfp, wanted, strict, out, at_least);
+    };
+    let mut got = 0;
+    loop {
+        if got < at_least {
+            let mut inner = cpu.inner.lock(floor.platform);
+            got += take(floor, cache, cpu, &mut inner, wanted, &mut out[got..]);
+        }
+        if got >= at_least {
+            return got;
+        }
+        if P::NUMA && !strict {
+            got += from_other_nodes(floor, cache, wanted, &mut out[got..at_least]);
+            if got >= at_least {
+                return got;
+            }
+        }
+        let Some(new) = slab::create(floor, cache, gfp, wanted, strict, true) else { return got };
+        let home = new.node();
+        if P::NUMA && home != wanted {
+            // The node has no memory and the request allows another's: that slab serves from its own node's list.
+            {
+                let mut list = cache.node(home).list.lock(floor.platform);
+                thaw(new);
+                list.push_front(floor.pages, new);
+            }
+            got += take_from_list(floor, cache, home, &mut out[got..at_least]);
+            continue;
+        }
+        let number = node::number(floor.pages, new);
+        let mut inner = cpu.inner.lock(floor.platform);
+        if cpu.slab_number() == 0 {
+            own(new);
+            cpu.set_slab(number);
+        } else {
+            // Another thread on this CPU was faster.
+            new.chain.store(u64::from(inner.chain), Ordering::Relaxed);
+            inner.chain = number;
+            inner.chain_slabs += 1;
+        }
+    }
+}
+
+/// Marks all objects of a frozen slab as in the CPU's hands; returns the first of those on its list.
+fn own(slab: &Page) -> Option<u32> {
+    let objects = slab.objects.load(Ordering::Relaxed);
+    let mut old = word::load(slab);
+    loop {
+        match word::swap_if(slab, old, Word::new(None, objects, true)) {
+            Ok(()) => return old.head(),
+            Err(now) => old = now,
+        }
+    }
+}
+
+/// Fills `out` from everything within reach of the CPU without making a slab.
+fn take<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    cpu: &CpuSlab<P>,
+    inner: &mut Inner,
+    wanted: usize,
+    out: &mut [*mut u8],
+) -> usize {
+    let mut got = 0;
+    while got < out.len() {
+        if let Some(slab) = cpu.slab(floor.pages) {
+            if P::NUMA && slab.node() != wanted {
+                super::maintain::deactivate(floor, cache, cpu);
+                continue;
+            }
+            let chain = cpu.take_all(floor.pages);
+            if !chain.is_null() {
+                got += walk(floor, cache, cpu, slab, chain, &mut out[got..]);
+                continue;
+            }
+            let base = floor.pages.address(slab) as usize;
+            if word::load(slab).head().is_some()
+                && let Some(head) = own(slab)
+            {
+                got += walk(floor, cache, cpu, slab, (base + head as usize) as *mut u8, &mut out[got..]);
+                continue;
+            }
+            got += slab::carve(floor, cache, slab, &mut out[got..]);
+            if got == out.len() {
+                if cache.capacity == 0 {
+                    link_some(floor, cache, cpu, slab);
+                }
+                break;
+            }
+            // Nothing is left: let it go as a full slab. What comes back meanwhile goes with it.
+            super::maintain::deactivate(floor, cache, cpu);
+            continue;
+        }
+        if let Some(slab) = node::slab_at(floor.pages, inner.chain) {
+            inner.chain = slab.chain.load(Ordering::Relaxed) as u32;
+            inner.chain_slabs -= 1;
+            adopt(floor, cache, cpu, slab);
+            continue;
+        }
+        if !from_node(floor, cache, cpu, inner, wanted) {
+            break;
+        }
+    }
+    got
+}
+
+/// Makes a frozen slab the CPU slab and hangs its free objects on the transaction word.
+fn adopt<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu: &CpuSlab<P>, slab: &Page) {
+    let head = own(slab);
+    cpu.set_slab(node::number(floor.pages, slab));
+    if let Some(head) = head {
+        let base = floor.pages.address(slab) as usize;
+        publish(floor, cache, cpu, slab, (base + head as usize) as *mut u8);
+    }
+}
+
+/// Hangs a chain on the CPU's word; others may have given objects to it already.
+fn publish<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    cpu: &CpuSlab<P>,
+    slab: &Page,
+    chain: *mut u8,
+) {
+    let extent = slab::extent(floor, slab);
+    let (tail, _) = tail(floor, cache, extent, chain);
+    // SAFETY: the chain was taken by this CPU, which owns all of it; the slab cannot change: the caller holds `inner`.
+    let given = unsafe { cpu.give(floor.pages, cache, node::number(floor.pages, slab), chain, tail) };
+    debug_assert!(given);
+}
+
+/// The last object of a chain and its length. A damaged link ends the chain, with a report: the rest is lost, not used.
+pub(crate) fn tail<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    extent: Extent,
+    chain: *mut u8,
+) -> (*mut u8, u16) {
+    let mut last = chain;
+    let mut len = 1;
+    while let Some(next) = follow(floor, cache, extent, last) {
+        last = next;
+        len += 1;
+    }
+    (last, len)
+}
+
+/// The object after `object`; nothing at the end or after a damaged link, which is reported.
+fn follow<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    extent: Extent,
+    object: *mut u8,
+) -> Option<*mut u8> {
+    // SAFETY: the caller owns the chain that `object` is on.
+    match unsafe { cache.checked_link(object, extent) } {
+        Ok(next) => next.map(|offset| (extent.base + offset as usize) as *mut u8),
+        Err(bad) => {
+            report::say(
+                floor.platform,
+                format_args!(
+                    "BUG {}: Freechain corrupt: free object {object:p} was written to (its free pointer leads to {:#x}); \
+                     FIX {}: Isolate corrupted freechain",
+                    cache.name, bad.next, cache.name
+                ),
+            );
+            if floor.abort {
+                floor.platform.fatal();
+            }
+            None
+        }
+    }
+}
+
+/// Moves objects from a chain to `out`; hangs the rest on the CPU's word.
+fn walk<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    cpu: &CpuSlab<P>,
+    slab: &Page,
+    chain: *mut u8,
+    out: &mut [*mut u8],
+) -> usize {
+    let extent = slab::extent(floor, slab);
+    let mut next = Some(chain);
+    let mut got = 0;
+    while let Some(object) = next {
+        if got == out.len() {
+            publish(floor, cache, cpu, slab, object);
+            break;
+        }
+        next = follow(floor, cache, extent, object);
+        out[got] = object;
+        got += 1;
+    }
+    got
+}
+
+/// Carves a few more objects and links them, for a cache whose fast path is the transaction.
+fn link_some<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu: &CpuSlab<P>, slab: &Page) {
+    let mut some = [core::ptr::null_mut(); CARVE];
+    let got = slab::carve(floor, cache, slab, &mut some);
+    if got == 0 {
+        return;
+    }
+    for pair in some[..got].windows(2) {
+        // SAFETY: carved objects belong to the carver.
+        unsafe { cache.set_link(pair[0], pair[1]) };
+    }
+    // SAFETY: as above; the slab is the CPU slab and cannot change under `inner`.
+    unsafe { cpu.give(floor.pages, cache, node::number(floor.pages, slab), some[0], some[got - 1]) };
+}
+
+/// Takes partial slabs from the node: the first becomes the CPU slab, a few more the CPU's chain.
+fn from_node<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    cpu: &CpuSlab<P>,
+    inner: &mut Inner,
+    wanted: usize,
+) -> bool {
+    let limit = cache.cpu_partial_slabs.load(Ordering::Relaxed) / 2;
+    let node = cache.node(wanted);
+    let first = {
+        let mut list = node.list.lock(floor.platform);
+        let Some(first) = list.first(floor.pages) else { return false };
+        list.remove(floor.pages, first);
+        freeze(first);
+        while inner.chain_slabs < limit {
+            let Some(more) = list.first(floor.pages) else { break };
+            list.remove(floor.pages, more);
+            freeze(more);
+            more.chain.store(u64::from(inner.chain), Ordering::Relaxed);
+            inner.chain = node::number(floor.pages, more);
+            inner.chain_slabs += 1;
+        }
+        first
+    };
+    adopt(floor, cache, cpu, first);
+    true
+}
+
+/// Marks a slab as owned by a CPU. The caller holds the node's lock and took it off the list.
+pub(crate) fn freeze(slab: &Page) {
+    let mut old = word::load(slab);
+    while let Err(now) = word::swap_if(slab, old, Word::new(old.head(), old.inuse(), true)) {
+        old = now;
+    }
+}
+
+/// Objects of other nodes, when this one is out of partial slabs and the cache's ratio allows the look.
+fn from_other_nodes<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    wanted: usize,
+    out: &mut [*mut u8],
+) -> usize {
+    let ratio = u64::from(cache.remote_ratio.load(Ordering::Relaxed));
+    if ratio == 0 || floor.platform.entropy() % 1024 > ratio {
+        return 0;
+    }
+    for i in 1..floor.platform.nodes() {
+        let near = floor.platform.nearest_node(wanted, i);
+        let surplus = {
+            let list = cache.node(near).list.lock(floor.platform);
+            list.partial > cache.min_partial.load(Ordering::Relaxed)
+        };
+        if surplus {
+            let got = take_from_list(floor, cache, near, out);
+            if got > 0 {
+                return got;
+            }
+        }
+    }
+    0
+}
+
+/// Takes objects one slab at a time under the node's lock, leaving the slabs there: for requests that a CPU slab cannot serve.
+fn alloc_from_node<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    gfp: Gfp,
+    wanted: usize,
+    strict: bool,
+    out: &mut [*mut u8],
+    at_least: usize,
+) -> usize {
+    let mut got = 0;
+    loop {
+        got += take_from_list(floor, cache, wanted, &mut out[got..]);
+        if got >= at_least {
+            return got;
+        }
+        let Some(new) = slab::create(floor, cache, gfp, wanted, strict, false) else { return got };
+        let real = new.node();
+        cache.node(real).list.lock(floor.platform).push_front(floor.pages, new);
+        if real != wanted {
+            // The node has no memory and the request allows another's.
+            got += take_from_list(floor, cache, real, &mut out[got..]);
+            if got >= at_least {
+                return got;
+            }
+        }
+    }
+}
+
+/// Takes objects of the node's partial slabs. Each slab is off the list and frozen while it is worked on, so that
+/// frees meanwhile touch nothing but its word.
+fn take_from_list<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    node: usize,
+    out: &mut [*mut u8],
+) -> usize {
+    let mut got = 0;
+    let mut list = cache.node(node).list.lock(floor.platform);
+    while got < out.len() {
+        let Some(slab) = list.first(floor.pages) else { break };
+        list.remove(floor.pages, slab);
+        freeze(slab);
+        got += drain(floor, cache, slab, &mut out[got..]);
+        if thaw(slab).inuse() < slab.objects.load(Ordering::Relaxed) {
+            list.push_front(floor.pages, slab);
+            if got < out.len() {
+                // Somebody freed into it just now; the next round takes that.
+                continue;
+            }
+        }
+    }
+    got
+}
+
+/// Takes up to `out.len()` objects of a frozen slab whose free objects are on its own list.
+fn drain<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, slab: &Page, out: &mut [*mut u8]) -> usize {
+    let extent = slab::extent(floor, slab);
+    let mut got = 0;
+    let mut old = word::load(slab);
+    while got < out.len() {
+        let Some(head) = old.head() else { break };
+        let object = (extent.base + head as usize) as *mut u8;
+        // I-SLUB-2: the slab is frozen by this thread, so nobody else removes the head.
+        let next = follow(floor, cache, extent, object).map(|next| (next as usize - extent.base) as u32);
+        match word::swap_if(slab, old, Word::new(next, old.inuse() + 1, true)) {
+            Ok(()) => {
+                out[got] = object;
+                got += 1;
+                old = word::load(slab);
+            }
+            Err(now) => old = now,
+        }
+    }
+    let fresh = slab::carve(floor, cache, slab, &mut out[got..]) as u16;
+    let mut old = word::load(slab);
+    while let Err(now) = word::swap_if(slab, old, Word::new(old.head(), old.inuse() + fresh, true)) {
+        old = now;
+    }
+    got + fresh as usize
+}
+
+/// Ends a CPU's (or a lock holder's) ownership; returns the word as it is then.
+fn thaw(slab: &Page) -> Word {
+    let mut old = word::load(slab);
+    loop {
+        let new = Word::new(old.head(), old.inuse(), false);
+        match word::swap_if(slab, old, new) {
+            Ok(()) => return new,
+            Err(now) => old = now,
+        }
+    }
+}

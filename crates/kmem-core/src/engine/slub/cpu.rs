@@ -1,0 +1,208 @@
+//! One CPU's slab of one cache: its free objects, its transaction word, its chain of partial slabs.
+//!
+//! # The transaction
+//! The free objects of the CPU slab hang on one word: the first of them, and a number that every
+//! change raises. Whoever wants an object reads the word, reads the link of the first object, and
+//! replaces the word by (next, number + 1); if anything happened in between, on this CPU or after a
+//! migration to another, the number differs and it starts again. The link that was read too late is
+//! thrown away, so reading it was harmless.
+//!
+//! ```text
+//!  63 ........ 38   37 .................. 0
+//! +--------------+--------------------------------------------+
+//! | number       | 0, or 1 + (address - window base) / 8      |
+//! +--------------+--------------------------------------------+
+//! ```
+//!
+//! # Invariants
+//! - I-CSLAB-1: `slab` changes only under `inner`, and never while objects hang on the word: taking the
+//!   slab away clears `slab` first and takes the objects second; a slab is put in place before its objects.
+//!   So an object that is given to the word while `slab` is seen unchanged belongs to that slab.
+//! - I-CSLAB-2: all zero is a CPU without a slab.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::engine::slub::{Cache, node};
+use crate::page::{Page, Pages};
+use crate::percpu::COLD_SIZE;
+use crate::platform::Platform;
+use crate::sync::{Lock, rank};
+
+const HEAD_BITS: u32 = 38;
+const HEAD_MASK: u64 = (1 << HEAD_BITS) - 1;
+const STEP: u64 = 1 << HEAD_BITS;
+
+/// The largest window, in pages, whose objects fit in a transaction word.
+pub(crate) const MAX_WINDOW_PAGES: usize = 1 << (HEAD_BITS - 1 + 3 - crate::platform::PAGE_SHIFT);
+
+/// One CPU's state of one cache.
+#[repr(C, align(64))]
+pub struct CpuSlab<P: Platform> {
+    transaction: AtomicU64,
+    slab: AtomicU32,
+    /// What only the slow paths touch.
+    pub(crate) inner: Lock<Inner, { rank::CPU_SLAB }>,
+    /// Counters.
+    pub stats: CpuStats,
+    platform: core::marker::PhantomData<fn(P)>,
+}
+
+const _: () = assert!(size_of::<CpuStats>() + size_of::<Inner>() + 24 <= COLD_SIZE);
+
+/// The slow paths' part of a [`CpuSlab`].
+pub(crate) struct Inner {
+    /// First slab of the partial chain (page number, 0 ends).
+    pub chain: u32,
+    /// Slabs in the chain.
+    pub chain_slabs: u32,
+    /// Objects that the next refill asks for: doubles up to half a stack.
+    pub batch: u32,
+    /// The array behind this CPU's stack; null when there is none.
+    pub base: *mut *mut u8,
+}
+
+// SAFETY: the array belongs to this CPU's stack; the pointer moves under the lock.
+unsafe impl Send for Inner {}
+
+/// Plain counters of the slow paths of one CPU.
+pub struct CpuStats {
+    /// Allocations that missed the stack.
+    pub alloc_slow: AtomicU64,
+    /// Frees that missed the stack.
+    pub free_slow: AtomicU64,
+    /// Sheaves taken from the barn.
+    pub barn_get: AtomicU64,
+    /// Sheaves left in the barn.
+    pub barn_put: AtomicU64,
+    /// New slabs.
+    pub alloc_slab: AtomicU64,
+    /// Slabs of the smallest order because the preferred one was not to be had.
+    pub order_fallback: AtomicU64,
+}
+
+/// A plain add: the counter belongs to one CPU, and a count lost to a migration does not matter.
+#[inline]
+pub(crate) fn count(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+}
+
+impl<P: Platform> CpuSlab<P> {
+    /// Clears everything a cache left here, but for the transaction's number.
+    pub(crate) fn reset(&self) {
+        debug_assert_eq!(self.slab_number(), 0);
+        let stats = &self.stats;
+        for counter in [
+            &stats.alloc_slow,
+            &stats.free_slow,
+            &stats.barn_get,
+            &stats.barn_put,
+            &stats.alloc_slab,
+            &stats.order_fallback,
+        ] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The CPU slab, by number.
+    #[inline]
+    pub(crate) fn slab_number(&self) -> u32 {
+        // Acquire pairs with the Release of `set_slab`.
+        self.slab.load(Ordering::Acquire)
+    }
+
+    /// The CPU slab.
+    pub(crate) fn slab<'a>(&self, pages: &'a Pages<P>) -> Option<&'a Page> {
+        node::slab_at(pages, self.slab_number())
+    }
+
+    /// Sets or clears the CPU slab. Under `inner`.
+    pub(crate) fn set_slab(&self, number: u32) {
+        self.slab.store(number, Ordering::Release);
+    }
+
+    /// The first free object of the CPU slab's chain, as it is this instant.
+    pub(crate) fn head_of_chain(&self, pages: &Pages<P>) -> *mut u8 {
+        Self::head(pages, self.transaction.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn head(pages: &Pages<P>, word: u64) -> *mut u8 {
+        match word & HEAD_MASK {
+            0 => core::ptr::null_mut(),
+            head => (pages.base_address() + (head as usize - 1) * 8) as *mut u8,
+        }
+    }
+
+    #[inline]
+    fn next(pages: &Pages<P>, word: u64, head: *mut u8) -> u64 {
+        let head = if head.is_null() { 0 } else { ((head as usize - pages.base_address()) as u64 >> 3) + 1 };
+        (word & !HEAD_MASK).wrapping_add(STEP) | head
+    }
+
+    #[inline]
+    fn replace(&self, old: u64, new: u64) -> bool {
+        // Release publishes links written before; Acquire pairs with the Release of the last giver.
+        self.transaction.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes the first free object: the fast path of caches without stacks.
+    #[inline]
+    pub(crate) fn take_one(&self, pages: &Pages<P>, cache: &Cache<P>) -> *mut u8 {
+        loop {
+            let word = self.transaction.load(Ordering::Acquire);
+            let object = Self::head(pages, word);
+            if object.is_null() {
+                return object;
+            }
+            // SAFETY: an object that hung on the word lies in a slab of this cache, and slab memory stays
+            // mapped. If it is no longer free the compare-and-swap fails and the link is dropped.
+            let next = unsafe { cache.link(object) };
+            if !next.is_null() && (!pages.contains(next as usize) || !(next as usize).is_multiple_of(8)) {
+                // Either the object is somebody else's by now, or its link was overwritten: then the slow path says so.
+                if self.transaction.load(Ordering::Acquire) == word {
+                    return core::ptr::null_mut();
+                }
+                continue;
+            }
+            if self.replace(word, Self::next(pages, word, next)) {
+                return object;
+            }
+        }
+    }
+
+    /// Takes the whole chain of free objects; null when there is none.
+    pub(crate) fn take_all(&self, pages: &Pages<P>) -> *mut u8 {
+        loop {
+            let word = self.transaction.load(Ordering::Acquire);
+            if self.replace(word, Self::next(pages, word, core::ptr::null_mut())) {
+                return Self::head(pages, word);
+            }
+        }
+    }
+
+    /// Gives a chain of free objects of the slab `number` back, if that is the CPU slab.
+    ///
+    /// # Safety
+    /// `head` to `tail` is a linked chain of free objects of that slab, owned by the caller.
+    #[inline]
+    pub(crate) unsafe fn give(
+        &self,
+        pages: &Pages<P>,
+        cache: &Cache<P>,
+        number: u32,
+        head: *mut u8,
+        tail: *mut u8,
+    ) -> bool {
+        loop {
+            let word = self.transaction.load(Ordering::Acquire);
+            if self.slab_number() != number {
+                return false;
+            }
+            // SAFETY: the caller owns the tail.
+            unsafe { cache.set_link(tail, Self::head(pages, word)) };
+            if self.replace(word, Self::next(pages, word, head)) {
+                return true;
+            }
+        }
+    }
+}

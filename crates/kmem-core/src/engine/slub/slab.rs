@@ -1,0 +1,153 @@
+//! Making slabs and giving them back.
+
+use core::sync::atomic::Ordering;
+
+use crate::engine::Floor;
+use crate::engine::slub::object::Extent;
+use crate::engine::slub::word::{self, Word};
+use crate::engine::slub::{Cache, cpu};
+use crate::flags::SlabFlags;
+use crate::gfp::Gfp;
+use crate::page::{Kind, Page, PageRun};
+use crate::platform::{PAGE_SHIFT, Platform};
+
+/// Fetches pages for one slab: the preferred order without effort, then the order that fits one object.
+fn fetch<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    gfp: Gfp,
+    node: usize,
+    strict: bool,
+) -> Option<(PageRun, bool)> {
+    let geometry = &cache.geometry;
+    let mut gfp = gfp - Gfp::ZERO - Gfp::SLAB_BUG;
+    if cache.flags().contains(SlabFlags::CACHE_DMA) {
+        gfp |= Gfp::DMA;
+    }
+    if cache.flags().contains(SlabFlags::CACHE_DMA32) {
+        gfp |= Gfp::DMA32;
+    }
+    if cache.flags().contains(SlabFlags::RECLAIM_ACCOUNT) {
+        gfp |= Gfp::RECLAIMABLE;
+    }
+    if strict {
+        gfp |= Gfp::THISNODE;
+    }
+    if cache.exact_pages != 0 {
+        return floor
+            .pages
+            .alloc_exact(floor.platform, gfp, cache.exact_pages, Some(node))
+            .map(|run| (run, false));
+    }
+    let fallback = geometry.order > geometry.min_order;
+    let mut first = (gfp | Gfp::NOWARN | Gfp::NORETRY) - Gfp::NOFAIL;
+    if fallback {
+        first = (first | Gfp::NOMEMALLOC) - Gfp::DIRECT_RECLAIM;
+    }
+    if let Some(run) = floor.pages.alloc(floor.platform, first, geometry.order, Some(node)) {
+        return Some((run, false));
+    }
+    if !fallback {
+        return None;
+    }
+    let run = floor.pages.alloc(floor.platform, gfp, geometry.min_order, Some(node))?;
+    Some((run, true))
+}
+
+/// A new slab of the cache, all objects free and not carved, constructed; nobody else knows it yet.
+/// `frozen` is the state it starts in.
+pub(crate) fn create<'a, P: Platform>(
+    floor: Floor<'a, P>,
+    cache: &Cache<P>,
+    gfp: Gfp,
+    node: usize,
+    strict: bool,
+    frozen: bool,
+) -> Option<&'a Page> {
+    let (mut run, fallback) = fetch(floor, cache, gfp, node, strict)?;
+    if let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
+        cpu::count(&cpu.stats.alloc_slab, 1);
+        if fallback {
+            cpu::count(&cpu.stats.order_fallback, 1);
+        }
+    }
+    let geometry = &cache.geometry;
+    let objects = if fallback { geometry.min_objects } else { geometry.objects };
+    run.set_kind(Kind::Slab);
+    if cache.capacity != 0 {
+        floor.pages.set_tag(&run, cache.id);
+    }
+    let slab = floor.pages.into_head(run);
+    slab.cache.store(core::ptr::from_ref(cache).cast_mut().cast(), Ordering::Relaxed);
+    slab.objects.store(objects as u16, Ordering::Relaxed);
+    slab.carved.store(0, Ordering::Relaxed);
+    slab.slab_flags.store(0, Ordering::Relaxed);
+    slab.chain.store(0, Ordering::Relaxed);
+    let start = if cache.sequence.is_null() { 0 } else { (floor.platform.entropy() % objects as u64) as u16 };
+    slab.start.store(start, Ordering::Relaxed);
+    if let Some(ctor) = cache.ctor {
+        let base = floor.pages.address(slab) as usize;
+        for index in 0..objects as usize {
+            // SAFETY: the object lies in the new slab, which nobody else knows; the constructor is the cache's own.
+            unsafe { ctor(cache.object(base, index)) };
+        }
+    }
+    word::store(slab, Word::new(None, 0, frozen));
+    cache.node(slab.node()).count_slab(objects as u16);
+    Some(slab)
+}
+
+/// Gives a slab's pages back.
+///
+/// # Safety
+/// All objects are free, the slab is on no list, and nobody can reach it any more. No lock is held.
+pub(crate) unsafe fn discard<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, slab: &Page) {
+    cache.node(slab.node()).uncount_slab(slab.objects.load(Ordering::Relaxed));
+    slab.cache.store(core::ptr::null_mut(), Ordering::Relaxed);
+    // SAFETY: the caller owns the slab, so the owning token may be rebuilt from its head.
+    let run = unsafe { floor.pages.adopt(slab) };
+    floor.pages.free(floor.platform, run);
+}
+
+/// Takes up to `out.len()` objects that were never handed out. The caller is the owner (I-SLUB-4).
+pub(crate) fn carve<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    slab: &Page,
+    out: &mut [*mut u8],
+) -> usize {
+    let objects = slab.objects.load(Ordering::Relaxed) as usize;
+    let carved = slab.carved.load(Ordering::Relaxed) as usize;
+    let take = out.len().min(objects - carved);
+    if take == 0 {
+        return 0;
+    }
+    let base = floor.pages.address(slab) as usize;
+    // A slab of the smallest order has fewer objects than the sequence: it is carved in ascending order.
+    if cache.sequence.is_null() || objects != cache.geometry.objects as usize {
+        for (i, slot) in out[..take].iter_mut().enumerate() {
+            *slot = cache.object(base, carved + i);
+        }
+    } else {
+        let mut position = slab.start.load(Ordering::Relaxed) as usize + carved;
+        if position >= objects {
+            position -= objects;
+        }
+        for slot in &mut out[..take] {
+            // SAFETY: the sequence has `geometry.objects` entries and `position` is below that.
+            let index = unsafe { *cache.sequence.add(position) };
+            *slot = cache.object(base, index as usize);
+            position += 1;
+            if position == objects {
+                position = 0;
+            }
+        }
+    }
+    slab.carved.store((carved + take) as u16, Ordering::Relaxed);
+    take
+}
+
+/// Bytes of a slab that hold objects.
+pub(crate) fn extent<P: Platform>(floor: Floor<'_, P>, slab: &Page) -> Extent {
+    Extent { base: floor.pages.address(slab) as usize, len: slab.pages() << PAGE_SHIFT }
+}

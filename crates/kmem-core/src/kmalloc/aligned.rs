@@ -1,0 +1,138 @@
+//! What programs ask for beyond kmalloc: any size, any alignment, and blocks that change their size.
+//!
+//! These calls serve `malloc`, `aligned_alloc` and `realloc`. A request of no bytes is one of a byte.
+
+use crate::cache::CacheRef;
+use crate::config::Config;
+use crate::gfp::Gfp;
+use crate::heap::Kmem;
+use crate::kmalloc::classes::{ClassSet, Kind, MAX_BYTES};
+use crate::kmalloc::large::pages_for;
+use crate::kmalloc::{Block, FreeError};
+use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
+
+impl<P: Platform, C: Config> Kmem<P, C> {
+    /// A block of any size; null: no memory. Aligned as [`Kmem::kmalloc`]'s; beyond 4 MiB to a page.
+    pub fn allocate(&self, size: usize, gfp: Gfp) -> *mut u8 {
+        if size > MAX_BYTES {
+            // A mapping is zero anyway.
+            return self.alloc_huge(size, PAGE_SIZE);
+        }
+        self.kmalloc(size.max(1), gfp)
+    }
+
+    /// A block of any size, aligned to `align`, which is a power of two. Null: no memory.
+    pub fn allocate_aligned(&self, align: usize, size: usize, gfp: Gfp) -> *mut u8 {
+        debug_assert!(align.is_power_of_two());
+        if align <= C::Classes::MIN_ALIGN {
+            return self.allocate(size, gfp);
+        }
+        let version = C::rules(1).version;
+        let wanted = size.max(1);
+        if align <= PAGE_SIZE && wanted <= C::Classes::LARGEST {
+            let mut class = C::Classes::class_of(wanted);
+            while class < C::Classes::COUNT {
+                let fits = if class >= C::Classes::SLAB_CLASSES {
+                    PAGE_SIZE
+                } else {
+                    C::Classes::align_of(class, version)
+                };
+                if fits >= align {
+                    let Some(cache) = self.class_cache(Kind::of(gfp), class) else {
+                        return core::ptr::null_mut();
+                    };
+                    // SAFETY: caches of classes are never destroyed.
+                    return unsafe { self.alloc(CacheRef::new(cache), gfp) };
+                }
+                class += 1;
+            }
+        }
+        if wanted > MAX_BYTES || align > MAX_BYTES {
+            return self.alloc_huge(wanted, align);
+        }
+        // A block of 2^n pages is aligned to itself; its tail goes back.
+        let pages = pages_for(wanted);
+        let order = pages.next_power_of_two().max(align >> PAGE_SHIFT).ilog2();
+        let Some(mut run) = self.pages.alloc(&self.platform, gfp - Gfp::ZERO, order, None) else {
+            return core::ptr::null_mut();
+        };
+        self.pages.truncate(&self.platform, &mut run, pages);
+        self.hand_out(run, gfp)
+    }
+
+    /// Gives a block another size without copying it, if that is possible and not wasteful.
+    ///
+    /// # Errors
+    /// As [`Kmem::kfree`]: nothing starts at `ptr`.
+    ///
+    /// # Safety
+    /// The block belongs to the caller; after [`Resized::Moved`] only the answer may be used.
+    pub unsafe fn resize(&self, ptr: *mut u8, size: usize) -> Result<Resized, FreeError> {
+        let size = size.max(1);
+        match self.block_at(ptr)? {
+            Block::Object(cache) => {
+                let room = cache.engine.geometry.usable_size();
+                // Less than half of the class: the rest is worth a move, unless there is hardly any.
+                let stays = size <= room && (size > room / 2 || room <= 2 * C::Classes::MIN_ALIGN);
+                Ok(if stays { Resized::Here } else { Resized::Copy { usable: room } })
+            }
+            Block::Large(pages) => {
+                let wanted = pages_for(size);
+                let stays = if size > MAX_BYTES || size <= C::Classes::LARGEST {
+                    false
+                } else if C::EXACT_LARGE {
+                    // SAFETY: the caller's promise.
+                    wanted == pages || unsafe { self.resize_large(ptr, wanted) }
+                } else {
+                    wanted <= pages && wanted > pages / 2
+                };
+                Ok(if stays { Resized::Here } else { Resized::Copy { usable: pages << PAGE_SHIFT } })
+            }
+            Block::Huge(bytes) if size <= MAX_BYTES => Ok(Resized::Copy { usable: bytes }),
+            Block::Huge(bytes) => {
+                // SAFETY: the caller's promise.
+                let moved = unsafe { self.resize_huge(ptr, size) };
+                Ok(if moved.is_null() { Resized::Copy { usable: bytes } } else { Resized::Moved(moved) })
+            }
+        }
+    }
+
+    /// Gives a block another size, in place or by moving its contents. Null: no memory, the old block is as it was.
+    ///
+    /// # Errors
+    /// As [`Kmem::kfree`]: nothing starts at `ptr`.
+    ///
+    /// # Safety
+    /// The block belongs to the caller; after success only the answer may be used.
+    pub unsafe fn reallocate(&self, ptr: *mut u8, size: usize, gfp: Gfp) -> Result<*mut u8, FreeError> {
+        // SAFETY: the caller's promise.
+        let usable = match unsafe { self.resize(ptr, size) }? {
+            Resized::Here => return Ok(ptr),
+            Resized::Moved(block) => return Ok(block),
+            Resized::Copy { usable } => usable,
+        };
+        let new = self.allocate(size, gfp - Gfp::ZERO);
+        if !new.is_null() {
+            // SAFETY: both blocks have that many bytes and are different; the old one is the caller's.
+            unsafe {
+                core::ptr::copy_nonoverlapping(ptr, new, usable.min(size));
+                self.kfree(ptr)?;
+            }
+        }
+        Ok(new)
+    }
+}
+
+/// What became of a block that should have another size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resized {
+    /// It has it, where it stands.
+    Here,
+    /// It has it, at another address.
+    Moved(*mut u8),
+    /// It is as it was: its `usable` bytes, or as many as matter, must be copied to a new block.
+    Copy {
+        /// Bytes of the old block.
+        usable: usize,
+    },
+}

@@ -1,0 +1,32 @@
+//! The names of the classes' caches, put together at compile time: nothing is formatted while a heap starts.
+
+use super::Kind;
+
+/// The names of all copies of these classes, in the order of [`Kind`].
+macro_rules! names {
+    ($($size:literal)*) => {
+        [
+            [$(concat!("kmalloc-", $size)),*],
+            [$(concat!("kmalloc-cg-", $size)),*],
+            [$(concat!("kmalloc-rcl-", $size)),*],
+            [$(concat!("dma-kmalloc-", $size)),*],
+        ]
+    };
+}
+
+#[rustfmt::skip]
+pub(super) static KERNEL: [[&str; 13]; Kind::COUNT] = names![
+    "8" "16" "32" "64" "96" "128" "192" "256" "512" "1k" "2k" "4k" "8k"
+];
+
+#[rustfmt::skip]
+pub(super) static FINE: [[&str; 38]; Kind::COUNT] = names![
+    "16" "32" "48" "64" "80" "96" "112" "128"
+    "160" "192" "224" "256"
+    "320" "384" "448" "512"
+    "640" "768" "896" "1k"
+    "1280" "1536" "1792" "2k"
+    "2560" "3k" "3584" "4k"
+    "5k" "6k" "7k" "8k"
+    "12k" "16k" "20k" "24k" "28k" "32k"
+];

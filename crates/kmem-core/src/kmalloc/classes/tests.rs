@@ -1,0 +1,130 @@
+//! Each set by its definition. Captured tables are checked in `tests/golden_kmalloc.rs`.
+
+use super::*;
+
+/// I-CLASS-1 and I-CLASS-2, by search instead of arithmetic.
+fn check_set<S: ClassSet>() {
+    assert!(S::SIZES.is_sorted_by(|a, b| a < b));
+    assert_eq!(S::SIZES.len(), S::COUNT);
+    assert!(S::SLAB_CLASSES <= S::COUNT);
+    for size in 0..=S::LARGEST {
+        let expected = S::SIZES.iter().position(|class| *class as usize >= size).expect("not too large");
+        assert_eq!(S::class_of(size), expected, "{} {size}", S::LABEL);
+    }
+    for size in [S::LARGEST + 1, MAX_BYTES, MAX_BYTES + 1, isize::MAX as usize, usize::MAX - 1, usize::MAX] {
+        assert!(S::class_of(size) >= S::COUNT, "{} {size}", S::LABEL);
+    }
+    for index in 0..S::COUNT {
+        for version in [KernelVersion::V6_1, KernelVersion::V6_12, KernelVersion::V7_0] {
+            let align = S::align_of(index, version);
+            assert!(
+                align.is_power_of_two() && align >= S::MIN_ALIGN && S::size_of(index).is_multiple_of(align)
+            );
+            if S::size_of(index).is_power_of_two() {
+                assert_eq!(align, S::size_of(index));
+            }
+        }
+        check_names::<S>(index);
+    }
+}
+
+fn check_names<S: ClassSet>(index: usize) {
+    for kind in Kind::ALL {
+        let prefix = match kind {
+            Kind::Normal => "kmalloc-",
+            Kind::Account => "kmalloc-cg-",
+            Kind::Reclaim => "kmalloc-rcl-",
+            Kind::Dma => "dma-kmalloc-",
+        };
+        let size = S::size_of(index);
+        let text = if size.is_multiple_of(1024) { format!("{}k", size / 1024) } else { size.to_string() };
+        assert_eq!(S::name(kind, index), format!("{prefix}{text}"));
+    }
+}
+
+#[test]
+fn each_set_keeps_its_invariants() {
+    check_set::<KernelSet>();
+    check_set::<KernelSet<16>>();
+    check_set::<KernelSet<32>>();
+    check_set::<FineSet>();
+}
+
+#[test]
+fn the_fine_set_is_what_its_rule_says() {
+    let mut sizes: Vec<u32> = (1..=8).map(|i| i * 16).collect();
+    let mut doubling = 128;
+    while doubling < 8192 {
+        sizes.extend((1..=4).map(|quarter| doubling + doubling / 4 * quarter));
+        doubling *= 2;
+    }
+    assert_eq!(sizes.len(), FineSet::SLAB_CLASSES);
+    sizes.extend((3..=8).map(|pages| pages * 4096));
+    assert_eq!(FineSet::SIZES, sizes);
+}
+
+#[test]
+fn alignment_by_version() {
+    let kernel = |size, version| KernelSet::<8>::align_of(<KernelSet>::class_of(size), version);
+    assert_eq!((kernel(96, KernelVersion::V6_1), kernel(192, KernelVersion::V6_1)), (8, 8));
+    assert_eq!((kernel(96, KernelVersion::V6_12), kernel(192, KernelVersion::V6_12)), (32, 64));
+    let fine = |size| FineSet::align_of(FineSet::class_of(size), KernelVersion::V6_12);
+    assert_eq!([16, 48, 96, 1280, 8192, 12288, 20480].map(fine), [16, 16, 32, 256, 8192, 4096, 4096]);
+}
+
+#[test]
+fn large_blocks() {
+    let kernel = |size| (<KernelSet>::large_pages(size), <KernelSet>::size_roundup(size));
+    assert_eq!(kernel(8193), (Some(4), 16384));
+    assert_eq!(kernel(MAX_BYTES), (Some(1024), MAX_BYTES));
+    assert_eq!(kernel(MAX_BYTES + 1), (None, MAX_BYTES + 1));
+    assert_eq!(kernel(usize::MAX), (None, usize::MAX));
+    let fine = |size| (FineSet::large_pages(size), FineSet::size_roundup(size));
+    assert_eq!(fine(32769), (Some(9), 36864));
+    assert_eq!(fine(MAX_BYTES - 1), (Some(1024), MAX_BYTES));
+    assert_eq!(fine(MAX_BYTES + 1), (None, MAX_BYTES + 1));
+    assert_eq!(
+        (FineSet::size_roundup(0), FineSet::size_roundup(1), FineSet::size_roundup(8193)),
+        (0, 16, 12288)
+    );
+}
+
+/// Bytes lost of all bytes handed out, when every size from 1 to 4096 is asked for once, and the worst
+/// loss of one request above `floor` bytes.
+fn waste<S: ClassSet>(floor: usize) -> (f64, f64) {
+    let (mut asked, mut given, mut worst) = (0, 0, 0.0_f64);
+    for size in 1..=4096 {
+        let class = S::size_of(S::class_of(size));
+        asked += size;
+        given += class;
+        if size > floor {
+            worst = worst.max((class - size) as f64 / class as f64);
+        }
+    }
+    ((given - asked) as f64 / given as f64, worst)
+}
+
+#[test]
+fn waste_of_each_set() {
+    let (average, worst) = waste::<KernelSet>(256);
+    assert!((average - 0.249).abs() < 0.0005 && (0.499..0.5).contains(&worst), "{average} {worst}");
+    let (average, worst) = waste::<FineSet>(64);
+    assert!((average - 0.077).abs() < 0.0005 && (0.199..0.2).contains(&worst), "{average} {worst}");
+}
+
+#[test]
+fn kinds_by_flags() {
+    for (gfp, kind) in [
+        (Gfp::KERNEL, Kind::Normal),
+        (Gfp::ATOMIC | Gfp::ZERO, Kind::Normal),
+        (Gfp::KERNEL | Gfp::ACCOUNT, Kind::Account),
+        (Gfp::KERNEL | Gfp::ACCOUNT | Gfp::RECLAIMABLE, Kind::Reclaim),
+        (Gfp::KERNEL | Gfp::ACCOUNT | Gfp::RECLAIMABLE | Gfp::DMA, Kind::Dma),
+        (Gfp::DMA32, Kind::Normal),
+    ] {
+        assert_eq!(Kind::of(gfp), kind, "{gfp:?}");
+    }
+    for (i, kind) in Kind::ALL.iter().enumerate() {
+        assert_eq!(*kind as usize, i);
+    }
+}

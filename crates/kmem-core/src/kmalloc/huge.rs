@@ -1,0 +1,255 @@
+//! Blocks beyond the largest block of pages: each a mapping of its own, known by its address.
+//!
+//! # Theory
+//! These lie outside the window, so no descriptor leads to them. An open-addressing table from
+//! address to length does, under one lock that is held for a few instructions. The table itself is a
+//! mapping; it doubles at half load, which happens outside the lock.
+//!
+//! # Invariants
+//! - I-HUGE-1: an entry stands for a live mapping, and no two entries for one address.
+//! - I-HUGE-2: at least one slot in two is empty, so that a search ends. A removal moves later entries of the
+//!   same run back, so there are no gravestones.
+
+use core::ptr::NonNull;
+
+use crate::config::Config;
+use crate::heap::Kmem;
+use crate::kmalloc::FreeError;
+use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
+use crate::sync::{Lock, rank};
+
+#[derive(Clone, Copy)]
+struct Entry {
+    address: usize,
+    bytes: usize,
+}
+
+struct Table {
+    entries: *mut Entry,
+    /// Number of slots: 0 or a power of two.
+    slots: usize,
+    used: usize,
+}
+
+// SAFETY: the table's memory belongs to it, and it is used under a lock.
+unsafe impl Send for Table {}
+
+const FIRST_SLOTS: usize = PAGE_SIZE / size_of::<Entry>();
+
+impl Table {
+    fn home(&self, address: usize) -> usize {
+        // Multiplicative hashing: mappings differ in their page number only.
+        let hash = (address >> PAGE_SHIFT).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash >> (usize::BITS - self.slots.trailing_zeros())
+    }
+
+    fn entry(&self, slot: usize) -> &mut Entry {
+        debug_assert!(slot < self.slots);
+        // SAFETY: `entries` has `slots` entries, zero or written, and the lock makes this the only access.
+        unsafe { &mut *self.entries.add(slot) }
+    }
+
+    /// The slot of an address, or the empty slot where it would go.
+    fn slot_of(&self, address: usize) -> usize {
+        let mut slot = self.home(address);
+        while self.entry(slot).address != 0 && self.entry(slot).address != address {
+            slot = (slot + 1) & (self.slots - 1);
+        }
+        slot
+    }
+
+    fn find(&self, address: usize) -> Option<usize> {
+        if self.slots == 0 || address == 0 {
+            return None;
+        }
+        let entry = self.entry(self.slot_of(address));
+        (entry.address == address).then_some(entry.bytes)
+    }
+
+    fn insert(&mut self, address: usize, bytes: usize) {
+        let slot = self.slot_of(address);
+        *self.entry(slot) = Entry { address, bytes };
+        self.used += 1;
+    }
+
+    fn remove(&mut self, address: usize) -> Option<usize> {
+        let bytes = self.find(address)?;
+        let mut hole = self.slot_of(address);
+        let mut slot = hole;
+        loop {
+            slot = (slot + 1) & (self.slots - 1);
+            let entry = *self.entry(slot);
+            if entry.address == 0 {
+                break;
+            }
+            // An entry may fill the hole unless its home lies behind the hole on its way.
+            let home = self.home(entry.address);
+            if (slot.wrapping_sub(home) & (self.slots - 1)) >= (slot.wrapping_sub(hole) & (self.slots - 1)) {
+                *self.entry(hole) = entry;
+                hole = slot;
+            }
+        }
+        *self.entry(hole) = Entry { address: 0, bytes: 0 };
+        self.used -= 1;
+        Some(bytes)
+    }
+
+    fn full(&self) -> bool {
+        (self.used + 1) * 2 > self.slots
+    }
+}
+
+/// All mappings of a heap.
+pub struct HugeTable<P: Platform> {
+    table: Lock<Table, { rank::HUGE }>,
+    platform: core::marker::PhantomData<fn(P)>,
+}
+
+impl<P: Platform> HugeTable<P> {
+    /// No mappings.
+    pub(crate) const fn new() -> Self {
+        Self {
+            table: Lock::new(Table { entries: core::ptr::null_mut(), slots: 0, used: 0 }),
+            platform: core::marker::PhantomData,
+        }
+    }
+
+    /// Bytes of the mapping that starts at `address`.
+    pub(crate) fn find(&self, platform: &P, address: usize) -> Option<usize> {
+        if address & (PAGE_SIZE - 1) != 0 {
+            return None;
+        }
+        self.table.lock(platform).find(address)
+    }
+
+    /// Makes room for one more entry. False: no memory.
+    fn reserve(&self, platform: &P) -> bool {
+        loop {
+            let slots = {
+                let table = self.table.lock(platform);
+                if !table.full() {
+                    return true;
+                }
+                table.slots
+            };
+            let more = (slots * 2).max(FIRST_SLOTS);
+            let Some(memory) = platform.map(more * size_of::<Entry>(), PAGE_SIZE) else { return false };
+            let old = {
+                let mut table = self.table.lock(platform);
+                if table.slots == slots {
+                    let mut new = Table { entries: memory.as_ptr().cast(), slots: more, used: 0 };
+                    for slot in 0..slots {
+                        let entry = *table.entry(slot);
+                        if entry.address != 0 {
+                            new.insert(entry.address, entry.bytes);
+                        }
+                    }
+                    let old = (table.entries, table.slots);
+                    *table = new;
+                    old
+                } else {
+                    // Somebody else was faster.
+                    (memory.as_ptr().cast(), more)
+                }
+            };
+            if let Some(entries) = NonNull::new(old.0.cast::<u8>()) {
+                // SAFETY: this memory was mapped with that length, and the table does not use it (any more).
+                unsafe { platform.unmap(entries, old.1 * size_of::<Entry>()) };
+            }
+        }
+    }
+
+    /// Records a mapping; there is room.
+    fn insert(&self, platform: &P, address: usize, bytes: usize) -> bool {
+        let mut table = self.table.lock(platform);
+        if table.full() {
+            return false;
+        }
+        table.insert(address, bytes);
+        true
+    }
+
+    fn remove(&self, platform: &P, address: usize) -> Option<usize> {
+        self.table.lock(platform).remove(address)
+    }
+
+    pub(crate) fn lock_for_fork(&self, platform: &P) {
+        self.table.lock_for_fork(platform);
+    }
+
+    /// # Safety
+    /// As [`Lock::unlock_after_fork`].
+    pub(crate) unsafe fn unlock_after_fork(&self, platform: &P) {
+        // SAFETY: the caller's promise.
+        unsafe { self.table.unlock_after_fork(platform) };
+    }
+}
+
+impl<P: Platform, C: Config> Kmem<P, C> {
+    /// A mapping for `size` bytes, aligned to `align`; zero. Null: no memory.
+    pub(crate) fn alloc_huge(&self, size: usize, align: usize) -> *mut u8 {
+        let Some(bytes) = size.checked_next_multiple_of(PAGE_SIZE) else { return core::ptr::null_mut() };
+        let Some(block) = self.platform.map(bytes, align.max(PAGE_SIZE)) else {
+            return core::ptr::null_mut();
+        };
+        loop {
+            if !self.huge.reserve(&self.platform) {
+                // SAFETY: just mapped; nobody knows it.
+                unsafe { self.platform.unmap(block, bytes) };
+                return core::ptr::null_mut();
+            }
+            if self.huge.insert(&self.platform, block.as_ptr().addr(), bytes) {
+                break;
+            }
+        }
+        self.huge_stats.add(bytes);
+        block.as_ptr()
+    }
+
+    /// Frees a mapping.
+    ///
+    /// # Safety
+    /// Nobody uses it any more.
+    pub(crate) unsafe fn free_huge(&self, ptr: *mut u8) -> Result<(), FreeError> {
+        let (Some(block), Some(bytes)) = (NonNull::new(ptr), self.huge.remove(&self.platform, ptr.addr()))
+        else {
+            return Err(FreeError::Foreign(ptr.addr()));
+        };
+        self.huge_stats.remove(bytes);
+        // SAFETY: the mapping was listed, and this thread took it off the list.
+        unsafe { self.platform.unmap(block, bytes) };
+        Ok(())
+    }
+
+    /// Resizes a mapping, moving it if need be. Null: nothing changed.
+    ///
+    /// # Safety
+    /// `ptr` is the start of a mapping that belongs to the caller; after success only the answer may be used.
+    pub(crate) unsafe fn resize_huge(&self, ptr: *mut u8, size: usize) -> *mut u8 {
+        let (Some(block), Some(bytes)) = (NonNull::new(ptr), size.checked_next_multiple_of(PAGE_SIZE)) else {
+            return core::ptr::null_mut();
+        };
+        let Some(old) = self.huge.find(&self.platform, ptr.addr()) else { return core::ptr::null_mut() };
+        if bytes == old {
+            return ptr;
+        }
+        // Off the list before the address can belong to somebody else; the freed slot keeps room for the new entry,
+        // unless others fill the table meanwhile: then it grows, or the old size comes back.
+        self.huge.remove(&self.platform, ptr.addr());
+        // SAFETY: the caller owns the mapping.
+        let moved = unsafe { self.platform.remap(block, old, bytes, true) };
+        let (address, now) = moved.map_or((ptr, old), |block| (block.as_ptr(), bytes));
+        while !self.huge.insert(&self.platform, address.addr(), now) {
+            if !self.huge.reserve(&self.platform) {
+                // Without an entry the block could never be freed; it is not lost: the next free makes room.
+                continue;
+            }
+        }
+        if moved.is_some() {
+            self.huge_stats.resize(old, bytes);
+            address
+        } else {
+            core::ptr::null_mut()
+        }
+    }
+}

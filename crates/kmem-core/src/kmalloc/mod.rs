@@ -1,0 +1,287 @@
+//! kmalloc: blocks of any size.
+//!
+//! # Theory
+//! A request is rounded up to a size class and served by that class's cache; what is larger than
+//! every class takes whole pages ([`large`]); what is larger than the largest block of pages takes a
+//! mapping of its own ([`huge`]), if the caller is one of those that may ([`aligned`]): kmalloc proper ends at 4 MiB,
+//! as in the kernel.
+//!
+//! From an address alone [`Kmem::kfree`] finds what a block is: its page's descriptor says slab or large, and an
+//! address outside the window is looked up among the mappings.
+//!
+//! # Zero
+//! `kmalloc(0)` is [`ZERO_SIZE_PTR`]: not null, not to be touched, and fine to free.
+
+pub mod aligned;
+pub mod classes;
+pub mod huge;
+pub mod large;
+
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::cache::create::Plan;
+use crate::cache::geometry::{self, Request};
+use crate::cache::{CacheRef, KmemCache};
+use crate::config::Config;
+use crate::engine::sheaf;
+use crate::flags::SlabFlags;
+use crate::gfp::Gfp;
+use crate::heap::{Kmem, State};
+use crate::page::Kind as PageKind;
+use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
+use classes::{ClassSet, Kind, MAX_BYTES};
+
+/// Room for the classes of the largest set.
+pub const MAX_CLASSES: usize = 40;
+
+/// What a request of no bytes gets.
+pub const ZERO_SIZE_PTR: *mut u8 = core::ptr::without_provenance_mut(16);
+
+/// True for null and [`ZERO_SIZE_PTR`].
+#[inline]
+#[must_use]
+pub fn zero_or_null(ptr: *const u8) -> bool {
+    ptr.addr() <= ZERO_SIZE_PTR.addr()
+}
+
+/// Why a block was not freed. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FreeError {
+    /// It was freed before.
+    Double {
+        /// The block.
+        address: usize,
+        /// The cache it belongs to.
+        cache: &'static str,
+    },
+    /// It lies inside a block of a cache, or between blocks: nothing starts there.
+    Interior {
+        /// The address given.
+        address: usize,
+        /// The cache whose slab it lies in.
+        cache: &'static str,
+    },
+    /// The heap's memory, but nothing that was allocated: free pages, or the inside of a large block.
+    NotObject(usize),
+    /// Not the heap's memory.
+    Foreign(usize),
+}
+
+impl core::fmt::Display for FreeError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Double { address, cache } => write!(f, "double free of {address:#x} (cache {cache})"),
+            Self::Interior { address, cache } => {
+                write!(f, "invalid free of {address:#x}: no object of cache {cache} starts there")
+            }
+            Self::NotObject(address) => write!(f, "invalid free of {address:#x}: nothing is allocated there"),
+            Self::Foreign(address) => write!(f, "invalid free of {address:#x}: not memory of this heap"),
+        }
+    }
+}
+
+impl core::error::Error for FreeError {}
+
+/// What an address is the start of.
+pub(crate) enum Block<'a, P: Platform> {
+    /// An object of a cache.
+    Object(&'a KmemCache<P>),
+    /// A large block of so many pages.
+    Large(usize),
+    /// A mapping of so many bytes.
+    Huge(usize),
+}
+
+impl<P: Platform, C: Config> Kmem<P, C> {
+    /// The cache of a class, made at its first use where the configuration says so. `None`: no memory.
+    #[inline]
+    pub(crate) fn class_cache(&self, kind: Kind, index: usize) -> Option<&KmemCache<P>> {
+        // Acquire pairs with the Release of `make_class`.
+        let cache = self.kmalloc[kind as usize][index].load(Ordering::Acquire);
+        // SAFETY: caches of classes live as long as the heap.
+        match unsafe { cache.as_ref() } {
+            Some(cache) => Some(cache),
+            None => self.make_class(kind, index),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_class(&self, kind: Kind, index: usize) -> Option<&KmemCache<P>> {
+        if self.state() < State::Up {
+            return None;
+        }
+        if kind == Kind::Account && !C::EAGER {
+            // Nobody is charged in user space: the usual class serves.
+            let cache = self.class_cache(Kind::Normal, index)?;
+            self.kmalloc[kind as usize][index]
+                .store(core::ptr::from_ref(cache).cast_mut(), Ordering::Release);
+            return Some(cache);
+        }
+        let rules = C::rules(self.platform.cpus() as u32);
+        let size = C::Classes::size_of(index);
+        let flags = match kind {
+            Kind::Normal => SlabFlags::KMALLOC,
+            Kind::Account => SlabFlags::KMALLOC | SlabFlags::ACCOUNT,
+            Kind::Reclaim => SlabFlags::KMALLOC | SlabFlags::RECLAIM_ACCOUNT,
+            Kind::Dma => SlabFlags::KMALLOC | SlabFlags::CACHE_DMA,
+        };
+        // A run of pages is aligned to a page whatever its length.
+        let runs = index >= C::Classes::SLAB_CLASSES;
+        let align = if runs { PAGE_SIZE } else { C::Classes::align_of(index, rules.version) };
+        let mut geometry = geometry::compute(&Request { align, flags, ..Request::new(size) }, &rules).ok()?;
+        if C::MARK_FREED {
+            geometry.offset = 0;
+        }
+        if C::ONE_ORDER {
+            geometry.min_order = geometry.order;
+            geometry.min_objects = geometry.objects;
+        }
+        if runs {
+            geometry.objects = 1;
+            geometry.min_objects = 1;
+            geometry.min_partial = 2;
+        }
+        let capacity = C::capacity(geometry.size, geometry.sheaf_capacity);
+        let mut registry = self.registry.lock(&self.platform);
+        let place = &self.kmalloc[kind as usize][index];
+        let known = place.load(Ordering::Acquire);
+        if !known.is_null() {
+            // SAFETY: as in `class_cache`.
+            return unsafe { known.as_ref() };
+        }
+        let id = if kind == Kind::Normal {
+            Self::class_id(index)
+        } else {
+            registry.take_id(self.first_dynamic_id())
+        };
+        // Only null while this very class is being made: the sequence of a class may come from the class itself.
+        let plan = Plan {
+            name: C::Classes::name(kind, index),
+            owned_name: None,
+            geometry,
+            exact_pages: if runs { size >> PAGE_SHIFT } else { 0 },
+            ctor: None,
+            // All of a block may be copied to and from user space; for this reason no other cache is merged into a class.
+            usercopy: (0, size),
+            capacity: if id == 0 { 0 } else { capacity },
+            id,
+            refcount: 1,
+        };
+        match self.build(&mut registry, plan) {
+            Some(cache) => {
+                place.store(core::ptr::from_ref(cache).cast_mut(), Ordering::Release);
+                Some(cache)
+            }
+            None => {
+                if kind != Kind::Normal && id != 0 {
+                    registry.release_id(id);
+                }
+                None
+            }
+        }
+    }
+
+    /// A block of at least `size` bytes; null when there is no memory or `size` exceeds 4 MiB (with a message, unless
+    /// [`Gfp::NOWARN`]). 0 bytes: [`ZERO_SIZE_PTR`]. Aligned to the class's alignment: at least 8 bytes, and to `size` itself
+    /// where that is a power of two. [`Gfp::ZERO`] clears the whole class, not just `size` bytes.
+    #[inline]
+    pub fn kmalloc(&self, size: usize, gfp: Gfp) -> *mut u8 {
+        if size == 0 {
+            return ZERO_SIZE_PTR;
+        }
+        if size > C::Classes::LARGEST {
+            return self.kmalloc_large(size, gfp, None);
+        }
+        let Some(cache) = self.class_cache(Kind::of(gfp), C::Classes::class_of(size)) else {
+            return core::ptr::null_mut();
+        };
+        // SAFETY: caches of classes are never destroyed.
+        unsafe { self.alloc(CacheRef::new(cache), gfp) }
+    }
+
+    /// [`Kmem::kmalloc`] from memory of `node`, as [`Kmem::alloc_node`].
+    pub fn kmalloc_node(&self, size: usize, gfp: Gfp, node: Option<usize>) -> *mut u8 {
+        if size == 0 {
+            return ZERO_SIZE_PTR;
+        }
+        if size > C::Classes::LARGEST {
+            return self.kmalloc_large(size, gfp, node);
+        }
+        let Some(cache) = self.class_cache(Kind::of(gfp), C::Classes::class_of(size)) else {
+            return core::ptr::null_mut();
+        };
+        // SAFETY: caches of classes are never destroyed.
+        unsafe { self.alloc_node(CacheRef::new(cache), gfp, node) }
+    }
+
+    /// What starts at `ptr`.
+    #[inline]
+    pub(crate) fn block_at(&self, ptr: *const u8) -> Result<Block<'_, P>, FreeError> {
+        let address = ptr.addr();
+        let Some(page) = self.pages.at(address) else {
+            return match self.huge.find(&self.platform, address) {
+                Some(bytes) => Ok(Block::Huge(bytes)),
+                None => Err(FreeError::Foreign(address)),
+            };
+        };
+        let head = self.pages.head(page);
+        match head.kind() {
+            PageKind::Slab => self.cache_of(ptr.cast_mut()).map(Block::Object),
+            PageKind::Large if self.pages.address(head).addr() == address => Ok(Block::Large(head.pages())),
+            _ => Err(FreeError::NotObject(address)),
+        }
+    }
+
+    /// Frees a block of kmalloc, an object of any cache, or a mapping. Null and [`ZERO_SIZE_PTR`] are fine.
+    ///
+    /// # Errors
+    /// See [`FreeError`]; nothing was changed then. A double free is noticed when the block is the last that this CPU freed, or its
+    /// page is free; the debug layer notices all.
+    ///
+    /// # Safety
+    /// Nobody uses the block any more.
+    pub unsafe fn kfree(&self, ptr: *mut u8) -> Result<(), FreeError> {
+        if zero_or_null(ptr) {
+            return Ok(());
+        }
+        match self.block_at(ptr)? {
+            // SAFETY: the caller's promise; the block is an object of this cache.
+            Block::Object(cache) => unsafe { self.free_to(cache, ptr) },
+            // SAFETY: the caller's promise; the block is what it was found to be.
+            Block::Large(_) => unsafe { self.free_large(ptr) },
+            // SAFETY: as above.
+            Block::Huge(_) => unsafe { self.free_huge(ptr) },
+        }
+    }
+
+    /// The bytes of a block that its holder may use (`ksize`); 0 for null and [`ZERO_SIZE_PTR`].
+    ///
+    /// # Errors
+    /// As [`Kmem::kfree`]: nothing starts at `ptr`.
+    pub fn ksize(&self, ptr: *const u8) -> Result<usize, FreeError> {
+        if zero_or_null(ptr) {
+            return Ok(0);
+        }
+        Ok(match self.block_at(ptr)? {
+            Block::Object(cache) => cache.engine.geometry.usable_size(),
+            Block::Large(pages) => pages << PAGE_SHIFT,
+            Block::Huge(bytes) => bytes,
+        })
+    }
+
+    /// The size a request of `size` bytes gets; see [`ClassSet::size_roundup`].
+    pub fn kmalloc_size_roundup(size: usize) -> usize {
+        C::Classes::size_roundup(size)
+    }
+
+    /// A cache of the usual kmalloc classes by index, for observers.
+    pub fn kmalloc_cache(&self, kind: Kind, index: usize) -> Option<&KmemCache<P>> {
+        let place: &AtomicPtr<KmemCache<P>> = self.kmalloc.get(kind as usize)?.get(index)?;
+        // SAFETY: caches of classes live as long as the heap.
+        unsafe { place.load(Ordering::Acquire).as_ref() }
+    }
+}
+
+const _: () = assert!(MAX_BYTES >> PAGE_SHIFT == 1 << crate::platform::MAX_ORDER);
+const _: () = assert!(sheaf::MAX_CAPACITY >= 126);

@@ -1,0 +1,34 @@
+//! The Linux kernel's slab allocator, for every platform.
+//!
+//! Data falls through the floors of this crate in one direction; each floor knows only those below it:
+//!
+//! | floor | decides |
+//! |---|---|
+//! | [`view`] | what an observer sees: slabinfo, snapshots. Reads, never changes |
+//! | [`kmalloc`] | which cache serves a request of `n` bytes, and what is too large for any |
+//! | [`cache`] | `kmem_cache`: parameters, geometry, aliases, registry, bulk, shrinking, destruction, bootstrap |
+//! | [`engine`] | how objects lie in slabs: SLUB |
+//! | [`percpu`] | each CPU's stacks of free objects, and the ways to own a CPU for an instant |
+//! | [`page`] | page descriptors, buddy, zones, nodes, per-CPU page lists |
+//! | [`platform`] | what the world below must give |
+//!
+//! A heap is a value, [`Kmem`]: the core has no hidden globals, so a test can make a small machine
+//! of its own. Everything is monomorphised over the [`platform::Platform`].
+#![cfg_attr(not(test), no_std)]
+
+pub mod cache;
+pub mod config;
+pub mod engine;
+pub mod flags;
+pub mod gfp;
+pub mod heap;
+pub mod kmalloc;
+pub mod page;
+pub mod percpu;
+pub mod platform;
+pub mod report;
+pub mod sync;
+pub mod view;
+
+pub use config::{Config, KernelConfig, UserConfig};
+pub use heap::{Kmem, State};

@@ -1,0 +1,266 @@
+//! The way of a request: CPU list, zones of the node, more memory, other nodes, the reserve.
+//!
+//! # The order of things
+//! 1. This CPU's list, for a small order of local memory without further wishes.
+//! 2. For each node, nearest first: its zones from the highest allowed down, as long as they stay above
+//!    their `low` mark and as long as pageblocks need not be mixed; then more memory from the platform for
+//!    this node; then its zones again, mixing. Only then the next node: a platform that can
+//!    give local memory gives it. With `THISNODE` there is no next node.
+//! 3. The same zones again, down to `min`, or into the reserve as far as the request may.
+//! 4. If the caller may wait: all CPU lists go back to their zones, and step 3 once more.
+//!
+//! A request for DMA memory never leaves the DMA zone; one without wishes may use lower zones, but leaves
+//! 1/256 of the higher zones' size there for those who have no choice.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::list::Descs;
+use super::mobility::Reach;
+use super::pcp::{BATCH, MAX_LIST_ORDER};
+use super::run::PageRun;
+use super::zone::{Areas, Home, Taken};
+use super::{KINDS, Kind, Mobility, Pages, ZoneKind};
+use crate::gfp::Gfp;
+use crate::platform::{BLOCK_PAGES, MAX_ORDER, Platform};
+
+/// How far down a request may take a zone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// Above the `low` mark.
+    Low,
+    /// To the `min` mark, or into the reserve.
+    Min,
+}
+
+/// One request, understood.
+struct Request {
+    gfp: Gfp,
+    order: u32,
+    pages: usize,
+    mobility: Mobility,
+    highest: ZoneKind,
+    node: usize,
+    /// The CPU's lists may serve it.
+    listed: bool,
+}
+
+/// Blocks taken along for the CPU's lists.
+struct Extra {
+    blocks: [Taken; BATCH],
+    len: usize,
+}
+
+impl<P: Platform> Pages<P> {
+    /// Allocates 2^order pages, aligned to their size. `None` for the node is the caller's own.
+    ///
+    /// The memory is not cleared, whatever `gfp` says: look at [`PageRun::is_zeroed`].
+    /// `None` when there is no memory, and for orders above [`MAX_ORDER`].
+    #[inline]
+    pub fn alloc(&self, p: &P, gfp: Gfp, order: u32, node: Option<usize>) -> Option<PageRun> {
+        if order > MAX_ORDER {
+            return None;
+        }
+        self.serve(p, gfp, order, 1 << order, node)
+    }
+
+    /// Allocates the first `pages` pages of the smallest natural block that holds them; the rest of the block
+    /// stays free.
+    ///
+    /// `None` when there is no memory, for 0 pages, and for more than 2^[`MAX_ORDER`].
+    pub fn alloc_exact(&self, p: &P, gfp: Gfp, pages: usize, node: Option<usize>) -> Option<PageRun> {
+        if pages == 0 || pages > BLOCK_PAGES {
+            return None;
+        }
+        self.serve(p, gfp, pages.next_power_of_two().trailing_zeros(), pages, node)
+    }
+
+    #[inline]
+    fn serve(&self, p: &P, gfp: Gfp, order: u32, pages: usize, node: Option<usize>) -> Option<PageRun> {
+        let near = if P::NUMA || node.is_some() { p.current_node() } else { 0 };
+        let wanted = if P::NUMA || node.is_some() { node.unwrap_or(near) } else { 0 };
+        if wanted >= p.nodes() {
+            return None;
+        }
+        let request = Request {
+            gfp,
+            order,
+            pages,
+            mobility: Mobility::of(gfp),
+            highest: highest_zone(gfp),
+            node: wanted,
+            listed: order <= MAX_LIST_ORDER
+                && pages == 1 << order
+                && wanted == near
+                && !gfp.intersects(Gfp::DMA.union(Gfp::DMA32)),
+        };
+        let taken = match self.take_listed(p, &request) {
+            Some(taken) => taken,
+            None => self.take_anywhere(p, &request)?,
+        };
+        // SAFETY: the block just left the free lists for this caller alone, as a run with its head set up.
+        Some(unsafe {
+            PageRun::new(self.descs().page(taken.index), self.address_of(taken.index), taken.zeroed)
+        })
+    }
+
+    #[inline]
+    fn take_listed(&self, p: &P, request: &Request) -> Option<Taken> {
+        if !request.listed {
+            return None;
+        }
+        let mut lists = self.cpu_lists(p.current_cpu())?.lists.lock(p);
+        if P::NUMA && lists.home().is_none_or(|home| home / KINDS != request.node) {
+            return None;
+        }
+        lists.pop(self.descs(), request.order, request.mobility)
+    }
+
+    #[cold]
+    fn take_anywhere(&self, p: &P, request: &Request) -> Option<Taken> {
+        let nodes = if request.gfp.contains(Gfp::THISNODE) { 1 } else { p.nodes() };
+        for i in 0..nodes {
+            let node = p.nearest_node(request.node, i);
+            loop {
+                if let Some(taken) = self.take_on_node(p, request, node, Depth::Low, Reach::Whole) {
+                    return Some(taken);
+                }
+                // Ends: each turn adds memory or is the last, and added memory only runs out when others use it.
+                if !self.fetch(p, request.pages, node, request.highest) {
+                    break;
+                }
+            }
+            if let Some(taken) = self.take_on_node(p, request, node, Depth::Low, Reach::Any) {
+                return Some(taken);
+            }
+        }
+        if let Some(taken) = self.take_reserve(p, request, nodes) {
+            return Some(taken);
+        }
+        if !request.gfp.may_block() {
+            return None;
+        }
+        for cpu in 0..p.cpus() {
+            self.drain_cpu(p, cpu);
+        }
+        self.take_reserve(p, request, nodes)
+    }
+
+    fn take_reserve(&self, p: &P, request: &Request, nodes: usize) -> Option<Taken> {
+        (0..nodes).find_map(|i| {
+            self.take_on_node(p, request, p.nearest_node(request.node, i), Depth::Min, Reach::Any)
+        })
+    }
+
+    fn take_on_node(
+        &self,
+        p: &P,
+        request: &Request,
+        node: usize,
+        depth: Depth,
+        reach: Reach,
+    ) -> Option<Taken> {
+        // What lower zones keep back from a request that had higher zones to choose from.
+        let mut higher = 0;
+        for kind in ZoneKind::ALL.into_iter().rev().filter(|&kind| kind <= request.highest) {
+            let home = Home { node, zone: kind };
+            if !self.zone(home).is_populated() {
+                continue;
+            }
+            let mark = |areas: &Areas| mark(areas, request.gfp, depth, higher >> 8);
+            if let Some(taken) = self.take_in_zone(p, request, home, mark, reach) {
+                return Some(taken);
+            }
+            higher += self.zone(home).managed.load(Relaxed);
+        }
+        None
+    }
+
+    fn take_in_zone(
+        &self,
+        p: &P,
+        request: &Request,
+        home: Home,
+        mark: impl Fn(&Areas) -> usize,
+        reach: Reach,
+    ) -> Option<Taken> {
+        let descs = self.descs();
+        let mut extra = Extra { blocks: [Taken { index: 0, zeroed: false }; BATCH], len: 0 };
+        let taken = {
+            let mut areas = self.zone(home).areas.lock(p);
+            if !areas.allows(request.pages, mark(&areas)) {
+                return None;
+            }
+            let taken = areas.take(descs, home, request.order, request.pages, request.mobility, reach)?;
+            // Only a local zone can be the home of this CPU's lists.
+            if request.listed && home.node == request.node {
+                self.take_extra(descs, &mut areas, request, home, &mut extra);
+            }
+            taken
+        };
+        if extra.len > 0 {
+            self.stock(p, home, request.order, &extra.blocks[..extra.len]);
+        }
+        Some(taken)
+    }
+
+    fn take_extra(&self, descs: Descs, areas: &mut Areas, request: &Request, home: Home, extra: &mut Extra) {
+        if self.books.load(Relaxed).is_null() {
+            return;
+        }
+        let low = areas.marks.low;
+        while extra.len + 1 < BATCH >> request.order && areas.allows(request.pages, low) {
+            let Some(taken) =
+                areas.take(descs, home, request.order, request.pages, request.mobility, Reach::Own)
+            else {
+                break;
+            };
+            extra.blocks[extra.len] = taken;
+            extra.len += 1;
+        }
+    }
+
+    /// Puts blocks just taken from `home` on this CPU's lists, which move there if they lived elsewhere.
+    fn stock(&self, p: &P, home: Home, order: u32, blocks: &[Taken]) {
+        let descs = self.descs();
+        let number = home.node * KINDS + home.zone as usize;
+        let Some(cpu) = self.cpu_lists(p.current_cpu()) else {
+            // A CPU number that the platform did not announce: its blocks go back.
+            let mut areas = self.zone(home).areas.lock(p);
+            blocks.iter().for_each(|block| areas.give(descs, block.index, order, block.zeroed));
+            return;
+        };
+        let mut lists = cpu.lists.lock(p);
+        if lists.home() != Some(number) {
+            self.evict(p, &mut lists, usize::MAX);
+            lists.set_home(number);
+        }
+        // Backwards: the first one was the lowest address, and is to be used first.
+        for block in blocks.iter().rev() {
+            debug_assert!(descs.page(block.index).kind() == Kind::Allocated);
+            lists.push(descs, block.index, order, block.zeroed);
+        }
+        self.evict_surplus(p, &mut lists);
+    }
+}
+
+const fn highest_zone(gfp: Gfp) -> ZoneKind {
+    if gfp.contains(Gfp::DMA) {
+        ZoneKind::Dma
+    } else if gfp.contains(Gfp::DMA32) {
+        ZoneKind::Dma32
+    } else {
+        ZoneKind::Normal
+    }
+}
+
+/// How many free pages the request must leave in the zone.
+fn mark(areas: &Areas, gfp: Gfp, depth: Depth, keep: usize) -> usize {
+    let marks = areas.marks;
+    match depth {
+        Depth::Low => marks.low + keep,
+        Depth::Min if gfp.contains(Gfp::NOMEMALLOC) => marks.min + keep,
+        Depth::Min if gfp.contains(Gfp::MEMALLOC) => 0,
+        Depth::Min if gfp.contains(Gfp::HIGH) => marks.min - marks.min / 2 + keep,
+        Depth::Min => marks.min + keep,
+    }
+}

@@ -1,0 +1,40 @@
+//! Fork: the child gets a copy of the memory, but none of the threads that were changing it.
+//!
+//! Before a fork every lock of this floor is taken, so that no other thread is in the middle of anything;
+//! parent and child release them again. Pages in the hands of other threads at that moment are lost to the child: a
+//! batch at most for each thread.
+
+use super::Pages;
+use crate::platform::Platform;
+
+impl<P: Platform> Pages<P> {
+    /// Takes every lock, in rank order; within a rank by number. Locks that this thread holds already (a signal
+    /// handler forks) are left to it. Pair with [`Pages::unlock_after_fork`].
+    pub fn lock_for_fork(&self, p: &P) {
+        for cpu in 0..p.cpus() {
+            if let Some(cpu) = self.cpu_lists(cpu) {
+                cpu.lists.lock_for_fork(p);
+            }
+        }
+        for zone in &self.zones {
+            zone.areas.lock_for_fork(p);
+        }
+    }
+
+    /// Releases what [`Pages::lock_for_fork`] took, in the parent and in the child.
+    ///
+    /// # Safety
+    /// After [`Pages::lock_for_fork`], by the same thread or by its copy in the child.
+    pub unsafe fn unlock_after_fork(&self, p: &P) {
+        for zone in self.zones.iter().rev() {
+            // SAFETY: the caller's promise.
+            unsafe { zone.areas.unlock_after_fork(p) };
+        }
+        for cpu in (0..p.cpus()).rev() {
+            if let Some(cpu) = self.cpu_lists(cpu) {
+                // SAFETY: as above.
+                unsafe { cpu.lists.unlock_after_fork(p) };
+            }
+        }
+    }
+}

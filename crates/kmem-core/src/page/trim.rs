@@ -1,0 +1,95 @@
+//! Giving memory back to the world without giving up its addresses.
+//!
+//! Free memory that was used is still resident: it costs the world as much as used memory. Each free that
+//! reaches a zone looks at the amount of it; beyond a bound, the largest blocks are *lifted* off
+//! the lists, discarded with no lock held, and *landed* again, now known to be zero.
+//!
+//! The bound is the largest of a floor (2 MiB at first), of one eighth of what is in use, and of twice the largest run
+//! that was freed: a program that breathes, or that needs the same large buffer again and
+//! again, does not fault its memory in each time, and an idle one ends near what it uses. Trimming
+//! goes down to three quarters of the bound, so that the next free does not trim again. Only blocks from 64 KiB upward
+//! are lifted: smaller ones save less than the call costs.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::Pages;
+use super::zone::Areas;
+use crate::platform::{PageRange, Platform};
+
+/// How many resident free pages a zone is to keep, if it has too many.
+pub(super) type Excess = Option<usize>;
+
+/// In [`Pages::trim_floor`]: set by hand.
+const FIXED: usize = 1 << (usize::BITS - 1);
+
+/// The smallest block a free discards: 64 KiB.
+const MIN_ORDER: u32 = 4;
+
+impl<P: Platform> Pages<P> {
+    /// How many resident free pages a zone may keep at least. Takes effect at the next free.
+    /// The size of the runs that were freed plays no role from then on.
+    pub fn set_trim_floor(&self, pages: usize) {
+        self.trim_floor.store(pages.min(FIXED - 1) | FIXED, Relaxed);
+    }
+
+    /// Looks at a zone after a free: how far its resident free memory is to go down, if there is too much.
+    #[inline]
+    pub(super) fn excess(&self, areas: &Areas) -> Excess {
+        let floor = self.trim_floor.load(Relaxed);
+        let least = if floor & FIXED == 0 { floor.max(2 * areas.largest_freed) } else { floor & !FIXED };
+        let bound = least.max(areas.in_use() >> 3);
+        (areas.dirty > bound).then_some(bound - bound / 4)
+    }
+
+    /// Acts on what [`Pages::excess`] found in zone number `zone`. No lock may be held.
+    #[inline]
+    pub(super) fn relieve(&self, p: &P, zone: usize, excess: Excess) {
+        if let Some(keep) = excess
+            && !self.discard_refused.load(Relaxed)
+        {
+            self.discard_down_to(p, zone, keep, MIN_ORDER);
+        }
+    }
+
+    /// Discards resident free memory of all zones until at most `keep_pages` pages of it are left, as far as
+    /// possible. Returns how many pages were discarded. Pages on CPU lists are free for this.
+    pub fn trim(&self, p: &P, keep_pages: usize) -> usize {
+        for cpu in 0..p.cpus() {
+            self.drain_cpu(p, cpu);
+        }
+        self.discard_refused.store(false, Relaxed);
+        let mut keep = keep_pages;
+        let mut discarded = 0;
+        for (number, zone) in self.zones.iter().enumerate().filter(|(_, zone)| zone.is_populated()) {
+            discarded += self.discard_down_to(p, number, keep, 0);
+            let mut areas = zone.areas.lock(p);
+            areas.largest_freed = 0;
+            keep = keep.saturating_sub(areas.dirty);
+        }
+        discarded
+    }
+
+    /// Lifts, discards and lands blocks of a zone, largest first, until `keep` dirty pages are left.
+    #[cold]
+    fn discard_down_to(&self, p: &P, zone: usize, keep: usize, min_order: u32) -> usize {
+        let descs = self.descs();
+        let zone = &self.zones[zone].areas;
+        let mut discarded = 0;
+        let mut lifted = {
+            let mut areas = zone.lock(p);
+            if areas.dirty > keep { areas.lift_dirty(descs, min_order) } else { None }
+        };
+        while let Some((index, order)) = lifted {
+            // SAFETY: a lifted block is on no list and in no run: this thread alone has it.
+            let zeroed = unsafe { p.discard(PageRange { first: index, count: 1 << order }) };
+            let mut areas = zone.lock(p);
+            discarded += areas.land(descs, index, order, zeroed);
+            if !zeroed {
+                self.discard_refused.store(true, Relaxed);
+                break;
+            }
+            lifted = if areas.dirty > keep { areas.lift_dirty(descs, min_order) } else { None };
+        }
+        discarded
+    }
+}

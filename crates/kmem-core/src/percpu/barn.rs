@@ -1,0 +1,151 @@
+//! A node's stock of full sheaves.
+//!
+//! A CPU whose stack ran empty takes a whole sheaf of free objects; a CPU whose stack ran full leaves
+//! one. Objects move as pointers in arrays, their memory is not touched, and one short lock covers
+//! dozens of objects. What the barn has no room for goes to the slabs.
+
+use core::ptr;
+
+/// An array of free objects in the barn. Memory of a fixed size class; entries follow the header.
+#[repr(C)]
+pub struct BarnSheaf {
+    next: *mut BarnSheaf,
+    len: u32,
+    /// Entries that fit.
+    pub room: u32,
+}
+
+impl BarnSheaf {
+    /// Bytes of a sheaf with room for `room` objects.
+    #[must_use]
+    pub const fn bytes(room: usize) -> usize {
+        size_of::<Self>() + room * size_of::<*mut u8>()
+    }
+
+    fn entries(this: *mut Self) -> *mut *mut u8 {
+        this.wrapping_add(1).cast()
+    }
+}
+
+/// Full sheaves, and empty ones kept for the next exchange.
+pub struct Barn {
+    full: *mut BarnSheaf,
+    empty: *mut BarnSheaf,
+    /// Number of full sheaves.
+    pub full_count: u32,
+    /// Number of empty sheaves.
+    pub empty_count: u32,
+    /// Objects in the full sheaves.
+    pub objects: u32,
+}
+
+// SAFETY: the sheaves belong to the barn, which is used under a lock.
+unsafe impl Send for Barn {}
+
+/// How many full and how many empty sheaves a barn keeps at most.
+pub const BARN_LIMIT: u32 = 10;
+
+impl Barn {
+    /// An empty barn.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { full: ptr::null_mut(), empty: ptr::null_mut(), full_count: 0, empty_count: 0, objects: 0 }
+    }
+
+    /// Moves the objects of one full sheaf to `out`, which must have room for a sheaf; returns how many.
+    pub fn take(&mut self, out: &mut [*mut u8]) -> usize {
+        let sheaf = self.full;
+        if sheaf.is_null() {
+            return 0;
+        }
+        // SAFETY: sheaves on the full list are valid and belong to the barn; `len` entries were written by `give`.
+        unsafe {
+            let len = (*sheaf).len as usize;
+            debug_assert!(len <= out.len());
+            ptr::copy_nonoverlapping(BarnSheaf::entries(sheaf), out.as_mut_ptr(), len);
+            self.full = (*sheaf).next;
+            self.full_count -= 1;
+            self.objects -= len as u32;
+            (*sheaf).next = self.empty;
+            self.empty = sheaf;
+            self.empty_count += 1;
+            len
+        }
+    }
+
+    /// Stores `objects` as one full sheaf. False when there is no empty sheaf or no room.
+    pub fn give(&mut self, objects: &[*mut u8], limit: u32) -> bool {
+        let sheaf = self.empty;
+        if sheaf.is_null() || self.full_count >= limit {
+            return false;
+        }
+        // SAFETY: sheaves on the empty list are valid and belong to the barn.
+        unsafe {
+            if objects.len() > (*sheaf).room as usize {
+                return false;
+            }
+            ptr::copy_nonoverlapping(objects.as_ptr(), BarnSheaf::entries(sheaf), objects.len());
+            (*sheaf).len = objects.len() as u32;
+            self.empty = (*sheaf).next;
+            self.empty_count -= 1;
+            (*sheaf).next = self.full;
+            self.full = sheaf;
+            self.full_count += 1;
+            self.objects += objects.len() as u32;
+        }
+        true
+    }
+
+    /// True when the object is in a full sheaf.
+    #[must_use]
+    pub fn contains(&self, object: *mut u8) -> bool {
+        let mut sheaf = self.full;
+        while !sheaf.is_null() {
+            // SAFETY: sheaves on the full list are valid; `len` entries of each were written.
+            unsafe {
+                let entries = core::slice::from_raw_parts(BarnSheaf::entries(sheaf), (*sheaf).len as usize);
+                if entries.contains(&object) {
+                    return true;
+                }
+                sheaf = (*sheaf).next;
+            }
+        }
+        false
+    }
+
+    /// True when a full sheaf could be stored if there were an empty one.
+    #[must_use]
+    pub fn wants_sheaf(&self, limit: u32) -> bool {
+        self.empty.is_null() && self.full_count < limit
+    }
+
+    /// Adds an empty sheaf.
+    ///
+    /// # Safety
+    /// `memory` is owned by the caller, aligned to 8, and holds [`BarnSheaf::bytes`]`(room)` bytes.
+    pub unsafe fn add_empty(&mut self, memory: *mut u8, room: u32) {
+        let sheaf = memory.cast::<BarnSheaf>();
+        // SAFETY: the caller's promise.
+        unsafe { sheaf.write(BarnSheaf { next: self.empty, len: 0, room }) };
+        self.empty = sheaf;
+        self.empty_count += 1;
+    }
+
+    /// Takes an empty sheaf out, to give its memory back.
+    pub fn remove_empty(&mut self) -> Option<*mut u8> {
+        let sheaf = self.empty;
+        if sheaf.is_null() {
+            return None;
+        }
+        // SAFETY: sheaves on the empty list are valid and belong to the barn.
+        self.empty = unsafe { (*sheaf).next };
+        self.empty_count -= 1;
+        Some(sheaf.cast())
+    }
+}
+
+impl Default for Barn {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,146 @@
+//! Each CPU's stacks of free objects, and what it takes to own a CPU for an instant.
+//!
+//! # Theory
+//! Every cache with a number ([`StackId`]) has one stack of free objects (a *sheaf*) on every CPU.
+//! A stack is an array of pointers with a sentinel at each end; the only mutable word is the pointer
+//! to its top:
+//!
+//! ```text
+//!        base-1  base                       top          end
+//!        +-----+------+------+------+------+------+-----+------+
+//!        | 0   | obj  | obj  | obj  | obj  | old  | ... | FULL |
+//!        +-----+------+------+------+------+------+-----+------+
+//! ```
+//! *pop* reads `top[-1]`; zero means empty; else the store `top -= 1` commits.
+//! *push* reads `top[0]`; [`FULL`] means full; else it stores the object there and the store
+//! `top += 1` commits. Because one store commits, an interrupted operation has either happened or
+//! not, whatever interrupts it: another thread on this CPU, a signal, a fork.
+//! No index, no length, no second load that depends on a first: see the floor measurements in the
+//! performance notes.
+//!
+//! A CPU that has no stack for a cache yet points at [`EMPTY`], which is empty and full at once:
+//! both operations go to the slow path, which installs a real array by one compare-and-swap.
+//!
+//! # Invariants
+//! - I-CPU-1: `base <= top <= end` for an installed stack; entries in `base..top` are free objects of
+//!   that cache and of nothing else; entries from `top` to `end` are stale and never read as objects.
+//! - I-CPU-2: only the CPU's own operations move `top` of an installed stack, except
+//!   [`CpuArea::seize`], after which no operation on the old array is in flight.
+//! - I-CPU-3: [`Hot`] at (cpu, id) always points to readable sentinels: a number that is not in use points at [`EMPTY`].
+//!
+//! # Never
+//! The operations take no lock, call nothing, allocate nothing. They are correct from signal handlers.
+
+pub mod barn;
+
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+/// Number of a cache's CPU stacks: 1..[`MAX_STACKS`]. 0 means "has none".
+pub type StackId = u16;
+
+/// How many caches can have CPU stacks. Later ones work without.
+pub const MAX_STACKS: usize = 4096;
+
+/// Bytes between the hot entries of two CPUs: [`MAX_STACKS`] entries of 16 bytes.
+pub const HOT_STRIDE: usize = MAX_STACKS * size_of::<Hot>();
+
+/// Bytes of cold memory of one (CPU, stack) pair. All zero at first.
+pub const COLD_SIZE: usize = 128;
+
+/// Bytes between the cold memory of two CPUs.
+pub const COLD_STRIDE: usize = MAX_STACKS * COLD_SIZE;
+
+/// The end marker of a stack.
+pub const FULL: *mut u8 = usize::MAX as *mut u8;
+
+/// The words that the fast paths touch: one per CPU and cache.
+#[repr(C, align(16))]
+pub struct Hot {
+    /// The place after the topmost object.
+    pub top: AtomicPtr<*mut u8>,
+    /// Objects handed out by this CPU's stack: a plain add, so it may lose counts when a thread migrates in between.
+    pub allocs: AtomicU64,
+}
+
+#[repr(C, align(16))]
+struct Sentinels([*mut u8; 2]);
+// SAFETY: the two words are never written.
+unsafe impl Sync for Sentinels {}
+
+static EMPTY_WORDS: Sentinels = Sentinels([ptr::null_mut(), FULL]);
+
+/// The stack that is empty and full at once.
+#[inline]
+#[must_use]
+pub const fn empty() -> *mut *mut u8 {
+    // The stack operations never write here: a push finds FULL first.
+    (&raw const EMPTY_WORDS.0[1]).cast_mut()
+}
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// The object is on this CPU's stack.
+    Done,
+    /// No room (or no stack): the object still belongs to the caller.
+    Full,
+    /// The object is the topmost entry already: it was freed twice.
+    Double,
+}
+
+/// The operations on the calling CPU's stacks.
+///
+/// # Safety
+/// An implementation promises invariants I-CPU-1 and I-CPU-2 under any interleaving of its
+/// operations on all threads, that [`CpuArea::hot`] returns the same place for the same arguments for ever,
+/// that each [`Hot`] points at [`empty`] at first, and that cold memory is zero at first.
+pub unsafe trait CpuArea: Sync {
+    /// The stack word of `id` on `cpu`.
+    fn hot(&self, cpu: usize, id: StackId) -> &Hot;
+
+    /// [`COLD_SIZE`] bytes of this (CPU, stack) pair, aligned to 64, zero at first.
+    fn cold(&self, cpu: usize, id: StackId) -> *mut u8;
+
+    /// Called before a number comes into use: every [`Hot`] of it must point at [`empty`] when this returns.
+    fn publish(&self, id: StackId);
+
+    /// Takes the topmost object of the running CPU's stack; null when it is empty. Counts it in [`Hot::allocs`].
+    ///
+    /// # Safety
+    /// `id` is the number of a live cache.
+    unsafe fn pop(&self, id: StackId) -> *mut u8;
+
+    /// Puts a free object on the running CPU's stack.
+    ///
+    /// # Safety
+    /// `id` is the number of a live cache, `object` is one of its objects, and the caller owns it.
+    unsafe fn push(&self, id: StackId, object: *mut u8) -> Pushed;
+
+    /// Takes up to `out.len()` objects from the running CPU's stack, all from one CPU; returns how many.
+    ///
+    /// # Safety
+    /// As [`CpuArea::pop`].
+    unsafe fn pop_many(&self, id: StackId, out: &mut [*mut u8]) -> usize;
+
+    /// Puts a prefix of `objects` on the running CPU's stack; returns how many. The last of them is popped first.
+    ///
+    /// # Safety
+    /// As [`CpuArea::push`] for each object.
+    unsafe fn push_many(&self, id: StackId, objects: &[*mut u8]) -> usize;
+
+    /// Takes the stack of `cpu` away, leaving [`empty`] there; returns the old top.
+    /// When it returns, no operation on the old array is in flight anywhere.
+    /// Two calls for the same pair must not overlap: hold the lock of that CPU's slab.
+    ///
+    /// # Safety
+    /// As [`CpuArea::pop`].
+    unsafe fn seize(&self, cpu: usize, id: StackId) -> *mut *mut u8;
+}
+
+/// Puts the array whose first entry is `base`, holding `len` objects, where [`empty`] was.
+/// False when another CPU was faster.
+pub fn install(hot: &Hot, base: *mut *mut u8, len: usize) -> bool {
+    // Release publishes the array's sentinels and entries to whoever reads `top` on that CPU.
+    hot.top.compare_exchange(empty(), base.wrapping_add(len), Ordering::Release, Ordering::Relaxed).is_ok()
+}

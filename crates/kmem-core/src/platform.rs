@@ -1,0 +1,174 @@
+//! What the world below must give: memory, CPUs, nodes, time, entropy, a console.
+//!
+//! The core asks a platform for facts and for memory; it never tests for an operating system.
+//!
+//! # The window
+//! A platform manages one contiguous *window* of addresses. Page `i` of the window starts at
+//! `base + i * PAGE_SIZE` and has one descriptor `descs[i]` and one cache tag `tags[i]`: from any
+//! address the core reaches both by a subtraction and a shift. The window may be mostly unmapped:
+//! memory is added to it in *blocks* (a multiple of [`BLOCK_PAGES`], aligned to it) by
+//! [`Platform::grow`], and only then need the descriptors and tags of those pages be readable.
+//!
+//! # What a platform never does
+//! It never calls back into the heap from any of these functions, and it never unwinds.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, AtomicU32};
+
+use crate::page::Page;
+use crate::page::ZoneKind;
+use crate::percpu::CpuArea;
+
+/// log2 of the page size in bytes.
+pub const PAGE_SHIFT: u32 = 12;
+/// Bytes in a page.
+pub const PAGE_SIZE: usize = 1 << PAGE_SHIFT;
+/// The largest order of the buddy allocator: 2^10 pages, 4 MiB.
+pub const MAX_ORDER: u32 = 10;
+/// Pages in the largest buddy block. Memory is added and removed in multiples of this.
+pub const BLOCK_PAGES: usize = 1 << MAX_ORDER;
+/// Bytes in a cache line.
+pub const CACHE_LINE: usize = 64;
+/// How many nodes a heap can tell apart.
+pub const MAX_NODES: usize = 16;
+/// How many CPUs a heap can tell apart.
+pub const MAX_CPUS: usize = 1024;
+
+/// Where the managed memory lies. Constant for the life of a heap.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// First address; a multiple of the largest block size (4 MiB).
+    pub base: usize,
+    /// Pages in the window; a multiple of [`BLOCK_PAGES`], at most 2^31.
+    pub pages: usize,
+    /// Array of `pages` descriptors. Readable, writable and zero where memory was added.
+    pub descs: *mut Page,
+    /// Array of `pages` cache tags. Readable, writable and zero where memory was added.
+    pub tags: *const AtomicU16,
+}
+
+/// A run of pages of the window, by index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRange {
+    /// Index of the first page.
+    pub first: usize,
+    /// Number of pages.
+    pub count: usize,
+}
+
+/// The world below a heap.
+///
+/// # Safety
+/// An implementation promises that
+/// - [`Platform::window`] returns the same window at every call after the heap's initialisation;
+/// - ranges returned by [`Platform::grow`] lie in the window, are aligned to [`BLOCK_PAGES`], are
+///   readable, writable and zero, belong to nobody else, overlap no range given before and not
+///   removed since, and that their descriptors and tags are readable, writable and zero;
+/// - after [`Platform::discard`] the range is readable, writable and zero;
+/// - memory returned by [`Platform::map`] and [`Platform::remap`] is readable, writable,
+///   page aligned, outside the window, and belongs to nobody else until [`Platform::unmap`];
+/// - [`Platform::cpus`] is at least 1, at most [`MAX_CPUS`] and constant, [`Platform::nodes`] is at
+///   least 1, at most [`MAX_NODES`] and constant, and [`Platform::current_cpu`] and
+///   [`Platform::current_node`] stay below them;
+/// - the CPU operations of [`Platform::cpu_area`] keep the contract of [`CpuArea`].
+pub unsafe trait Platform: Sized + Sync + 'static {
+    /// The CPU layer: how this platform owns a CPU for an instant.
+    type Cpu: CpuArea;
+
+    /// True where objects of several nodes can meet on one CPU. A constant `false` removes the
+    /// node test from the paths of single-node platforms.
+    const NUMA: bool;
+
+    /// The CPU layer.
+    fn cpu_area(&self) -> &Self::Cpu;
+
+    /// Where the managed memory lies.
+    fn window(&self) -> Window;
+
+    /// Number of CPUs that can ever run (CPU numbers are below this).
+    fn cpus(&self) -> usize;
+
+    /// The CPU the caller runs on; may be stale when it returns.
+    fn current_cpu(&self) -> usize;
+
+    /// Number of nodes.
+    fn nodes(&self) -> usize;
+
+    /// The node the caller runs on; may be stale when it returns.
+    fn current_node(&self) -> usize;
+
+    /// Nodes in order of distance from `node`: the `i`-th nearest (`i == 0` is `node` itself).
+    /// The default is by number, wrapping round.
+    fn nearest_node(&self, node: usize, i: usize) -> usize {
+        (node + i) % self.nodes()
+    }
+
+    /// Window page indices at which the DMA and the DMA32 zones end: pages below the first are of
+    /// the DMA zone, pages from the first to the second of DMA32, all others NORMAL. Multiples of
+    /// [`BLOCK_PAGES`]. `[0, 0]` on a machine with one zone.
+    fn zone_ends(&self) -> [usize; 2];
+
+    /// Fetches more memory for `zone` of `node`: at least `pages` pages, rounded up to blocks.
+    /// `None` when there is none; the core then tries other zones and nodes.
+    /// May be called from several CPUs at once. The core holds no lock during the call.
+    fn grow(&self, node: usize, zone: ZoneKind, pages: usize) -> Option<PageRange>;
+
+    /// The content of these pages is not needed: return the memory to the world, keep the range.
+    /// They must read as zero afterwards. `false`: nothing was done. The core holds no lock during the call.
+    ///
+    /// # Safety
+    /// The caller owns the pages; nobody reads or writes them during the call.
+    unsafe fn discard(&self, range: PageRange) -> bool;
+
+    /// The range left the heap for good (memory hot-remove); it may be given again by [`Platform::grow`].
+    ///
+    /// # Safety
+    /// The heap holds no pointer into the range any more.
+    unsafe fn release(&self, range: PageRange);
+
+    /// Memory outside the window for a request beyond the largest block: `len` bytes, a multiple of the page size,
+    /// aligned to `align` (a power of two, at least the page size), zero.
+    fn map(&self, len: usize, align: usize) -> Option<NonNull<u8>>;
+
+    /// Gives back memory of [`Platform::map`].
+    ///
+    /// # Safety
+    /// `ptr` and `len` are those of a live mapping; nobody uses it any more.
+    unsafe fn unmap(&self, ptr: NonNull<u8>, len: usize);
+
+    /// Resizes a mapping; contents up to the smaller length stay, new bytes are zero. It may move unless
+    /// `may_move` is false. `None`: nothing changed.
+    ///
+    /// # Safety
+    /// As for [`Platform::unmap`]; on success the old pointer must not be used.
+    unsafe fn remap(&self, ptr: NonNull<u8>, old: usize, new: usize, may_move: bool) -> Option<NonNull<u8>>;
+
+    /// Monotonic time in nanoseconds. Coarse is fine.
+    fn now(&self) -> u64;
+
+    /// An unpredictable number.
+    fn entropy(&self) -> u64;
+
+    /// Shows a message to whoever watches. Never allocates.
+    fn console(&self, text: &str);
+
+    /// Stops the program after a fatal report.
+    fn fatal(&self) -> !;
+
+    /// A number that tells the running thread (or CPU, where threads do not exist) from all others: not 0, at most `i32::MAX`.
+    fn lock_token(&self) -> u32;
+
+    /// Sleeps while `word` holds `value`; may return early. Spins where there is nothing to sleep on.
+    fn lock_wait(&self, word: &AtomicU32, value: u32);
+
+    /// Wakes one sleeper of `word`.
+    fn lock_wake(&self, word: &AtomicU32);
+
+    /// Called after a lock of this rank was taken. For checkers; the default does nothing.
+    #[inline]
+    fn lock_taken(&self, _rank: u8) {}
+
+    /// Called before a lock of this rank is released.
+    #[inline]
+    fn lock_released(&self, _rank: u8) {}
+}

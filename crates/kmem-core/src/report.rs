@@ -1,0 +1,53 @@
+//! Messages to whoever watches, written without allocating.
+
+use core::fmt;
+
+use crate::platform::Platform;
+
+/// A text of at most `N` bytes; what does not fit is cut.
+pub struct Text<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> Text<N> {
+    /// An empty text.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { bytes: [0; N], len: 0 }
+    }
+
+    /// What was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // Only whole characters are ever copied, so this cannot fail; an empty text is the harmless answer.
+        core::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl<const N: usize> Default for Text<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> fmt::Write for Text<N> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut take = text.len().min(N - self.len);
+        while !text.is_char_boundary(take) {
+            take -= 1;
+        }
+        self.bytes[self.len..self.len + take].copy_from_slice(&text.as_bytes()[..take]);
+        self.len += take;
+        Ok(())
+    }
+}
+
+/// Shows one formatted message, ending it with a newline.
+pub fn say<P: Platform>(platform: &P, message: fmt::Arguments<'_>) {
+    let mut text = Text::<512>::new();
+    // Writing to a `Text` cannot fail.
+    let _ = fmt::write(&mut text, message);
+    let _ = fmt::Write::write_str(&mut text, "\n");
+    platform.console(text.as_str());
+}

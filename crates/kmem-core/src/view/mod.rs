@@ -1,0 +1,13 @@
+//! What an observer sees. Reads, never changes.
+//!
+//! | file | shows |
+//! |---|---|
+//! | [`slabinfo`] | `/proc/slabinfo`, version 2.1, to the byte |
+//! | [`report`] | one process's heap for `kmem run`: honest counts, CPU-cached objects apart |
+//! | [`picture`] | one slab, object by object, for teaching |
+//!
+//! Everything is written to a [`core::fmt::Write`] and allocates nothing.
+
+pub mod picture;
+pub mod report;
+pub mod slabinfo;

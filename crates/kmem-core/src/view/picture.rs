@@ -1,0 +1,214 @@
+//! One slab, object by object, and where each of its free objects hangs: for teaching and for debuggers.
+//!
+//! A picture is exact when nobody works on the cache while it is taken.
+
+use core::sync::atomic::Ordering;
+
+use crate::cache::KmemCache;
+use crate::config::Config;
+use crate::engine::slub::{self, word};
+use crate::heap::Kmem;
+use crate::percpu::CpuArea;
+use crate::platform::Platform;
+
+/// Where one object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Never handed out: the slab was not carved so far.
+    Fresh,
+    /// In use.
+    User,
+    /// Free, at this position from the top of a CPU's stack.
+    CpuStack {
+        /// The CPU.
+        cpu: usize,
+        /// 0 is the object that the next allocation gets.
+        position: usize,
+    },
+    /// Free, at this position of the CPU slab's chain.
+    CpuChain {
+        /// The CPU.
+        cpu: usize,
+        /// 0 is the chain's head.
+        position: usize,
+    },
+    /// Free, at this position of the slab's own list.
+    SlabList {
+        /// 0 is the list's head.
+        position: usize,
+    },
+    /// Free, in the barn of a node.
+    Barn,
+}
+
+/// Whose a slab is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlabOwner {
+    /// The slab that a CPU allocates from.
+    Cpu(usize),
+    /// In the partial chain of a CPU.
+    CpuPartial(usize),
+    /// On the partial list of its node, at this position.
+    NodePartial(usize, usize),
+    /// On no list: nothing is free in it.
+    Full,
+}
+
+/// A slab as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlabPicture {
+    /// First byte.
+    pub base: usize,
+    /// Pages.
+    pub pages: usize,
+    /// Node of the memory.
+    pub node: usize,
+    /// Whose it is.
+    pub owner: SlabOwner,
+    /// Objects that fit.
+    pub objects: usize,
+    /// Objects carved so far.
+    pub carved: usize,
+    /// The slab's count of objects in use (all of them while a CPU owns it).
+    pub inuse: usize,
+    /// Owned by a CPU.
+    pub frozen: bool,
+}
+
+impl<P: Platform, C: Config> Kmem<P, C> {
+    /// The slab that the object or address lies in, when it belongs to the cache.
+    pub fn slab_of(&self, cache: &KmemCache<P>, address: usize) -> Option<SlabPicture> {
+        let slab = self.pages.head(self.pages.at(address)?);
+        if slab.cache.load(Ordering::Relaxed) != core::ptr::from_ref(cache).cast_mut().cast() {
+            return None;
+        }
+        let state = word::load(slab);
+        let number = self.pages.index(slab) as u32 + 1;
+        let mut owner = SlabOwner::Full;
+        for cpu in 0..self.platform.cpus() {
+            let Some(here) = cache.engine.cpu(&self.platform, cpu) else { continue };
+            if here.slab_number() == number {
+                owner = SlabOwner::Cpu(cpu);
+            }
+            let mut next = here.inner.lock(&self.platform).chain;
+            while let Some(link) = (next as usize).checked_sub(1).and_then(|index| self.pages.page(index)) {
+                if next == number {
+                    owner = SlabOwner::CpuPartial(cpu);
+                }
+                next = link.chain.load(Ordering::Relaxed) as u32;
+            }
+        }
+        for node in 0..self.platform.nodes() {
+            let list = cache.engine.node(node).list.lock(&self.platform);
+            let mut next = list.first(&self.pages);
+            let mut position = 0;
+            while let Some(here) = next {
+                if core::ptr::eq(here, slab) {
+                    owner = SlabOwner::NodePartial(node, position);
+                }
+                position += 1;
+                next = list.after(&self.pages, here);
+            }
+        }
+        Some(SlabPicture {
+            base: self.pages.address(slab) as usize,
+            pages: slab.pages(),
+            node: slab.node(),
+            owner,
+            objects: slab.objects.load(Ordering::Relaxed).into(),
+            carved: slab.carved.load(Ordering::Relaxed).into(),
+            inuse: state.inuse().into(),
+            frozen: state.frozen(),
+        })
+    }
+
+    /// Where object number `index` of the slab is, and its address.
+    pub fn object_place(&self, cache: &KmemCache<P>, slab: &SlabPicture, index: usize) -> (usize, Place) {
+        let object = cache.engine.object(slab.base, index);
+        let address = object as usize;
+        let place = self
+            .on_cpu_stack(cache, object)
+            .or_else(|| self.in_cpu_chain(cache, slab, address))
+            .or_else(|| self.on_slab_list(cache, slab, address))
+            .or_else(|| self.in_barn(cache, object).then_some(Place::Barn))
+            .unwrap_or_else(|| if self.is_carved(cache, slab, index) { Place::User } else { Place::Fresh });
+        (address, place)
+    }
+
+    fn is_carved(&self, cache: &KmemCache<P>, slab: &SlabPicture, index: usize) -> bool {
+        if cache.engine.sequence.is_null() || slab.objects != cache.engine.geometry.objects {
+            return index < slab.carved;
+        }
+        let Some(page) = self.pages.at(slab.base) else { return false };
+        let start = usize::from(page.start.load(Ordering::Relaxed));
+        (0..slab.carved).any(|i| {
+            // SAFETY: the sequence has as many entries as a normal slab has objects, and the position wraps below that.
+            let at = unsafe { *cache.engine.sequence.add((start + i) % slab.objects) };
+            usize::from(at) == index
+        })
+    }
+
+    fn on_cpu_stack(&self, cache: &KmemCache<P>, object: *mut u8) -> Option<Place> {
+        for cpu in 0..self.platform.cpus() {
+            let Some(here) = cache.engine.cpu(&self.platform, cpu) else { continue };
+            let inner = here.inner.lock(&self.platform);
+            if inner.base.is_null() {
+                continue;
+            }
+            let top = self.platform.cpu_area().hot(cpu, cache.engine.id).top.load(Ordering::Acquire);
+            let len = (top as usize).saturating_sub(inner.base as usize) / size_of::<*mut u8>();
+            for i in 0..len {
+                // SAFETY: entries below the top of an installed stack are initialised, and the array stays while the
+                // lock is held.
+                if unsafe { inner.base.add(i).read() } == object {
+                    return Some(Place::CpuStack { cpu, position: len - 1 - i });
+                }
+            }
+        }
+        None
+    }
+
+    fn in_cpu_chain(&self, cache: &KmemCache<P>, slab: &SlabPicture, address: usize) -> Option<Place> {
+        let SlabOwner::Cpu(cpu) = slab.owner else { return None };
+        let here = cache.engine.cpu(&self.platform, cpu)?;
+        let head = here.head_of_chain(&self.pages);
+        let position = self.position_in(cache, slab, head as usize, address)?;
+        Some(Place::CpuChain { cpu, position })
+    }
+
+    fn on_slab_list(&self, cache: &KmemCache<P>, slab: &SlabPicture, address: usize) -> Option<Place> {
+        let head = word::load(self.pages.at(slab.base)?).head()?;
+        let position = self.position_in(cache, slab, slab.base + head as usize, address)?;
+        Some(Place::SlabList { position })
+    }
+
+    fn position_in(
+        &self,
+        cache: &KmemCache<P>,
+        slab: &SlabPicture,
+        mut head: usize,
+        address: usize,
+    ) -> Option<usize> {
+        let extent = slub::object::Extent { base: slab.base, len: slab.pages * crate::platform::PAGE_SIZE };
+        for position in 0..slab.objects {
+            if head == 0 {
+                return None;
+            }
+            if head == address {
+                return Some(position);
+            }
+            // SAFETY: the object is on a list of free objects of a slab that nobody works on; a racing change only
+            // gives a wrong picture, since every link is checked to lie in the slab.
+            head = match unsafe { cache.engine.checked_link(head as *mut u8, extent) } {
+                Ok(Some(offset)) => slab.base + offset as usize,
+                _ => 0,
+            };
+        }
+        None
+    }
+
+    fn in_barn(&self, cache: &KmemCache<P>, object: *mut u8) -> bool {
+        (0..self.platform.nodes())
+            .any(|node| cache.engine.node(node).barn.lock(&self.platform).contains(object))
+    }
+}

@@ -1,0 +1,106 @@
+//! A process's heap as text, one record a line: what `kmem run` reads when the process has ended.
+//!
+//! ```text
+//! engine slub cpus <n> nodes <n> ownership <how>
+//! cache <name> <object size> <size> <align> <objects a slab> <pages a slab> <active> <total> <slabs> <partial slabs>
+//!       <CPU-cached> <allocations> <slow allocations> <slow frees> <peak slabs> <flags, hex>
+//! large <blocks> <bytes> <peak bytes> <allocations>
+//! huge <blocks> <bytes> <peak bytes> <allocations>
+//! pages <managed> <free> <free and resident> <peak in use>
+//! ```
+//! (A cache is one line.) *Active* is as in slabinfo; less the CPU-cached ones it is what the program holds.
+
+use core::fmt::{self, Write};
+use core::sync::atomic::Ordering;
+
+use crate::config::Config;
+use crate::engine::slub;
+use crate::heap::{BlockStats, Kmem};
+use crate::platform::{PAGE_SHIFT, Platform};
+
+impl<P: Platform, C: Config> Kmem<P, C> {
+    /// Writes the records of this heap. `ownership` says how CPUs are owned.
+    pub fn write_report(&self, out: &mut dyn Write, ownership: &str) -> fmt::Result {
+        writeln!(
+            out,
+            "engine slub cpus {} nodes {} ownership {ownership}",
+            self.platform().cpus(),
+            self.platform().nodes()
+        )?;
+        let mut result = Ok(());
+        self.for_each_cache(|cache| {
+            let counts = slub::count(self.floor(), &cache.engine);
+            let geometry = cache.geometry();
+            let line = format_args!(
+                "cache {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {:x}",
+                cache.name(),
+                cache.object_size(),
+                geometry.size,
+                geometry.align,
+                geometry.objects,
+                cache.pages_per_slab(),
+                counts.active(),
+                counts.objects,
+                counts.slabs,
+                counts.partial,
+                counts.free_cpu + counts.free_barn,
+                counts.allocs,
+                counts.alloc_slow,
+                counts.free_slow,
+                counts.peak_slabs,
+                geometry.flags.bits()
+            );
+            result = result.and_then(|()| writeln!(out, "{line}"));
+        });
+        result?;
+        for (name, blocks) in [("large", &self.large_stats), ("huge", &self.huge_stats)] {
+            let BlockStats { live, bytes, peak, made } = blocks;
+            writeln!(
+                out,
+                "{name} {} {} {} {}",
+                live.load(Ordering::Relaxed),
+                bytes.load(Ordering::Relaxed),
+                peak.load(Ordering::Relaxed),
+                made.load(Ordering::Relaxed)
+            )?;
+        }
+        let pages = self.pages().stats(self.platform());
+        writeln!(out, "pages {} {} {} {}", pages.managed, pages.free, pages.resident_free, pages.peak_in_use)
+    }
+
+    /// Totals over everything.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.for_each_cache(|cache| {
+            let counts = slub::count(self.floor(), &cache.engine);
+            totals.objects_bytes += counts.in_use() * cache.geometry().size as u64;
+        });
+        totals.large_bytes = self.large_stats.bytes.load(Ordering::Relaxed);
+        totals.huge_bytes = self.huge_stats.bytes.load(Ordering::Relaxed);
+        totals.huge_blocks = self.huge_stats.live.load(Ordering::Relaxed);
+        let pages = self.pages().stats(self.platform());
+        totals.page_bytes = (pages.in_use << PAGE_SHIFT) as u64;
+        totals.resident_free_bytes = (pages.resident_free << PAGE_SHIFT) as u64;
+        totals.peak_page_bytes = (pages.peak_in_use << PAGE_SHIFT) as u64;
+        totals
+    }
+}
+
+/// Bytes of a whole heap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Slots of objects in use.
+    pub objects_bytes: u64,
+    /// Blocks of whole pages.
+    pub large_bytes: u64,
+    /// Mappings.
+    pub huge_bytes: u64,
+    /// Number of mappings.
+    pub huge_blocks: u64,
+    /// Pages in use: slabs and large blocks.
+    pub page_bytes: u64,
+    /// Free pages that the platform still backs with memory.
+    pub resident_free_bytes: u64,
+    /// The most page bytes in use at one time.
+    pub peak_page_bytes: u64,
+}

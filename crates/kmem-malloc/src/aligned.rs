@@ -1,0 +1,124 @@
+//! Blocks with an alignment of the caller's choice.
+//!
+//! The five calls differ only in what they make of a bad alignment:
+//!
+//! | call | alignment accepted | otherwise |
+//! |---|---|---|
+//! | `posix_memalign` | power of two, multiple of the pointer size | returns `EINVAL`, touches neither `errno` nor the result |
+//! | `aligned_alloc` | power of two | null, `EINVAL` |
+//! | `memalign` | rounded up to a power of two | null, `EINVAL` when there is none that large |
+//! | `valloc`, `pvalloc` | the page size | - |
+//!
+//! The size need not be a multiple of the alignment anywhere; `pvalloc` rounds it up to whole pages.
+
+use core::ptr::null_mut;
+
+use kmem::heap;
+use libc::{c_int, c_void, size_t};
+
+use crate::blocks::{no_memory, or_no_memory};
+use crate::runtime::set_errno;
+
+/// What `malloc` gives without being asked.
+const MALLOC_ALIGN: usize = 16;
+
+/// The system's page size, a power of two: the alignment of `valloc` and `pvalloc`.
+fn page_size() -> usize {
+    // SAFETY: getauxval reads a table the kernel gave at program start; it has no requirements.
+    unsafe { libc::getauxval(libc::AT_PAGESZ) as usize }
+}
+
+/// A block for an alignment that is a power of two; null when there is no memory. Sets no `errno`.
+#[inline]
+pub(crate) fn aligned_block(align: usize, size: usize) -> *mut u8 {
+    debug_assert!(align.is_power_of_two());
+    if align <= MALLOC_ALIGN {
+        return heap::malloc(size);
+    }
+    // The sum bounds what the heap has to search for, and keeps its arithmetic from wrapping.
+    match align.checked_add(size) {
+        Some(sum) if sum <= isize::MAX as usize => heap::memalign(align, size),
+        _ => null_mut(),
+    }
+}
+
+/// Null, with `errno` set to `EINVAL`.
+#[cold]
+fn bad_argument() -> *mut c_void {
+    set_errno(libc::EINVAL);
+    null_mut()
+}
+
+/// Stores an aligned block in `*result`. Returns 0, `EINVAL` for an alignment that is not a power of
+/// two multiple of the pointer size, or `ENOMEM`; `*result` is written only on success.
+///
+/// # Safety
+/// `result` may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn posix_memalign(result: *mut *mut c_void, align: size_t, size: size_t) -> c_int {
+    if !align.is_power_of_two() || align < size_of::<*mut c_void>() {
+        return libc::EINVAL;
+    }
+    let block = or_no_memory(aligned_block(align, size));
+    if block.is_null() {
+        return libc::ENOMEM;
+    }
+    // SAFETY: the caller lets us write the result.
+    unsafe { *result = block };
+    0
+}
+
+/// An aligned block; null with `EINVAL` when `align` is not a power of two, with `ENOMEM` when there
+/// is no memory.
+#[unsafe(no_mangle)]
+pub extern "C" fn aligned_alloc(align: size_t, size: size_t) -> *mut c_void {
+    if !align.is_power_of_two() {
+        return bad_argument();
+    }
+    or_no_memory(aligned_block(align, size))
+}
+
+/// An aligned block; `align` is rounded up to a power of two. Null with `EINVAL` when no power of two
+/// is that large, with `ENOMEM` when there is no memory.
+#[unsafe(no_mangle)]
+pub extern "C" fn memalign(align: size_t, size: size_t) -> *mut c_void {
+    match align.checked_next_power_of_two() {
+        Some(align) => or_no_memory(aligned_block(align, size)),
+        None => bad_argument(),
+    }
+}
+
+/// A block aligned to the page size; null with `ENOMEM` when there is no memory.
+#[unsafe(no_mangle)]
+pub extern "C" fn valloc(size: size_t) -> *mut c_void {
+    or_no_memory(aligned_block(page_size(), size))
+}
+
+/// Whole pages for `size` bytes; null with `ENOMEM` when the rounded size does not fit or there is no
+/// memory.
+#[unsafe(no_mangle)]
+pub extern "C" fn pvalloc(size: size_t) -> *mut c_void {
+    let page = page_size();
+    match size.checked_next_multiple_of(page) {
+        Some(rounded) => or_no_memory(aligned_block(page, rounded)),
+        None => no_memory(),
+    }
+}
+
+/// The C library's second name of [`memalign`].
+#[unsafe(no_mangle)]
+pub extern "C" fn __libc_memalign(align: size_t, size: size_t) -> *mut c_void {
+    memalign(align, size)
+}
+
+/// The C library's second name of [`valloc`].
+#[unsafe(no_mangle)]
+pub extern "C" fn __libc_valloc(size: size_t) -> *mut c_void {
+    valloc(size)
+}
+
+/// The C library's second name of [`pvalloc`].
+#[unsafe(no_mangle)]
+pub extern "C" fn __libc_pvalloc(size: size_t) -> *mut c_void {
+    pvalloc(size)
+}

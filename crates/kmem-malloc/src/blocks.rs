@@ -1,0 +1,169 @@
+//! Blocks: `malloc` and its nearest family.
+//!
+//! Each entry point is a thin skin over [`kmem::heap`]: it decides the `errno`, the meaning of a
+//! zero size and the product overflow, and nothing else. The heap refuses sizes above `PTRDIFF_MAX`
+//! and aborts on a double or foreign free, naming the address and the cache.
+//!
+//! | call | result |
+//! |---|---|
+//! | `malloc(0)`, `calloc(0, n)` | a block of its own, to be freed |
+//! | `realloc(NULL, n)` | `malloc(n)` |
+//! | `realloc(p, 0)`, `p` not null | frees `p`, returns null, leaves `errno` alone |
+//! | no memory, size above `PTRDIFF_MAX`, product overflow | null and `ENOMEM`; a block passed in stays whole |
+//! | `free` | leaves `errno` alone |
+
+use core::ptr::null_mut;
+
+use kmem::heap;
+use libc::{c_void, size_t};
+
+use crate::runtime::set_errno;
+
+/// Null, with `errno` set to `ENOMEM`: how every entry point fails for want of memory.
+#[cold]
+#[inline(never)]
+pub(crate) fn no_memory() -> *mut c_void {
+    set_errno(libc::ENOMEM);
+    null_mut()
+}
+
+/// `block` as C sees it: null becomes null with `ENOMEM`.
+#[inline(always)]
+pub(crate) fn or_no_memory(block: *mut u8) -> *mut c_void {
+    if block.is_null() { no_memory() } else { block.cast() }
+}
+
+/// A block of at least `size` bytes aligned to 16; null with `ENOMEM` when there is no memory or
+/// `size` is above `PTRDIFF_MAX`.
+#[unsafe(no_mangle)]
+pub extern "C" fn malloc(size: size_t) -> *mut c_void {
+    or_no_memory(heap::malloc(size))
+}
+
+/// A zeroed block for `count` elements of `size` bytes; null with `ENOMEM` when there is no memory
+/// or the product does not fit.
+#[unsafe(no_mangle)]
+pub extern "C" fn calloc(count: size_t, size: size_t) -> *mut c_void {
+    match count.checked_mul(size) {
+        Some(total) => or_no_memory(heap::calloc(total)),
+        None => no_memory(),
+    }
+}
+
+/// Resizes a block, keeping its content up to the smaller size; it may move. Null with `ENOMEM`
+/// leaves the old block untouched. `realloc(p, 0)` frees `p` and returns null.
+///
+/// # Safety
+/// `ptr` is null or a live block of this heap; after success only the result may be used.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: size_t) -> *mut c_void {
+    if ptr.is_null() {
+        return malloc(size);
+    }
+    if size == 0 {
+        // SAFETY: `ptr` is a live block (contract).
+        unsafe { heap::free(ptr.cast()) };
+        return null_mut();
+    }
+    // SAFETY: `ptr` is a live block (contract) and `size` is not zero.
+    or_no_memory(unsafe { heap::realloc(ptr.cast(), size) })
+}
+
+/// `realloc(ptr, count * size)`; null with `ENOMEM` when the product does not fit.
+///
+/// # Safety
+/// As for [`realloc`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: size_t, size: size_t) -> *mut c_void {
+    match count.checked_mul(size) {
+        // SAFETY: the caller keeps realloc's contract.
+        Some(total) => unsafe { realloc(ptr, total) },
+        None => no_memory(),
+    }
+}
+
+/// Ends the life of a block; null is ignored. `errno` stays as it was. A pointer that is not a live
+/// block of this heap ends the process with a message.
+///
+/// # Safety
+/// `ptr` is null or a live block of this heap and is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn free(ptr: *mut c_void) {
+    // SAFETY: the caller's contract is the heap's.
+    unsafe { heap::free(ptr.cast()) }
+}
+
+/// The old BSD name of [`free`].
+///
+/// # Safety
+/// As for [`free`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cfree(ptr: *mut c_void) {
+    // SAFETY: the caller's contract is the heap's.
+    unsafe { heap::free(ptr.cast()) }
+}
+
+/// C23: frees a block of [`malloc`], [`calloc`] or [`realloc`] that was requested with `size`.
+///
+/// # Safety
+/// As for [`free`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn free_sized(ptr: *mut c_void, _size: size_t) {
+    // SAFETY: the caller's contract is the heap's; the heap finds the size from the address.
+    unsafe { heap::free(ptr.cast()) }
+}
+
+/// C23: frees a block of `aligned_alloc` that was requested with `alignment` and `size`.
+///
+/// # Safety
+/// As for [`free`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn free_aligned_sized(ptr: *mut c_void, _alignment: size_t, _size: size_t) {
+    // SAFETY: the caller's contract is the heap's; the heap finds size and alignment from the address.
+    unsafe { heap::free(ptr.cast()) }
+}
+
+/// How many bytes of the block may be used; 0 for null.
+///
+/// # Safety
+/// `ptr` is null or a live block of this heap.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn malloc_usable_size(ptr: *mut c_void) -> size_t {
+    // SAFETY: the caller's contract is the heap's.
+    unsafe { heap::usable_size(ptr.cast()) }
+}
+
+// The C library also offers its allocator under these names, and hooks written against it call them. Left alone they
+// would hand out blocks of the other heap, which then come to our `free`.
+
+/// The C library's second name of [`malloc`].
+#[unsafe(no_mangle)]
+pub extern "C" fn __libc_malloc(size: size_t) -> *mut c_void {
+    malloc(size)
+}
+
+/// The C library's second name of [`calloc`].
+#[unsafe(no_mangle)]
+pub extern "C" fn __libc_calloc(count: size_t, size: size_t) -> *mut c_void {
+    calloc(count, size)
+}
+
+/// The C library's second name of [`realloc`].
+///
+/// # Safety
+/// As for [`realloc`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __libc_realloc(ptr: *mut c_void, size: size_t) -> *mut c_void {
+    // SAFETY: same contract.
+    unsafe { realloc(ptr, size) }
+}
+
+/// The C library's second name of [`free`].
+///
+/// # Safety
+/// As for [`free`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __libc_free(ptr: *mut c_void) {
+    // SAFETY: same contract.
+    unsafe { free(ptr) }
+}

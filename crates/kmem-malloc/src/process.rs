@@ -1,0 +1,230 @@
+//! The life of a process: fork handlers, and the report it leaves when it ends.
+//!
+//! # Fork
+//! The three handlers bring the heap to rest around `fork`, so that the child finds no lock of a
+//! thread it does not have. Before a fork, handlers run in reverse order of registration, after it in
+//! order: the first registered closes the heap after every handler that may still allocate has run,
+//! and opens it before any of them runs again. So ours must be the first. The library is marked
+//! `initfirst`: the loader runs our constructor before every other one, even the C library's own, which is why it relies on
+//! its arguments and on system calls alone.
+//!
+//! # Report
+//! With `KMEM_REPORT_DIR` in the environment of a program that does not run with raised privileges,
+//! the process writes `report.<pid>` and `slabinfo.<pid>` there when it ends: by `exit` or a return
+//! from `main` (our destructor), or by `_exit` (interposed here, because forked children usually
+//! end that way).
+//!
+//! - I-REPORT-1: only the process that owns the memory image writes: a vfork child, which borrows its
+//!   parent's, has another pid than the owner and stays silent. A forked child becomes owner of its
+//!   own image in the fork handler.
+//! - I-REPORT-2: one process writes once.
+//! - I-REPORT-3: the directory name is copied at start; programs overwrite their environment.
+//! - I-REPORT-4: writing allocates nothing and a failure is silent: a program must not notice.
+
+use core::ffi::CStr;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+
+use kmem::heap;
+use libc::{c_char, c_int, c_void};
+
+use crate::runtime::{errno, set_errno};
+use crate::text::FdWriter;
+
+const PATH_BYTES: usize = 4096;
+
+/// The process whose memory this is and which writes the report; 0: no report is wanted.
+static OWNER: AtomicI32 = AtomicI32::new(0);
+/// The report was written, or is being written.
+static WRITTEN: AtomicBool = AtomicBool::new(false);
+/// `KMEM_REPORT_DIR`, NUL-terminated. Written by `start` before `OWNER` is, constant afterwards.
+static DIRECTORY: [AtomicU8; PATH_BYTES] = [const { AtomicU8::new(0) }; PATH_BYTES];
+
+unsafe extern "C" {
+    static __dso_handle: c_void;
+    fn __register_atfork(
+        prepare: Option<unsafe extern "C" fn()>,
+        parent: Option<unsafe extern "C" fn()>,
+        child: Option<unsafe extern "C" fn()>,
+        dso: *const c_void,
+    ) -> c_int;
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START: unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char) = start;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINISH: extern "C" fn() = finish;
+
+/// Runs before all other constructors.
+///
+/// # Safety
+/// Called by the loader: `environment` is null or a null-terminated array of C strings.
+unsafe extern "C" fn start(
+    _count: c_int,
+    _arguments: *const *const c_char,
+    environment: *const *const c_char,
+) {
+    register_fork_handlers();
+    // SAFETY: getauxval has no requirements.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return;
+    }
+    // SAFETY: the loader's environment (contract).
+    let Some(dir) = (unsafe { variable(environment, b"KMEM_REPORT_DIR=") }) else { return };
+    let bytes = dir.to_bytes();
+    if bytes.is_empty() || bytes.len() >= PATH_BYTES {
+        return;
+    }
+    for (slot, &byte) in DIRECTORY.iter().zip(bytes) {
+        slot.store(byte, Ordering::Relaxed);
+    }
+    // Release pairs with the Acquire in `write_reports`: who sees the owner sees the directory.
+    // SAFETY: getpid has no requirements.
+    OWNER.store(unsafe { libc::getpid() }, Ordering::Release);
+}
+
+/// The value of a variable in an environment; `name` ends with `=`.
+///
+/// # Safety
+/// `entry` is null or points into a null-terminated array of C strings that nobody changes meanwhile.
+unsafe fn variable<'a>(mut entry: *const *const c_char, name: &[u8]) -> Option<&'a CStr> {
+    // SAFETY: the walk ends at the array's null (contract); `name` fits into the string it is a prefix of.
+    unsafe {
+        while !entry.is_null() && !(*entry).is_null() {
+            if CStr::from_ptr(*entry).to_bytes().starts_with(name) {
+                return Some(CStr::from_ptr((*entry).add(name.len())));
+            }
+            entry = entry.add(1);
+        }
+    }
+    None
+}
+
+fn register_fork_handlers() {
+    // Registering may allocate, which needs nothing of this module. A failure (no memory at the very start) leaves a
+    // process that can run, but whose forks may meet a locked heap; there is nobody to tell.
+    // SAFETY: the handlers stay mapped for the life of the process (the library is never unloaded), and
+    // `__dso_handle` is this library's own mark.
+    unsafe {
+        __register_atfork(
+            Some(before_fork),
+            Some(after_fork_parent),
+            Some(after_fork_child),
+            &raw const __dso_handle,
+        )
+    };
+}
+
+unsafe extern "C" fn before_fork() {
+    heap::prefork();
+}
+
+unsafe extern "C" fn after_fork_parent() {
+    heap::postfork_parent();
+}
+
+unsafe extern "C" fn after_fork_child() {
+    heap::postfork_child();
+    // Relaxed: the child has one thread.
+    if OWNER.load(Ordering::Relaxed) != 0 {
+        // SAFETY: getpid has no requirements.
+        OWNER.store(unsafe { libc::getpid() }, Ordering::Relaxed);
+        WRITTEN.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Runs with the destructors.
+extern "C" fn finish() {
+    write_reports();
+}
+
+fn write_reports() {
+    // Acquire pairs with the Release in `start`.
+    let owner = OWNER.load(Ordering::Acquire);
+    // SAFETY: getpid has no requirements.
+    if owner == 0 || owner != unsafe { libc::getpid() } || WRITTEN.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let saved = errno();
+    write_file("report", owner, heap::write_report);
+    write_file("slabinfo", owner, heap::write_slabinfo);
+    set_errno(saved);
+}
+
+/// Writes `<directory>/<kind>.<pid>`.
+fn write_file(kind: &str, pid: c_int, content: fn(&mut dyn Write) -> fmt::Result) {
+    let mut path = Path::new();
+    if path.directory().and_then(|()| write!(path, "/{kind}.{pid}")).is_err() {
+        return;
+    }
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    // SAFETY: the path is NUL-terminated: `Path` keeps its last byte zero.
+    let fd = unsafe { libc::open(path.bytes.as_ptr().cast::<c_char>(), flags, 0o644) };
+    if fd < 0 {
+        return;
+    }
+    let mut out = FdWriter::new(fd);
+    let _ = content(&mut out);
+    out.flush();
+    // SAFETY: the descriptor is ours.
+    unsafe { libc::close(fd) };
+}
+
+/// A file name under construction. The last byte stays 0.
+struct Path {
+    used: usize,
+    bytes: [u8; PATH_BYTES],
+}
+
+impl Path {
+    fn new() -> Self {
+        Self { used: 0, bytes: [0; PATH_BYTES] }
+    }
+
+    /// Appends the report directory.
+    fn directory(&mut self) -> fmt::Result {
+        for slot in &DIRECTORY {
+            match slot.load(Ordering::Relaxed) {
+                0 => return Ok(()),
+                byte => self.push(&[byte])?,
+            }
+        }
+        Err(fmt::Error)
+    }
+
+    fn push(&mut self, text: &[u8]) -> fmt::Result {
+        let end = self.used + text.len();
+        if end >= PATH_BYTES {
+            return Err(fmt::Error);
+        }
+        self.bytes[self.used..end].copy_from_slice(text);
+        self.used = end;
+        Ok(())
+    }
+}
+
+impl Write for Path {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes())
+    }
+}
+
+/// Ends the process without running destructors, after its report. The C library's own `exit` does not
+/// come through here.
+#[unsafe(no_mangle)]
+pub extern "C" fn _exit(status: c_int) -> ! {
+    write_reports();
+    loop {
+        // SAFETY: ends every thread of the process; it does not return.
+        unsafe { libc::syscall(libc::SYS_exit_group, c_int::from(status)) };
+    }
+}
+
+/// The standard's name of [`_exit`].
+#[unsafe(no_mangle)]
+pub extern "C" fn _Exit(status: c_int) -> ! {
+    _exit(status)
+}

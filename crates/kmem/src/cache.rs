@@ -1,0 +1,241 @@
+//! Typed object caches.
+//!
+//! A [`Cache<T>`] is a named cache of slots of the size and alignment of `T`. It is a constant, may be a static, and comes to life
+//! at its first use. An object is a [`KBox`], which drops its value and gives the slot back.
+//!
+//! # Life
+//! Dropping a cache destroys it; objects cannot outlive it, the borrow in [`KBox`] sees to that. A forgotten `KBox` is an object
+//! that is still in use when its cache is destroyed: that is reported, and its slab stays.
+
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicU16, Ordering};
+
+use kmem_core::cache::{CacheArgs, CacheRef, KmemCache};
+use kmem_core::engine::slub::Counts;
+use kmem_core::flags::SlabFlags;
+use kmem_core::gfp::Gfp;
+use kmem_core::percpu::{CpuArea, Pushed};
+
+use crate::heap::{self, OutOfMemory};
+use crate::host::Host;
+
+/// A named cache of objects of type `T`.
+pub struct Cache<T> {
+    name: &'static str,
+    flags: SlabFlags,
+    /// Number of the CPU stacks; 0 until the cache is made, and for ever if it has none.
+    id: AtomicU16,
+    descriptor: AtomicPtr<KmemCache<Host>>,
+    objects: PhantomData<fn() -> T>,
+}
+
+impl<T> Cache<T> {
+    /// A cache that is made at its first use. Caches of the same shape may share slabs.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self::with_flags(name, SlabFlags::empty())
+    }
+
+    /// As [`Cache::new`], with properties: those of [`SlabFlags::CREATE`].
+    #[must_use]
+    pub const fn with_flags(name: &'static str, flags: SlabFlags) -> Self {
+        Self {
+            name,
+            flags,
+            id: AtomicU16::new(0),
+            descriptor: AtomicPtr::new(ptr::null_mut()),
+            objects: PhantomData,
+        }
+    }
+
+    /// The cache's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The cache of the heap behind this one, made if need be. `None`: no memory, or a type that no slab can hold.
+    fn cache(&self) -> Option<CacheRef<Host>> {
+        // Acquire pairs with the Release of `make`.
+        match CacheRef::from_raw(self.descriptor.load(Ordering::Acquire)) {
+            Some(cache) => Some(cache),
+            None => self.make(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make(&self) -> Option<CacheRef<Host>> {
+        let heap = heap::heap()?;
+        let args = CacheArgs { align: align_of::<T>(), flags: Some(self.flags), ..CacheArgs::default() };
+        let cache = heap.create(self.name, size_of::<T>().max(1), args).ok()?;
+        let mine = cache.as_raw();
+        match self.descriptor.compare_exchange(ptr::null_mut(), mine, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                // SAFETY: just created, and alive as long as `self`.
+                self.id.store(unsafe { cache.stack_id() }, Ordering::Release);
+                Some(cache)
+            }
+            Err(theirs) => {
+                // SAFETY: nobody but this thread knows this one.
+                let _ = unsafe { heap.destroy(cache) };
+                CacheRef::from_raw(theirs)
+            }
+        }
+    }
+
+    /// A slot for a `T`, not initialised: the fast path.
+    #[inline]
+    fn slot(&self) -> Option<NonNull<T>> {
+        let id = self.id.load(Ordering::Acquire);
+        if id != 0
+            && let Some(heap) = heap::made()
+        {
+            // SAFETY: the number is that of this live cache.
+            if let Some(object) = NonNull::new(unsafe { heap.platform().cpus_layer().pop(id) }) {
+                return Some(object.cast());
+            }
+        }
+        self.slot_slow()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn slot_slow(&self) -> Option<NonNull<T>> {
+        let cache = self.cache()?;
+        // SAFETY: the cache lives as long as `self`.
+        NonNull::new(unsafe { heap::heap()?.alloc(cache, Gfp::KERNEL) }).map(NonNull::cast)
+    }
+
+    /// Gives a slot back.
+    ///
+    /// # Safety
+    /// The slot came from this cache, and its value is gone.
+    #[inline]
+    unsafe fn give(&self, slot: NonNull<T>) {
+        let id = self.id.load(Ordering::Relaxed);
+        if id != 0
+            && let Some(heap) = heap::made()
+        {
+            // SAFETY: the caller's promise.
+            if unsafe { heap.platform().cpus_layer().push(id, slot.as_ptr().cast()) } == Pushed::Done {
+                return;
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.give_slow(slot) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn give_slow(&self, slot: NonNull<T>) {
+        if let (Some(heap), Some(cache)) = (heap::heap(), self.cache()) {
+            // SAFETY: the caller's promise.
+            if let Err(error) = unsafe { heap.free(cache, slot.as_ptr().cast()) } {
+                kmem_core::report::say(heap.platform(), format_args!("kmem: {}: {error}", self.name));
+            }
+        }
+    }
+
+    /// Puts a value in a slot of the cache.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]; the value is dropped.
+    #[inline]
+    pub fn alloc(&self, value: T) -> Result<KBox<'_, T>, OutOfMemory> {
+        let slot = self.slot().ok_or(OutOfMemory)?;
+        // SAFETY: a fresh slot of the size and alignment of `T`.
+        unsafe { slot.write(value) };
+        Ok(KBox { slot, cache: self })
+    }
+
+    /// Returns what CPUs and node keep to the slabs, and empty slabs to the heap. True when slabs are left.
+    pub fn shrink(&self) -> bool {
+        match (heap::made(), CacheRef::from_raw(self.descriptor.load(Ordering::Acquire))) {
+            // SAFETY: the cache lives as long as `self`.
+            (Some(heap), Some(cache)) => unsafe { heap.shrink(cache) },
+            _ => false,
+        }
+    }
+
+    /// What the cache (or the one it shares slabs with) holds. All zero before its first use.
+    pub fn counts(&self) -> Counts {
+        match (heap::made(), CacheRef::from_raw(self.descriptor.load(Ordering::Acquire))) {
+            // SAFETY: the cache lives as long as `self`.
+            (Some(heap), Some(cache)) => unsafe { heap.counts(cache) },
+            _ => Counts::default(),
+        }
+    }
+}
+
+impl<T> Drop for Cache<T> {
+    fn drop(&mut self) {
+        if let (Some(heap), Some(cache)) = (heap::made(), CacheRef::from_raw(*self.descriptor.get_mut())) {
+            // Objects that were forgotten are reported by the heap; there is nobody else to tell.
+            // SAFETY: no borrow of `self` is left, so nobody uses the cache.
+            let _ = unsafe { heap.destroy(cache) };
+        }
+    }
+}
+
+/// A value in a slot of a [`Cache`].
+pub struct KBox<'c, T> {
+    slot: NonNull<T>,
+    cache: &'c Cache<T>,
+}
+
+// SAFETY: a `KBox` owns its value; the cache may be used from any thread.
+unsafe impl<T: Send> Send for KBox<'_, T> {}
+// SAFETY: as above: a shared `KBox` gives shared access to the value.
+unsafe impl<T: Sync> Sync for KBox<'_, T> {}
+
+impl<T> KBox<'_, T> {
+    /// Takes the value out and gives the slot back.
+    #[must_use]
+    pub fn into_inner(self) -> T {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: the value is read once, and the slot given back after.
+        unsafe {
+            let value = this.slot.read();
+            this.cache.give(this.slot);
+            value
+        }
+    }
+}
+
+impl<T> Deref for KBox<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the slot holds a value as long as the box lives.
+        unsafe { self.slot.as_ref() }
+    }
+}
+
+impl<T> DerefMut for KBox<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and `&mut self` makes it the only access.
+        unsafe { self.slot.as_mut() }
+    }
+}
+
+impl<T> Drop for KBox<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the value is dropped once, and the slot given back after.
+        unsafe {
+            ptr::drop_in_place(self.slot.as_ptr());
+            self.cache.give(self.slot);
+        }
+    }
+}
+
+impl<T: core::fmt::Debug> core::fmt::Debug for KBox<'_, T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        (**self).fmt(f)
+    }
+}

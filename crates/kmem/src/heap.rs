@@ -1,0 +1,492 @@
+//! The process-wide heap: malloc, free, and what they hold.
+//!
+//! # Theory
+//! One static [`Kmem`] on the Linux [`Host`], made at the first request, without any constructor: a
+//! library may allocate before ours is initialised. Until then every CPU stack is empty and full
+//! at once and the window ends where it begins, so both fast paths fail into slow ones by themselves
+//! and spend no instruction on the question.
+//!
+//! # The two fast paths
+//! [`malloc`]: size to class by a table, pop the class's stack. [`free`]: distance from the window's
+//! base, the page's tag (the number of its class), one multiplication that proves an object starts here,
+//! the mark of a freed block, push.
+//!
+//! # The mark
+//! While a block is free its second word holds a secret mixed with its address; malloc clears it. A
+//! free that finds the mark is a double free, however many other frees came between. Free pointers of
+//! these classes lie in the first word, so the mark survives on the lists of slabs too.
+//!
+//! Blocks of this module must be freed by this module: [`Kmem::kfree`] on the same heap knows no marks.
+//!
+//! # Errors
+//! A wrong free is reported to standard error with address and cache, and the process aborts, as with the C library.
+
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use kmem_core::cache::geometry::{self, Request};
+use kmem_core::gfp::Gfp;
+use kmem_core::kmalloc::aligned::Resized;
+use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind};
+use kmem_core::kmalloc::{FreeError, MAX_CLASSES};
+use kmem_core::percpu::{CpuArea, Pushed};
+use kmem_core::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
+use kmem_core::{Kmem, UserConfig};
+
+use crate::host::{Host, Options, Ownership};
+
+/// The heap's type.
+pub type Heap = Kmem<Host, UserConfig>;
+
+static HEAP: Heap = Kmem::new(Host::new());
+
+/// Secret of the marks; 0 until the heap is made, when nothing can be freed yet.
+static SECRET: AtomicU64 = AtomicU64::new(0);
+
+static STATE: AtomicU8 = AtomicU8::new(UNMADE);
+static WAITERS: AtomicU32 = AtomicU32::new(0);
+const UNMADE: u8 = 0;
+const MAKING: u8 = 1;
+const MADE: u8 = 2;
+
+/// There is no memory for this request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("out of memory")
+    }
+}
+
+impl core::error::Error for OutOfMemory {}
+
+/// The process-wide heap, made at the first call. `None`: not even its first page could be had.
+#[inline]
+pub fn heap() -> Option<&'static Heap> {
+    // Acquire pairs with the Release of `make`.
+    if STATE.load(Ordering::Acquire) == MADE { Some(&HEAP) } else { make() }
+}
+
+/// The process-wide heap, if it was made.
+#[inline]
+pub(crate) fn made() -> Option<&'static Heap> {
+    (STATE.load(Ordering::Acquire) == MADE).then_some(&HEAP)
+}
+
+#[cold]
+#[inline(never)]
+fn make() -> Option<&'static Heap> {
+    loop {
+        match STATE.compare_exchange(UNMADE, MAKING, Ordering::Acquire, Ordering::Acquire) {
+            Ok(_) => break,
+            Err(MADE) => return Some(&HEAP),
+            Err(_) => {
+                // Another thread is at it. The word never changes, so this is a short sleep, not a wait.
+                HEAP.platform().lock_wait(&WAITERS, 1);
+                core::hint::spin_loop();
+            }
+        }
+    }
+    // SAFETY: this thread won the race, so nobody else is inside; the heap is a static. The environment is read where the C
+    // library has it from the start of the process.
+    let made = unsafe {
+        let host = HEAP.platform();
+        // A host that was initialised by an attempt that then found no memory stays as it is.
+        let host_ready = host.span().base() != 0 || host.init(&Options::from_env()).is_ok();
+        host_ready && HEAP.init().is_ok()
+    };
+    if made {
+        SECRET.store(HEAP.platform().entropy() | 1, Ordering::Relaxed);
+    }
+    STATE.store(if made { MADE } else { UNMADE }, Ordering::Release);
+    made.then_some(&HEAP)
+}
+
+/// Requests up to here find their class in a table.
+const TABLE_LIMIT: usize = 1024;
+
+/// Number of the CPU stack for requests of 0, 1 to 16, 17 to 32, … bytes.
+static STACKS: [u16; TABLE_LIMIT / 16 + 1] = {
+    let mut table = [0; TABLE_LIMIT / 16 + 1];
+    let mut class = 0;
+    let mut i = 0;
+    while i < table.len() {
+        while (FineSet::SIZES[class] as usize) < i * 16 {
+            class += 1;
+        }
+        table[i] = Heap::class_id(class);
+        i += 1;
+    }
+    table
+};
+
+/// What proves that an object of a class starts at an address.
+#[derive(Clone, Copy)]
+struct Check {
+    /// Bytes of a slab, less one: slabs are aligned to their size.
+    mask: usize,
+    /// 2^64 divided by the size of an object, rounded up: `offset * magic` wraps to less than `magic` exactly for its
+    /// multiples (offsets and sizes are below 2^32).
+    magic: u64,
+    /// Bytes of an object.
+    size: usize,
+}
+
+const fn checks() -> [Check; MAX_CLASSES] {
+    let mut table = [Check { mask: 0, magic: 0, size: 0 }; MAX_CLASSES];
+    let mut class = 0;
+    while class < FineSet::COUNT {
+        let size = FineSet::SIZES[class] as usize;
+        let bytes = if class < FineSet::SLAB_CLASSES {
+            match geometry::compute(&Request::new(size), &UserConfig::RULES) {
+                Ok(geometry) => PAGE_SIZE << geometry.order,
+                Err(_) => panic!("a size class has a geometry"),
+            }
+        } else {
+            size.next_power_of_two()
+        };
+        table[class] = Check { mask: bytes - 1, magic: u64::MAX / size as u64 + 1, size };
+        class += 1;
+    }
+    table
+}
+
+static CHECKS: [Check; MAX_CLASSES] = checks();
+
+/// The class of the block at `ptr`, when a tag says that one lies there and arithmetic that it starts there.
+#[inline(always)]
+fn class_at(ptr: *const u8) -> Option<usize> {
+    let span = HEAP.platform().span();
+    let offset = ptr.addr().wrapping_sub(span.base());
+    if offset >= span.end() {
+        return None;
+    }
+    // SAFETY: tags are readable for every page below the grown end.
+    let tag = unsafe { (*span.tags().add(offset >> PAGE_SHIFT)).load(Ordering::Relaxed) };
+    let class = usize::from(tag).wrapping_sub(1);
+    if class >= FineSet::COUNT {
+        return None;
+    }
+    let check = &CHECKS[class];
+    let inside = (ptr.addr() & check.mask) as u64;
+    if inside.wrapping_mul(check.magic) >= check.magic {
+        return None;
+    }
+    Some(class)
+}
+
+#[inline(always)]
+fn mark_of(ptr: *const u8) -> u64 {
+    SECRET.load(Ordering::Relaxed) ^ ptr.addr() as u64
+}
+
+#[inline(always)]
+fn mark_place(ptr: *mut u8) -> *mut u64 {
+    ptr.wrapping_add(8).cast()
+}
+
+/// Clears the mark of a block that is about to be handed out.
+#[inline(always)]
+fn unmark(ptr: *mut u8) {
+    // SAFETY: every block has at least 16 bytes and is the caller's.
+    unsafe { mark_place(ptr).write(0) };
+}
+
+/// A block of at least `size` bytes, aligned to 16. Null: no memory, or `size` exceeds `isize::MAX`.
+/// 0 bytes: a block of its own.
+#[inline(always)]
+pub fn malloc(size: usize) -> *mut u8 {
+    if size <= TABLE_LIMIT {
+        let id = STACKS[(size + 15) >> 4];
+        // SAFETY: the numbers of kmalloc's classes are always in use; before the heap is made every stack is empty.
+        let block = unsafe { HEAP.platform().cpu_area().pop(id) };
+        if !block.is_null() {
+            unmark(block);
+            return block;
+        }
+    }
+    malloc_slow(size)
+}
+
+#[cold]
+#[inline(never)]
+fn malloc_slow(size: usize) -> *mut u8 {
+    if size > isize::MAX as usize {
+        return core::ptr::null_mut();
+    }
+    let Some(heap) = heap() else { return core::ptr::null_mut() };
+    retry(heap, size, || heap.allocate(size, Gfp::KERNEL))
+}
+
+/// Tries again after everything that caches hold in reserve was given back.
+fn retry(heap: &Heap, size: usize, get: impl Fn() -> *mut u8) -> *mut u8 {
+    let mut block = get();
+    if block.is_null() && size <= 4 << 20 {
+        heap.trim(0);
+        block = get();
+    }
+    if !block.is_null() {
+        unmark(block);
+    }
+    block
+}
+
+/// A block of `size` zero bytes; otherwise as [`malloc`].
+#[inline]
+pub fn calloc(size: usize) -> *mut u8 {
+    if size > FineSet::LARGEST {
+        if size > isize::MAX as usize {
+            return core::ptr::null_mut();
+        }
+        // Whole pages know whether they are zero.
+        let Some(heap) = heap() else { return core::ptr::null_mut() };
+        return retry(heap, size, || heap.allocate(size, Gfp::KERNEL | Gfp::ZERO));
+    }
+    let block = malloc(size);
+    if !block.is_null() {
+        // SAFETY: the block has that many bytes.
+        unsafe { block.write_bytes(0, size) };
+    }
+    block
+}
+
+/// A block of at least `size` bytes, aligned to `align`, which is a power of two. Null as for [`malloc`].
+pub fn memalign(align: usize, size: usize) -> *mut u8 {
+    if align <= FineSet::MIN_ALIGN {
+        return malloc(size);
+    }
+    if size > isize::MAX as usize || align > isize::MAX as usize {
+        return core::ptr::null_mut();
+    }
+    let Some(heap) = heap() else { return core::ptr::null_mut() };
+    retry(heap, size.max(align), || heap.allocate_aligned(align, size, Gfp::KERNEL))
+}
+
+/// Frees a block. Null is fine. A block that is free already, or an address where no block starts, is reported and
+/// the process aborts.
+///
+/// # Safety
+/// The block came from this module, and nobody uses it any more.
+#[inline(always)]
+pub unsafe fn free(ptr: *mut u8) {
+    if let Some(class) = class_at(ptr) {
+        let mark = mark_of(ptr);
+        // SAFETY: a block of a class starts here, so its first 16 bytes are memory.
+        unsafe {
+            if mark_place(ptr).read() != mark {
+                mark_place(ptr).write(mark);
+                if HEAP.platform().cpu_area().push(Heap::class_id(class), ptr) == Pushed::Done {
+                    return;
+                }
+                // Out of room on this CPU. The slow path knows nothing of marks, so the mark may stay.
+                return free_full(ptr);
+            }
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { free_slow(ptr) }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn free_full(ptr: *mut u8) {
+    // SAFETY: the caller's promise.
+    if let Err(error) = unsafe { HEAP.kfree(ptr) } {
+        misuse(error);
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn free_slow(ptr: *mut u8) {
+    if ptr.is_null() {
+        return;
+    }
+    if let Some(class) = class_at(ptr) {
+        // Here because the mark was there.
+        misuse(FreeError::Double { address: ptr.addr(), cache: FineSet::name(Kind::Normal, class) });
+    }
+    if STATE.load(Ordering::Acquire) != MADE {
+        misuse(FreeError::Foreign(ptr.addr()));
+    }
+    // SAFETY: the caller's promise.
+    if let Err(error) = unsafe { HEAP.kfree(ptr) } {
+        misuse(error);
+    }
+}
+
+/// Reports what is wrong with a free and ends the process.
+#[cold]
+#[inline(never)]
+fn misuse(error: FreeError) -> ! {
+    let host = HEAP.platform();
+    kmem_core::report::say(host, format_args!("kmem: free(): {error}"));
+    host.fatal()
+}
+
+/// Bytes of a block that its holder may use; 0 for null. An address where no block starts is reported and the process aborts.
+///
+/// # Safety
+/// `ptr` is null or a block of this module.
+#[inline]
+pub unsafe fn usable_size(ptr: *const u8) -> usize {
+    if let Some(class) = class_at(ptr) {
+        return CHECKS[class].size;
+    }
+    if ptr.is_null() {
+        return 0;
+    }
+    match HEAP.ksize(ptr) {
+        Ok(size) => size,
+        Err(error) => misuse(error),
+    }
+}
+
+/// Gives a block another size; its contents move if need be. Null: no memory, the old block is as it was.
+///
+/// # Safety
+/// `ptr` is a block of this module and `size` is not 0; after success only the answer may be used.
+pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
+    if size > isize::MAX as usize {
+        return core::ptr::null_mut();
+    }
+    let usable = if let Some(class) = class_at(ptr) {
+        let room = CHECKS[class].size;
+        // SAFETY: a block of a class starts here.
+        if unsafe { mark_place(ptr).read() } == mark_of(ptr) {
+            misuse(FreeError::Double { address: ptr.addr(), cache: FineSet::name(Kind::Normal, class) });
+        }
+        if size <= room && (size > room / 2 || room <= 2 * FineSet::MIN_ALIGN) {
+            return ptr;
+        }
+        room
+    } else {
+        // SAFETY: the caller's promise.
+        match unsafe { HEAP.resize(ptr, size) } {
+            Ok(Resized::Here) => return ptr,
+            Ok(Resized::Moved(block)) => return block,
+            Ok(Resized::Copy { usable }) => usable,
+            Err(error) => misuse(error),
+        }
+    };
+    let new = malloc(size);
+    if new.is_null() {
+        // A smaller size is granted where the block stands rather than refused.
+        return if size <= usable { ptr } else { new };
+    }
+    // SAFETY: both blocks have that many bytes and are different; the old one is the caller's.
+    unsafe {
+        core::ptr::copy_nonoverlapping(ptr, new, usable.min(size));
+        free(ptr);
+    }
+    new
+}
+
+/// Empties the caches' reserves and returns free pages to the system, but for about `keep` bytes of them. True when any
+/// were returned.
+pub fn trim(keep: usize) -> bool {
+    heap().is_some_and(|heap| heap.trim(keep >> PAGE_SHIFT) > 0)
+}
+
+/// What the heap holds, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeapStats {
+    /// Blocks in the program's hands, rounded up to their classes, without mappings of their own.
+    pub in_use: usize,
+    /// Pages taken for slabs and large blocks, and free pages that the system still backs.
+    pub held: usize,
+    /// Mappings of their own.
+    pub mapped_huge: usize,
+    /// Number of those.
+    pub n_huge: usize,
+    /// Free pages that the system still backs.
+    pub free_held: usize,
+    /// The most page bytes in use at one time.
+    pub peak: usize,
+}
+
+/// What the heap holds. All zero before it is made.
+pub fn stats() -> HeapStats {
+    if STATE.load(Ordering::Acquire) != MADE {
+        return HeapStats::default();
+    }
+    let totals = HEAP.totals();
+    HeapStats {
+        in_use: (totals.objects_bytes + totals.large_bytes) as usize,
+        held: (totals.page_bytes + totals.resident_free_bytes) as usize,
+        mapped_huge: totals.huge_bytes as usize,
+        n_huge: totals.huge_blocks as usize,
+        free_held: totals.resident_free_bytes as usize,
+        peak: totals.peak_page_bytes as usize,
+    }
+}
+
+/// How CPUs are owned, in one word.
+pub fn ownership() -> &'static str {
+    match HEAP.platform().cpus_layer().ownership() {
+        Ownership::Rseq => "rseq",
+        Ownership::Portable => "portable",
+    }
+}
+
+/// Writes `/proc/slabinfo` of this heap.
+pub fn write_slabinfo(out: &mut dyn Write) -> fmt::Result {
+    match heap() {
+        Some(heap) => heap.write_slabinfo(out),
+        None => Err(fmt::Error),
+    }
+}
+
+/// Writes the report that `kmem run` reads.
+pub fn write_report(out: &mut dyn Write) -> fmt::Result {
+    let Some(heap) = heap() else { return Err(fmt::Error) };
+    writeln!(out, "kmem-report 1")?;
+    // SAFETY: getpid has no requirements.
+    write!(out, "process {} ", unsafe { libc::getpid() })?;
+    write_comm(out)?;
+    heap.write_report(out, ownership())?;
+    writeln!(out, "end")
+}
+
+/// The program's name as the kernel has it, blanks replaced.
+fn write_comm(out: &mut dyn Write) -> fmt::Result {
+    let mut name = [0u8; 16];
+    // SAFETY: PR_GET_NAME writes at most 16 bytes.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    let len = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    for &byte in &name[..len] {
+        out.write_char(if byte.is_ascii_graphic() { byte as char } else { '_' })?;
+    }
+    writeln!(out, "{}", if len == 0 { "?" } else { "" })
+}
+
+/// Before a fork: no other thread is inside the heap when this returns.
+pub fn prefork() {
+    if let Some(heap) = heap() {
+        heap.lock_for_fork();
+        heap.platform().prefork();
+    }
+}
+
+/// After a fork, in the parent. Pairs with [`prefork`].
+pub fn postfork_parent() {
+    if STATE.load(Ordering::Acquire) == MADE {
+        // SAFETY: pairs with `prefork` on the same thread.
+        unsafe {
+            HEAP.platform().postfork_parent();
+            HEAP.unlock_after_fork();
+        }
+    }
+}
+
+/// After a fork, in the child. Pairs with [`prefork`].
+pub fn postfork_child() {
+    if STATE.load(Ordering::Acquire) == MADE {
+        // SAFETY: pairs with `prefork` on the thread this one is the copy of.
+        unsafe {
+            HEAP.platform().postfork_child();
+            HEAP.unlock_after_fork();
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The Linux host: what the kernel below a process gives to a heap.
+//!
+//! | file | decides |
+//! |---|---|
+//! | [`window`] | which addresses the heap lives at, and how it grows |
+//! | [`cpu`] | how a thread owns a CPU; the two ways below are its means |
+//! | `rseq` | restartable sequences: the kernel restarts who was interrupted |
+//! | `slots` | pretended CPUs behind locks, for threads that have no restartable sequences |
+//! | `topology` | how many CPUs and nodes there can be |
+//! | [`misc`] | who runs, what time it is, what cannot be guessed, the environment |
+//! | `sys`, `weak` | system calls that leave `errno` alone; symbols of the C library that may be missing |
+//!
+//! # Contract
+//! A [`Host`] is a constant until [`Host::init`] is called once, before anything else. It needs no
+//! constructor, no thread-local destructor, no `std`, and never calls `malloc`: it is what `malloc`
+//! stands on. No function changes `errno`.
+//!
+//! # Forks
+//! The process calls [`Host::prefork`] before a fork and one of the `postfork` functions after it.
+//! The CPU stacks need no preparation: each operation on them commits by one store, so the child's copy
+//! is sound whatever the other threads were doing.
+//!
+//! A child of `vfork` runs on its parent's thread area while the kernel does not know it: it must not
+//! allocate, as POSIX says.
+
+pub mod cpu;
+pub mod misc;
+#[cfg(target_arch = "x86_64")]
+mod rseq;
+mod slots;
+mod sys;
+mod topology;
+mod weak;
+pub mod window;
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use kmem_core::page::ZoneKind;
+use kmem_core::percpu::{COLD_STRIDE, HOT_STRIDE};
+use kmem_core::platform::{BLOCK_PAGES, PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, Window};
+use kmem_core::sync::Lock;
+
+pub use cpu::{HostCpus, Ownership};
+pub use sys::Errno;
+pub use window::{BLOCK_SIZE, HugePages, Span, TAGS_BELOW};
+
+use window::{Growth, MAX_PAGES, WINDOW_RANK};
+
+/// What a heap may choose about its host.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Pages of the window; rounded down to blocks. At most, and by default, 2^28: 1 TiB.
+    pub window_pages: usize,
+    /// Never use restartable sequences. The first heap of a process decides for all.
+    pub portable: bool,
+    /// Huge pages.
+    pub huge: HugePages,
+}
+
+impl Options {
+    /// The choices that suit nearly everybody.
+    pub const DEFAULT: Self = Self { window_pages: MAX_PAGES, portable: false, huge: HugePages::Grown };
+
+    /// [`Options::DEFAULT`], changed by the environment: `KMEM_RSEQ=0` forbids restartable sequences.
+    ///
+    /// # Safety
+    /// As for [`misc::getenv`].
+    #[must_use]
+    pub unsafe fn from_env() -> Self {
+        // SAFETY: the caller's promise.
+        let portable = unsafe { misc::getenv("KMEM_RSEQ") } == Some(b"0");
+        Self { portable, ..Self::DEFAULT }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// The Linux process as a [`Platform`].
+pub struct Host {
+    // The words of the fast paths first: one cache line.
+    cpus: HostCpus,
+    span: Span,
+    nodes: AtomicUsize,
+    cpu_count: AtomicUsize,
+    window_pages: AtomicUsize,
+    zone_ends: [AtomicUsize; 2],
+    system_page: AtomicUsize,
+    entropy: misc::Entropy,
+    growth: Lock<Growth, WINDOW_RANK>,
+}
+
+// Fields beside the locked ones are written once in `init`; Relaxed loads see them, because whoever
+// calls got the host from a thread that saw `init` return.
+impl Host {
+    /// A host that knows nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            cpus: HostCpus::new(),
+            span: Span::new(),
+            nodes: AtomicUsize::new(1),
+            cpu_count: AtomicUsize::new(1),
+            window_pages: AtomicUsize::new(0),
+            zone_ends: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            system_page: AtomicUsize::new(PAGE_SIZE),
+            entropy: misc::Entropy::new(),
+            growth: Lock::new(Growth::new()),
+        }
+    }
+
+    /// Looks at the machine, chooses the window, and makes the CPU layer ready.
+    ///
+    /// # Errors
+    /// The kernel's, when not even the areas of the CPU layer can be mapped. The host is then as before.
+    ///
+    /// # Safety
+    /// Called before any other function, by one thread, once (again only after an error). The host
+    /// never moves and is never dropped afterwards.
+    pub unsafe fn init(&self, options: &Options) -> Result<(), Errno> {
+        self.entropy.seed();
+        self.system_page.store(misc::auxiliary(libc::AT_PAGESZ).max(PAGE_SIZE), Ordering::Relaxed);
+        let layout = HostCpus::decide(options.portable);
+        let cpus = layout.cpus();
+        let pages = (options.window_pages.min(MAX_PAGES) & !(BLOCK_PAGES - 1)).max(BLOCK_PAGES);
+        let chosen = window::choose(
+            || self.entropy.next(),
+            pages,
+            cpus * HOT_STRIDE,
+            cpu::NO_CPU,
+            cpus * COLD_STRIDE,
+        )?;
+        let window = chosen.window;
+        // The kernel's limits on a full window, in proportion on a small one.
+        let part =
+            |bytes: usize, share: usize| (bytes >> PAGE_SHIFT).min(window.pages / share) & !(BLOCK_PAGES - 1);
+        let ends = [part(16 << 20, 16), part(4 << 30, 4)];
+        let nodes = topology::online_nodes();
+        self.growth.lock(self).start(window, ends, options.huge, nodes > 1);
+        self.nodes.store(nodes, Ordering::Relaxed);
+        self.cpu_count.store(cpus, Ordering::Relaxed);
+        self.window_pages.store(window.pages, Ordering::Relaxed);
+        for (end, value) in self.zone_ends.iter().zip(ends) {
+            end.store(value, Ordering::Relaxed);
+        }
+        // SAFETY: mapped above, zero, for as many CPUs as were decided; never unmapped.
+        unsafe { self.cpus.lay_out(layout, chosen.hot, chosen.cold) };
+        self.span.start(window.base);
+        Ok(())
+    }
+
+    /// Base, grown end and tags of the window, for the fast path of `free`.
+    #[inline(always)]
+    #[must_use]
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// The CPU layer with its own functions.
+    #[inline(always)]
+    #[must_use]
+    pub fn cpus_layer(&self) -> &HostCpus {
+        &self.cpus
+    }
+
+    /// Pages of the window that are mapped now.
+    #[must_use]
+    pub fn mapped_pages(&self) -> usize {
+        self.growth.lock(self).mapped()
+    }
+
+    /// Before a fork: holds the window still. After all locks of the core were taken.
+    pub fn prefork(&self) {
+        self.growth.lock_for_fork(self);
+    }
+
+    /// After a fork in the parent.
+    ///
+    /// # Safety
+    /// This thread called [`Host::prefork`], and nothing came between but the fork.
+    pub unsafe fn postfork_parent(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.growth.unlock_after_fork(self) };
+    }
+
+    /// After a fork in the child, before any other function of the host.
+    ///
+    /// # Safety
+    /// As for [`Host::postfork_parent`].
+    pub unsafe fn postfork_child(&self) {
+        self.after_fork_child();
+        // SAFETY: the caller's promise; the child's thread is the one that forked, with the same token.
+        unsafe { self.postfork_parent() };
+    }
+
+    /// Renews what the kernel forgets at a fork, and the state that belonged to threads that are not here.
+    /// Part of [`Host::postfork_child`]; on its own for a child that took no locks.
+    pub fn after_fork_child(&self) {
+        self.cpus.after_fork_child();
+        self.entropy.seed();
+    }
+
+    fn in_window(&self, address: usize, len: usize) -> bool {
+        let base = self.span.base();
+        let bytes = self.window_pages.load(Ordering::Relaxed) << PAGE_SHIFT;
+        address < base + bytes && address + len > base
+    }
+
+    fn round_up(&self, len: usize) -> Option<usize> {
+        let page = self.system_page.load(Ordering::Relaxed);
+        len.checked_add(page - 1).map(|n| n & !(page - 1))
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: the window is fixed by `init`; ranges come from fresh anonymous mappings with their
+// descriptors (I-WIN-1), or from released ones whose records were cleared; `discard` is
+// MADV_DONTNEED on private anonymous memory; CPU and node counts are fixed by `init` and the numbers below them.
+unsafe impl Platform for Host {
+    type Cpu = HostCpus;
+
+    /// Memory is taken from the caller's node, but a CPU's stacks take objects of any node: checking
+    /// each freed object costs every program, and few are laid out so that it pays.
+    const NUMA: bool = false;
+
+    #[inline(always)]
+    fn cpu_area(&self) -> &HostCpus {
+        &self.cpus
+    }
+
+    #[inline]
+    fn window(&self) -> Window {
+        let base = self.span.base();
+        Window {
+            base,
+            pages: self.window_pages.load(Ordering::Relaxed),
+            descs: window::descs(base),
+            tags: self.span.tags(),
+        }
+    }
+
+    fn cpus(&self) -> usize {
+        self.cpu_count.load(Ordering::Relaxed)
+    }
+
+    fn current_cpu(&self) -> usize {
+        self.cpus.current()
+    }
+
+    fn nodes(&self) -> usize {
+        self.nodes.load(Ordering::Relaxed)
+    }
+
+    fn current_node(&self) -> usize {
+        let nodes = self.nodes();
+        if nodes == 1 {
+            return 0;
+        }
+        let node = self
+            .cpus
+            .node_by_area()
+            .or_else(|| sys::cpu_and_node().ok().map(|(_, node)| node as usize))
+            .unwrap_or(0);
+        node % nodes
+    }
+
+    fn zone_ends(&self) -> [usize; 2] {
+        [self.zone_ends[0].load(Ordering::Relaxed), self.zone_ends[1].load(Ordering::Relaxed)]
+    }
+
+    fn grow(&self, node: usize, zone: ZoneKind, pages: usize) -> Option<PageRange> {
+        self.growth.lock(self).grow(&self.span, node, zone, pages)
+    }
+
+    unsafe fn discard(&self, range: PageRange) -> bool {
+        let address = self.span.base() + (range.first << PAGE_SHIFT);
+        let len = range.count << PAGE_SHIFT;
+        // With larger system pages the kernel would round up and take the neighbours' bytes along.
+        if (address | len) & (self.system_page.load(Ordering::Relaxed) - 1) != 0 {
+            return false;
+        }
+        // SAFETY: the caller owns the pages. Locked memory refuses.
+        unsafe { sys::advise(address, len, libc::MADV_DONTNEED) }.is_ok()
+    }
+
+    unsafe fn release(&self, range: PageRange) {
+        // SAFETY: the caller's promise.
+        unsafe { self.growth.lock(self).release(range) }
+    }
+
+    fn map(&self, len: usize, align: usize) -> Option<NonNull<u8>> {
+        let len = self.round_up(len)?;
+        if len == 0 || len > isize::MAX as usize {
+            return None;
+        }
+        let spare = if align <= self.system_page.load(Ordering::Relaxed) { 0 } else { align };
+        let got = sys::map(sys::Place::Any, len.checked_add(spare)?, true).ok()?;
+        let start = if spare == 0 { got } else { got.next_multiple_of(align) };
+        // SAFETY: the parts before and behind the aligned block were mapped just now, for nobody.
+        unsafe {
+            if start > got {
+                let _ = sys::unmap(got, start - got);
+            }
+            if got + spare > start {
+                let _ = sys::unmap(start + len, got + spare - start);
+            }
+            if self.in_window(start, len) {
+                // Only when addresses run out elsewhere. The core could not tell it from its own.
+                let _ = sys::unmap(start, len);
+                return None;
+            }
+        }
+        NonNull::new(start as *mut u8)
+    }
+
+    unsafe fn unmap(&self, ptr: NonNull<u8>, len: usize) {
+        let Some(len) = self.round_up(len) else { return };
+        // SAFETY: the caller's promise. A refusal (no room to split a mapping) leaves the memory mapped,
+        // so at least its pages go back.
+        unsafe {
+            let address = ptr.as_ptr() as usize;
+            if sys::unmap(address, len).is_err() {
+                let _ = sys::advise(address, len, libc::MADV_DONTNEED);
+            }
+        }
+    }
+
+    unsafe fn remap(&self, ptr: NonNull<u8>, old: usize, new: usize, may_move: bool) -> Option<NonNull<u8>> {
+        let (old, new) = (self.round_up(old)?, self.round_up(new)?);
+        if new == 0 || new > isize::MAX as usize {
+            return None;
+        }
+        let address = ptr.as_ptr() as usize;
+        // SAFETY: the caller's promise.
+        let got = unsafe {
+            match sys::remap(address, old, new, false) {
+                Ok(same) => same,
+                Err(_) if may_move => sys::remap(address, old, new, true).ok()?,
+                Err(_) => return None,
+            }
+        };
+        if self.in_window(got, new) {
+            // The only addresses left in the whole process: there is no way back and no way on.
+            self.console("kmem: out of address space\n");
+            self.fatal();
+        }
+        NonNull::new(got as *mut u8)
+    }
+
+    fn now(&self) -> u64 {
+        misc::now()
+    }
+
+    fn entropy(&self) -> u64 {
+        self.entropy.next()
+    }
+
+    fn console(&self, text: &str) {
+        misc::console(text);
+    }
+
+    fn fatal(&self) -> ! {
+        misc::abort()
+    }
+
+    #[inline]
+    fn lock_token(&self) -> u32 {
+        misc::thread_token()
+    }
+
+    fn lock_wait(&self, word: &AtomicU32, value: u32) {
+        sys::futex_wait(word, value);
+    }
+
+    fn lock_wake(&self, word: &AtomicU32) {
+        sys::futex_wake(word);
+    }
+}

@@ -1,0 +1,207 @@
+//! System calls, without a trace in the caller.
+//!
+//! What for: `malloc` and `free` may enter the system, but the program that called them must not
+//! notice. The wrappers of the C library set `errno`; these do not. Each function answers with the
+//! kernel's own result, a negative error number in `Err`.
+//!
+//! Never: allocates, blocks (except [`futex_wait`]), or touches `errno`.
+
+use core::ffi::c_int;
+
+/// An error number of the kernel (`libc::EEXIST`, ...), positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub c_int);
+
+/// One system call.
+///
+/// # Safety
+/// The call and its arguments must be sound: the kernel reads and writes whatever they point at.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn call(number: libc::c_long, a: [usize; 6]) -> Result<usize, Errno> {
+    let result: isize;
+    // SAFETY: the kernel changes rax, rcx, r11 and what the arguments point at; the caller vouches for those.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") a[0], in("rsi") a[1], in("rdx") a[2], in("r10") a[3], in("r8") a[4], in("r9") a[5],
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    if (-4095..0).contains(&result) { Err(Errno(-result as c_int)) } else { Ok(result as usize) }
+}
+
+/// One system call.
+///
+/// # Safety
+/// The call and its arguments must be sound: the kernel reads and writes whatever they point at.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn call(number: libc::c_long, a: [usize; 6]) -> Result<usize, Errno> {
+    // SAFETY: the C library's errno is always there; the caller vouches for the arguments.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        let result = libc::syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+        let error = *errno;
+        *errno = before;
+        if result == -1 { Err(Errno(error)) } else { Ok(result as usize) }
+    }
+}
+
+/// Where a new mapping goes.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    /// Wherever the kernel likes.
+    Any,
+    /// At this address, and only if nothing is there.
+    Exactly(usize),
+}
+
+/// Maps `len` bytes of zero. `Exactly` answers `EEXIST` when the place is taken.
+pub(super) fn map(place: Place, len: usize, reserve: bool) -> Result<usize, Errno> {
+    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    if !reserve {
+        flags |= libc::MAP_NORESERVE;
+    }
+    let address = match place {
+        Place::Any => 0,
+        Place::Exactly(address) => {
+            flags |= libc::MAP_FIXED_NOREPLACE;
+            address
+        }
+    };
+    let protection = (libc::PROT_READ | libc::PROT_WRITE) as usize;
+    // SAFETY: without MAP_FIXED a new mapping replaces nothing.
+    let got = unsafe { call(libc::SYS_mmap, [address, len, protection, flags as usize, usize::MAX, 0]) }?;
+    if let Place::Exactly(wanted) = place
+        && got != wanted
+    {
+        // Kernels before 4.17 take the address as a mere hint.
+        // SAFETY: the mapping was made just now and nobody knows it.
+        let _ = unsafe { unmap(got, len) };
+        return Err(Errno(libc::EEXIST));
+    }
+    Ok(got)
+}
+
+/// Removes mappings.
+///
+/// # Safety
+/// Nobody uses the range any more.
+pub(super) unsafe fn unmap(address: usize, len: usize) -> Result<(), Errno> {
+    // SAFETY: the caller's promise.
+    unsafe { call(libc::SYS_munmap, [address, len, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Resizes a mapping, moving it only if `may_move`.
+///
+/// # Safety
+/// The range is one mapping that the caller owns; on success the old address is dead.
+pub(super) unsafe fn remap(address: usize, old: usize, new: usize, may_move: bool) -> Result<usize, Errno> {
+    let flags = if may_move { libc::MREMAP_MAYMOVE as usize } else { 0 };
+    // SAFETY: the caller's promise.
+    unsafe { call(libc::SYS_mremap, [address, old, new, flags, 0, 0]) }
+}
+
+/// Advice about a range of mapped memory.
+///
+/// # Safety
+/// With `MADV_DONTNEED` the content is lost: the caller owns the range.
+pub(super) unsafe fn advise(address: usize, len: usize, advice: c_int) -> Result<(), Errno> {
+    // SAFETY: the caller's promise.
+    unsafe { call(libc::SYS_madvise, [address, len, advice as usize, 0, 0, 0]) }.map(drop)
+}
+
+/// Asks that pages of the range come from `node` if it has any.
+pub(super) fn prefer_node(address: usize, len: usize, node: usize) -> Result<(), Errno> {
+    const MPOL_PREFERRED: usize = 1;
+    let mask: u64 = 1 << node;
+    // SAFETY: a memory policy changes no content, and the kernel only reads the mask. It takes one bit
+    // less than it is told.
+    unsafe { call(libc::SYS_mbind, [address, len, MPOL_PREFERRED, &raw const mask as usize, 65, 0]) }
+        .map(drop)
+}
+
+/// A command of `membarrier`.
+pub(super) fn membarrier(command: c_int) -> Result<usize, Errno> {
+    // SAFETY: orders memory, touches none.
+    unsafe { call(libc::SYS_membarrier, [command as usize, 0, 0, 0, 0, 0]) }
+}
+
+/// Sleeps while `word` holds `value`. Returns early as it likes.
+pub(super) fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32) {
+    let op = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
+    // SAFETY: the kernel only reads the word, which the reference keeps alive; a null timeout waits for ever.
+    let _ = unsafe { call(libc::SYS_futex, [word.as_ptr() as usize, op, value as usize, 0, 0, 0]) };
+}
+
+/// Wakes one sleeper of `word`.
+pub(super) fn futex_wake(word: &core::sync::atomic::AtomicU32) {
+    let op = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize;
+    // SAFETY: the kernel uses the address as a name only.
+    let _ = unsafe { call(libc::SYS_futex, [word.as_ptr() as usize, op, 1, 0, 0, 0]) };
+}
+
+/// Random bytes, if the kernel has them ready.
+pub(super) fn random() -> Option<[u64; 2]> {
+    let mut bytes = [0u64; 2];
+    // SAFETY: the kernel writes at most 16 bytes into an array of 16.
+    let got = unsafe {
+        call(libc::SYS_getrandom, [bytes.as_mut_ptr() as usize, 16, libc::GRND_NONBLOCK as usize, 0, 0, 0])
+    };
+    (got == Ok(16)).then_some(bytes)
+}
+
+/// The CPU and the node the caller runs on.
+pub(super) fn cpu_and_node() -> Result<(u32, u32), Errno> {
+    let mut cpu = 0u32;
+    let mut node = 0u32;
+    // SAFETY: the kernel writes one word to each pointer.
+    unsafe {
+        call(libc::SYS_getcpu, [&raw mut cpu as usize, &raw mut node as usize, 0, 0, 0, 0])?;
+    }
+    Ok((cpu, node))
+}
+
+/// A set of CPUs as the kernel takes it.
+pub(super) type CpuMask = [u64; 128];
+
+/// The CPUs the calling thread may run on, and how many bytes of masks the kernel keeps: an upper
+/// bound of CPU numbers where nothing better is known.
+pub(super) fn affinity() -> Result<(CpuMask, usize), Errno> {
+    let mut mask = [0u64; 128];
+    // SAFETY: the kernel writes at most the length given into the array.
+    let bytes = unsafe {
+        call(libc::SYS_sched_getaffinity, [0, size_of_val(&mask), mask.as_mut_ptr() as usize, 0, 0, 0])
+    }?;
+    Ok((mask, bytes))
+}
+
+/// Sends the calling thread to one of these CPUs, before it returns.
+pub(super) fn set_affinity(mask: &CpuMask) -> Result<(), Errno> {
+    // SAFETY: the kernel reads the mask.
+    unsafe { call(libc::SYS_sched_setaffinity, [0, size_of_val(mask), mask.as_ptr() as usize, 0, 0, 0]) }
+        .map(drop)
+}
+
+/// Writes `bytes` to a descriptor; how many were taken.
+pub(super) fn write(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel reads the slice.
+    unsafe { call(libc::SYS_write, [fd as usize, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]) }
+}
+
+/// Reads the start of a small file; `None` when it cannot be opened or does not fit.
+pub(super) fn read_file<'a>(path: &core::ffi::CStr, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
+    // SAFETY: a path that ends in zero, and a buffer of the length given; the descriptor is closed here.
+    unsafe {
+        let fd =
+            call(libc::SYS_openat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags, 0, 0, 0]).ok()?;
+        let got = call(libc::SYS_read, [fd, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]);
+        let _ = call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]);
+        let len = got.ok()?;
+        (len < buffer.len()).then(|| &buffer[..len])
+    }
+}

@@ -1,0 +1,28 @@
+//! The slab allocator in user space: process-wide heap, typed object caches, global allocator.
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`cache`] | [`Cache<T>`]: a named cache of objects of one type |
+//! | [`global`] | [`Kmalloc`], a `#[global_allocator]` |
+//! | [`heap`] | malloc and free on the process-wide heap, and what it holds |
+//! | [`host`] | the Linux process as a platform: memory, CPUs, restartable sequences |
+//!
+//! ```
+//! use kmem::Cache;
+//!
+//! static POINTS: Cache<[u64; 3]> = Cache::new("point");
+//! let mut point = POINTS.alloc([1, 2, 3])?;
+//! point[0] += 1;
+//! assert_eq!(*point, [2, 2, 3]);
+//! # Ok::<(), kmem::OutOfMemory>(())
+//! ```
+#![cfg_attr(not(test), no_std)]
+
+pub mod cache;
+pub mod global;
+pub mod heap;
+pub mod host;
+
+pub use cache::{Cache, KBox};
+pub use global::Kmalloc;
+pub use heap::OutOfMemory;

@@ -1,0 +1,20 @@
+//! `ci`: everything that decides whether a change may land, cheapest first. A failed step does not hide
+//! the later ones.
+
+use std::time::Instant;
+
+use crate::step::Count;
+use crate::{check, golden, programs, suites, tidy};
+
+pub(crate) fn run(_arguments: &[String]) -> Count {
+    let start = Instant::now();
+    let mut count = tidy::run(&[]);
+    count += check::run();
+    count += suites::run();
+    count += golden::run(&[]);
+    count += programs::run(&[]);
+    count += crate::bench(&["--quick".to_owned()]);
+    println!("{:.0} s in all", start.elapsed().as_secs_f64());
+    println!("{count}");
+    count
+}

@@ -1,0 +1,5 @@
+//! placeholder
+use crate::step::Count;
+pub(crate) fn run(_arguments: &[String]) -> Count {
+    Count::PASSED
+}

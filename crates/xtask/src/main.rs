@@ -1,0 +1,75 @@
+//! Developer commands: `cargo xtask <command>`. Continuous integration calls the same ones.
+//!
+//! Each command is a module with one purpose. A command returns how many things passed and failed
+//! ([`step::Count`]), prints a line or a table about them, and prints a log only where something failed.
+
+mod check;
+mod ci;
+mod golden;
+mod programs;
+mod step;
+mod suites;
+mod tidy;
+mod tree;
+
+use std::process::ExitCode;
+
+use step::Count;
+
+const USAGE: &str = "\
+cargo xtask <command>
+
+  ci                       everything below, one line a step; the last line counts what passed and failed
+  check                    formatting, clippy and documentation, each without a warning
+  tidy [--bless]           layers, words, sizes, unsafe census; --bless accepts the new census
+  test                     all tests, then the long ones optimised
+  programs [OPTIONS]       real programs on kmem, compared with the system allocator (--help tells more)
+  bench [OPTIONS]          kmem beside glibc, jemalloc, mimalloc and tcmalloc (--help tells more)
+  golden [--bless]         instructions of the fast paths against golden/fast-path.txt
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", &[][..]),
+    };
+    let count = match command {
+        "ci" => ci::run(rest),
+        "check" => check::run(),
+        "tidy" => tidy::run(rest),
+        "test" => suites::run(),
+        "programs" => programs::run(rest),
+        "bench" => bench(rest),
+        "golden" => golden::run(rest),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        other => {
+            eprintln!("xtask: no command `{other}`\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    if command != "ci" {
+        println!("{command}: {count}");
+    }
+    if count.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `bench`: builds the library and the bench program optimised and hands over to it, output unfiltered.
+fn bench(arguments: &[String]) -> Count {
+    let built = step::Step::cargo(
+        "build the bench",
+        &["build", "--release", "-p", "kmem-malloc", "-p", "kmem-bench"],
+    );
+    if built.run().failed > 0 {
+        return Count::FAILED;
+    }
+    let status = tree::command(tree::release("kmem-bench"))
+        .arg("--kmem")
+        .arg(tree::library())
+        .args(arguments)
+        .status();
+    Count::of(status.is_ok_and(|status| status.success()))
+}

@@ -1,0 +1,138 @@
+//! One run of one case on one variant: its own directory and environment, a time limit, and what the
+//! kernel says it used.
+
+use std::fs::File;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use super::case::{Case, Variant};
+use crate::tree;
+
+/// Where programs are looked for: the system's own, so that the same ones run everywhere.
+pub(super) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a run left behind.
+pub(super) struct Run {
+    pub(super) status: ExitStatus,
+    pub(super) timed_out: bool,
+    pub(super) output: PathBuf,
+    pub(super) errors: PathBuf,
+    pub(super) wall: Duration,
+    /// User and system time of the case and all its children.
+    pub(super) cpu: Duration,
+    /// Peak resident size of the largest process, bytes.
+    pub(super) peak: u64,
+    /// Reports that the library left: (processes, whether all say the CPUs were owned without rseq).
+    pub(super) reports: (usize, bool),
+}
+
+/// The directories of one case.
+pub(super) struct Place {
+    base: PathBuf,
+}
+
+impl Place {
+    /// Fresh directories, with the case's input made in them. `Err`: what went wrong.
+    pub(super) fn prepare(case: &Case) -> Result<Self, String> {
+        let place = Self { base: tree::target().join("programs").join(&case.name) };
+        let _ = std::fs::remove_dir_all(&place.base);
+        let data = place.base.join("data");
+        std::fs::create_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
+        let run = place.run(case, Variant::System, 0, "prepare")?;
+        if run.status.success() {
+            return Ok(place);
+        }
+        let errors = std::fs::read_to_string(&run.errors).unwrap_or_default();
+        Err(format!("prepare: {}\n{errors}", run.status))
+    }
+
+    /// Runs the case once. `Err`: it could not be started.
+    pub(super) fn run(&self, case: &Case, variant: Variant, turn: usize, verb: &str) -> Result<Run, String> {
+        let name = format!("{verb}-{}-{turn}", variant.name());
+        let work = self.base.join("work");
+        let reports = self.base.join(format!("{name}.reports"));
+        let _ = std::fs::remove_dir_all(&work);
+        let output = self.base.join(format!("{name}.out"));
+        let errors = self.base.join(format!("{name}.err"));
+        let make = |path: &Path| File::create(path).map_err(|error| format!("{}: {error}", path.display()));
+        std::fs::create_dir_all(&work)
+            .and_then(|()| std::fs::create_dir_all(&reports))
+            .map_err(|error| format!("{}: {error}", work.display()))?;
+
+        let mut command = Command::new("/bin/sh");
+        command.arg(&case.script).arg(verb).current_dir(&work).process_group(0);
+        command.stdin(Stdio::null()).stdout(make(&output)?).stderr(make(&errors)?);
+        command.env_clear().envs([("PATH", PATH), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")]);
+        command
+            .env("WORK", &work)
+            .env("TMPDIR", &work)
+            .env("HOME", &work)
+            .env("DATA", self.base.join("data"));
+        command.env("PROGRAMS", tree::root().join("programs")).env("KMEM_VARIANT", variant.name());
+        if variant != Variant::System {
+            command.env("LD_PRELOAD", tree::library()).env("KMEM_REPORT_DIR", &reports);
+        }
+        if variant == Variant::Portable {
+            command.env("KMEM_RSEQ", "0");
+        }
+
+        let start = Instant::now();
+        let child = command.spawn().map_err(|error| format!("/bin/sh: {error}"))?;
+        let (status, usage, timed_out) = wait(child.id(), start + case.limit);
+        let wall = start.elapsed();
+        let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
+        Ok(Run {
+            status,
+            timed_out,
+            output,
+            errors,
+            wall,
+            cpu: time(usage.ru_utime) + time(usage.ru_stime),
+            peak: usage.ru_maxrss as u64 * 1024,
+            reports: read_reports(&reports),
+        })
+    }
+}
+
+/// Waits for process group `pid`'s leader; at `deadline` the whole group is killed. Whatever of the group
+/// outlives its leader is killed too: a run leaves nothing behind.
+fn wait(pid: u32, deadline: Instant) -> (ExitStatus, libc::rusage, bool) {
+    let pid = pid as libc::pid_t;
+    // SAFETY: rusage is plain numbers, for which all-zero bytes are a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let mut status = 0;
+    let mut timed_out = false;
+    loop {
+        // SAFETY: both pointers are to live locals; `pid` is our own unreaped child.
+        let reaped = unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage) };
+        if reaped == pid {
+            break;
+        }
+        if !timed_out && Instant::now() >= deadline {
+            timed_out = true;
+            // SAFETY: a negative pid names the process group that the child leads; it is not reaped yet,
+            // so that the number cannot belong to another.
+            unsafe { libc::kill(-pid, libc::SIGKILL) };
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // SAFETY: the group lives on as long as a member does, and its number is not given out before; with
+    // no member the call fails.
+    unsafe { libc::kill(-pid, libc::SIGKILL) };
+    (ExitStatus::from_raw(status), usage, timed_out)
+}
+
+/// Counts the reports in `dir` and asks each how CPUs were owned.
+fn read_reports(dir: &Path) -> (usize, bool) {
+    let (mut processes, mut portable) = (0, true);
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("report.") {
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            processes += 1;
+            portable &= text.lines().any(|line| line.starts_with("engine ") && line.ends_with(" portable"));
+        }
+    }
+    (processes, portable)
+}

@@ -1,0 +1,9 @@
+#!/bin/sh
+# what: sqlite3: a million rows inserted, indexed, updated, joined and sorted, on disk and in memory
+# needs: sqlite3
+# runs: 1
+set -eu
+case $1 in
+prepare) ;;
+run) rm -f "$WORK/rows.db"; exec sqlite3 -batch "$WORK/rows.db" <"$PROGRAMS/lib/sqlite-load.sql" ;;
+esac
