@@ -88,7 +88,7 @@ pub(crate) struct Totals {
 
 impl Totals {
     fn of(rows: &[Row]) -> Self {
-        let sum = |field: fn(&Row) -> u64| rows.iter().map(|row| field(row)).fold(0, u64::saturating_add);
+        let sum = |field: fn(&Row) -> u64| rows.iter().map(field).fold(0, u64::saturating_add);
         Totals {
             objects: (sum(|row| row.active_objs), sum(|row| row.num_objs)),
             slabs: (sum(|row| row.active_slabs), sum(|row| row.num_slabs)),
@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn every_key_sorts() {
         let mut rows = golden().rows;
-        let checks: [(SortKey, fn(&Row) -> u64); 6] = [
+        type Field = fn(&Row) -> u64;
+        let checks: [(SortKey, Field); 6] = [
             (SortKey::Active, |row| row.active_objs),
             (SortKey::Objs, |row| row.num_objs),
             (SortKey::Size, |row| row.objsize),

@@ -60,7 +60,7 @@ impl Config for KernelConfig {
     }
 }
 
-/// For programs: four size classes a doubling, encoded free pointers, random order.
+/// For programs: fine size classes, encoded free pointers, random order.
 pub struct UserConfig;
 
 impl UserConfig {

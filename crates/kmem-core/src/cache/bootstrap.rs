@@ -192,8 +192,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             self.flush(cache);
         }
         for (i, old) in [nodes, caches].into_iter().enumerate() {
-            for node in 0..count {
-                let home = homes[i][node].cast::<slub::Node<P>>();
+            for (node, home) in homes[i][..count].iter().enumerate() {
+                let home = home.cast::<slub::Node<P>>();
                 let early = old.engine.nodes[node].load(Ordering::Relaxed);
                 // SAFETY: the object is made for a node; the early one is this thread's, nothing is locked, and it is not used again.
                 unsafe { home.write(early.read()) };

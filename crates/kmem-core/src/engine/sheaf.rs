@@ -20,7 +20,7 @@ use crate::engine::Floor;
 use crate::engine::slub::{self, Cache};
 use crate::gfp::Gfp;
 use crate::page::Page;
-use crate::percpu::barn::{BARN_LIMIT, BarnSheaf};
+use crate::percpu::barn::{BarnSheaf, sheaf_limit};
 use crate::percpu::{CpuArea, FULL, Pushed, install};
 use crate::platform::Platform;
 
@@ -325,16 +325,17 @@ pub unsafe fn flush_and_push<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>,
 unsafe fn store<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, objects: &mut [*mut u8]) {
     let node = cache.node(floor.platform.current_node());
     let room = (cache.capacity as usize / 2).clamp(1, MAX_BATCH);
+    let limit = sheaf_limit(cache.geometry.size, room);
     let wants = {
         let mut barn = node.barn.lock(floor.platform);
-        if barn.give(objects, BARN_LIMIT) {
+        if barn.give(objects, limit) {
             drop(barn);
             if let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
                 slub_count(&cpu.stats.barn_put);
             }
             return;
         }
-        barn.wants_sheaf(BARN_LIMIT)
+        barn.wants_sheaf(limit)
     };
     if wants {
         let memory = alloc_array(floor, BarnSheaf::bytes(room), Gfp::NOWAIT);
@@ -342,7 +343,7 @@ unsafe fn store<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, objects: &mu
             let mut barn = node.barn.lock(floor.platform);
             // SAFETY: fresh memory of the right size.
             unsafe { barn.add_empty(memory, room as u32) };
-            if barn.give(objects, BARN_LIMIT) {
+            if barn.give(objects, limit) {
                 return;
             }
         }

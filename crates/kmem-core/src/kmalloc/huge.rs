@@ -43,10 +43,16 @@ impl Table {
         hash >> (usize::BITS - self.slots.trailing_zeros())
     }
 
-    fn entry(&self, slot: usize) -> &mut Entry {
+    fn entry(&self, slot: usize) -> Entry {
         debug_assert!(slot < self.slots);
         // SAFETY: `entries` has `slots` entries, zero or written, and the lock makes this the only access.
-        unsafe { &mut *self.entries.add(slot) }
+        unsafe { *self.entries.add(slot) }
+    }
+
+    fn set(&mut self, slot: usize, entry: Entry) {
+        debug_assert!(slot < self.slots);
+        // SAFETY: as in `entry`.
+        unsafe { *self.entries.add(slot) = entry };
     }
 
     /// The slot of an address, or the empty slot where it would go.
@@ -68,7 +74,7 @@ impl Table {
 
     fn insert(&mut self, address: usize, bytes: usize) {
         let slot = self.slot_of(address);
-        *self.entry(slot) = Entry { address, bytes };
+        self.set(slot, Entry { address, bytes });
         self.used += 1;
     }
 
@@ -78,18 +84,18 @@ impl Table {
         let mut slot = hole;
         loop {
             slot = (slot + 1) & (self.slots - 1);
-            let entry = *self.entry(slot);
+            let entry = self.entry(slot);
             if entry.address == 0 {
                 break;
             }
             // An entry may fill the hole unless its home lies behind the hole on its way.
             let home = self.home(entry.address);
             if (slot.wrapping_sub(home) & (self.slots - 1)) >= (slot.wrapping_sub(hole) & (self.slots - 1)) {
-                *self.entry(hole) = entry;
+                self.set(hole, entry);
                 hole = slot;
             }
         }
-        *self.entry(hole) = Entry { address: 0, bytes: 0 };
+        self.set(hole, Entry { address: 0, bytes: 0 });
         self.used -= 1;
         Some(bytes)
     }
@@ -139,7 +145,7 @@ impl<P: Platform> HugeTable<P> {
                 if table.slots == slots {
                     let mut new = Table { entries: memory.as_ptr().cast(), slots: more, used: 0 };
                     for slot in 0..slots {
-                        let entry = *table.entry(slot);
+                        let entry = table.entry(slot);
                         if entry.address != 0 {
                             new.insert(entry.address, entry.bytes);
                         }

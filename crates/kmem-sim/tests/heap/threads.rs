@@ -21,7 +21,7 @@ crate::for_both! {
 }
 
 const THREADS: usize = 4;
-const ROUNDS: usize = if cfg!(debug_assertions) { 3_000 } else { 400_000 };
+const ROUNDS: usize = if cfg!(debug_assertions) { 15_000 } else { 400_000 };
 
 /// A block on its way to another thread. The address is enough: the pattern in it is made from it.
 struct Parcel {

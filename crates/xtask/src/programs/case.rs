@@ -82,7 +82,7 @@ fn parse(script: PathBuf, text: &str) -> Result<Case, String> {
         runs: 1,
         variants: Variant::ALL.to_vec(),
         compare_rss: true,
-        limit: Duration::from_secs(180),
+        limit: Duration::from_secs(120),
     };
     for line in text.lines().skip(1).map_while(|line| line.strip_prefix("# ")) {
         let (key, value) =

@@ -166,20 +166,38 @@ fn publish<P: Platform>(
     debug_assert!(given);
 }
 
-/// The last object of a chain and its length. A damaged link ends the chain, with a report: the rest is lost, not used.
+/// The last object of a chain and its length. A damaged link, or one that leads back into the chain, ends it with a report:
+/// the rest is lost, not used.
 pub(crate) fn tail<P: Platform>(
     floor: Floor<'_, P>,
     cache: &Cache<P>,
     extent: Extent,
     chain: *mut u8,
 ) -> (*mut u8, u16) {
+    let most = extent.len / cache.geometry.size;
     let mut last = chain;
     let mut len = 1;
     while let Some(next) = follow(floor, cache, extent, last) {
+        if len == most {
+            damaged(floor, cache, format_args!("Freelist cycle detected at object {last:p}"));
+            break;
+        }
         last = next;
         len += 1;
     }
-    (last, len)
+    (last, len as u16)
+}
+
+/// Reports damage in free memory; ends the program where the heap is built to.
+#[cold]
+fn damaged<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, what: core::fmt::Arguments<'_>) {
+    report::say(
+        floor.platform,
+        format_args!("BUG {}: {what}; FIX {}: Isolate corrupted freechain", cache.name, cache.name),
+    );
+    if floor.abort {
+        floor.platform.fatal();
+    }
 }
 
 /// The object after `object`; nothing at the end or after a damaged link, which is reported.
@@ -193,17 +211,14 @@ fn follow<P: Platform>(
     match unsafe { cache.checked_link(object, extent) } {
         Ok(next) => next.map(|offset| (extent.base + offset as usize) as *mut u8),
         Err(bad) => {
-            report::say(
-                floor.platform,
+            damaged(
+                floor,
+                cache,
                 format_args!(
-                    "BUG {}: Freechain corrupt: free object {object:p} was written to (its free pointer leads to {:#x}); \
-                     FIX {}: Isolate corrupted freechain",
-                    cache.name, bad.next, cache.name
+                    "Freechain corrupt: free object {object:p} was written to (its free pointer leads to {:#x})",
+                    bad.next
                 ),
             );
-            if floor.abort {
-                floor.platform.fatal();
-            }
             None
         }
     }

@@ -87,7 +87,7 @@ pub(crate) fn create<'a, P: Platform>(
     slab.start.store(start, Ordering::Relaxed);
     if let Some(ctor) = cache.ctor {
         let base = floor.pages.address(slab) as usize;
-        for index in 0..objects as usize {
+        for index in 0..objects {
             // SAFETY: the object lies in the new slab, which nobody else knows; the constructor is the cache's own.
             unsafe { ctor(cache.object(base, index)) };
         }
@@ -124,7 +124,7 @@ pub(crate) fn carve<P: Platform>(
     }
     let base = floor.pages.address(slab) as usize;
     // A slab of the smallest order has fewer objects than the sequence: it is carved in ascending order.
-    if cache.sequence.is_null() || objects != cache.geometry.objects as usize {
+    if cache.sequence.is_null() || objects != cache.geometry.objects {
         for (i, slot) in out[..take].iter_mut().enumerate() {
             *slot = cache.object(base, carved + i);
         }

@@ -20,13 +20,13 @@ pub(super) static KERNEL: [[&str; 13]; Kind::COUNT] = names![
 ];
 
 #[rustfmt::skip]
-pub(super) static FINE: [[&str; 38]; Kind::COUNT] = names![
+pub(super) static FINE: [[&str; 40]; Kind::COUNT] = names![
     "16" "32" "48" "64" "80" "96" "112" "128"
     "160" "192" "224" "256"
     "320" "384" "448" "512"
     "640" "768" "896" "1k"
     "1280" "1536" "1792" "2k"
-    "2560" "3k" "3584" "4k"
-    "5k" "6k" "7k" "8k"
+    "2304" "2688" "2944" "3264" "3584" "4k"
+    "4672" "5440" "6528" "8k"
     "12k" "16k" "20k" "24k" "28k" "32k"
 ];
