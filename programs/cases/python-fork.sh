@@ -1,7 +1,7 @@
 #!/bin/sh
 # what: python3: the standard test suite's multiprocessing on fork: pools, queues, shared memory, locks
 # needs: python3
-# probe: python3 -c "import test.support"
+# probe: python3 -c "import test.test_dict"
 # runs: 1
 set -eu
 case $1 in

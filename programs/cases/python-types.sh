@@ -1,7 +1,7 @@
 #!/bin/sh
 # what: python3: the standard test suite's files on dict, list, str, json and garbage collection
 # needs: python3
-# probe: python3 -c "import test.support"
+# probe: python3 -c "import test.test_dict"
 # variants: system kmem
 # runs: 1
 set -eu

@@ -3,15 +3,17 @@
 //! The program runs in two roles. As the *driver* (`--driver ROW`) it does the work of one row through the
 //! C library's `malloc` and prints one number; which allocator that is decides `LD_PRELOAD`. As the
 //! *parent* (otherwise) it starts drivers, one allocator after the other in turns, and prints medians and
-//! ratios. Rows of typed caches run kmem linked in instead of preloaded, beside everybody's `malloc`.
+//! ratios. With `--count` it does loops that `cargo xtask golden` counts the instructions of. Rows of typed caches run kmem linked in instead of preloaded, beside everybody's `malloc`.
 //!
 //! - [`rows`]: what is measured.
 //! - [`clock`]: how a loop becomes nanoseconds.
 //! - [`contest`]: turns, medians, the check that the right allocator answered.
+//! - [`count`]: loops of known length.
 //! - [`report`]: table, JSON and the gate.
 
 mod clock;
 mod contest;
+mod count;
 mod report;
 mod rows;
 
@@ -46,6 +48,11 @@ fn main() -> ExitCode {
         && flag == "--driver"
     {
         return contest::drive(row, kind.first().is_some_and(|kind| kind == "typed"));
+    }
+    if let [flag, kind @ ..] = &arguments[..]
+        && flag == "--count"
+    {
+        return count::run(kind.first().is_some_and(|kind| kind == "typed"));
     }
     if arguments.iter().any(|argument| argument == "--list") {
         rows::ROWS.iter().for_each(|row| println!("{:<18} {:<4} {}", row.name, row.unit.name(), row.what));

@@ -32,12 +32,22 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a program and its children with all their memory on slabs
+    #[command(long_about = RUN_ABOUT)]
     Run(RunArgs),
     /// Read the slab table of a run, or of the running kernel
+    #[command(long_about = INFO_ABOUT)]
     Info(InfoArgs),
     /// The classic lab: make a cache, use it, and see its slab
+    #[command(long_about = LAB_ABOUT)]
     Lab(LabArgs),
 }
+
+const RUN_ABOUT: &str = "\
+Run a program and its children with all their memory on slabs: malloc, calloc, free, new, delete and
+their family are those of libkmem_malloc.so, which is preloaded.
+
+Works with any dynamically linked program, and with scripts. When it ends, a summary tells where its
+memory was.";
 
 const RUN_HELP: &str = "\
 Exit status:
@@ -53,7 +63,11 @@ standard streams are untouched: kmem itself writes to stderr only.
 The summary, per cache: SIZE of an object; objects IN USE by the program, and places HELD for them;
 SLABS and their BYTES; WASTE, the bytes of them that the program does not use (free objects,
 rounding, ends of slabs); the PEAK of BYTES; ALLOCS so far, and CPU%, the share of them that a CPU's
-own stack of free objects served.
+own stack of free objects served. The state is that at the program's end, so a program that frees
+everything holds little; PEAK tells what it needed. Its children, and theirs, are added up by name.
+
+A program that keeps memory in an allocator of its own shows only what it takes from malloc. Python
+is one: PYTHONMALLOC=malloc puts every object of it on slabs.
 
 Environment:
   KMEM_LIB    the library to preload; else libkmem_malloc.so beside kmem or in ../lib. In a source
@@ -63,7 +77,7 @@ Environment:
   TMPDIR      where a directory for the reports of the processes is made, and removed at the end
 
 Examples:
-  kmem run -- python3 -c 'print(sum(range(10**6)))'
+  PYTHONMALLOC=malloc kmem run -- python3 -c 'print(len({i: str(i) for i in range(10**5)}))'
   kmem run --summary-file where.txt -- make -j4
   kmem run --slabinfo out.txt -- git gc && kmem info --human out.txt
   kmem run --no-rseq -- redis-server          # as on a system without restartable sequences";
@@ -72,9 +86,6 @@ Examples:
 #[derive(Args, Debug)]
 #[command(
     override_usage = "kmem run [OPTIONS] [--] PROGRAM [ARGS]...",
-    long_about = "Run a program and its children with all their memory on slabs: malloc, calloc, free, new, delete \
-                  and their family are those of libkmem_malloc.so, which is preloaded.\n\nWorks with any \
-                  dynamically linked program, and with scripts. When it ends, a summary tells where its memory was.",
     after_help = "'kmem run --help' tells exit statuses, the columns of the summary, and examples.",
     after_long_help = RUN_HELP
 )]
@@ -82,10 +93,10 @@ pub(crate) struct RunArgs {
     /// How objects are kept in pages; in this build: slub
     #[arg(long, default_value = "slub", value_name = "NAME")]
     pub(crate) engine: String,
-    /// Write the slab table at the program's end to FILE (of other processes: FILE.<pid>)
+    /// Write the slab table at the end to FILE (of other processes: FILE.PID)
     #[arg(long, value_name = "FILE")]
     pub(crate) slabinfo: Option<PathBuf>,
-    /// Checks to turn on, by the kernel's letters F Z P U T A O (none are in this build yet)
+    /// Checks to turn on, by the kernel's letters (none in this build yet)
     #[arg(long, value_name = "LETTERS", allow_hyphen_values = true)]
     pub(crate) debug: Option<String>,
     /// Never use restartable sequences, even where the system has them
@@ -97,19 +108,22 @@ pub(crate) struct RunArgs {
     /// Print no summary to stderr
     #[arg(long, overrides_with = "summary")]
     pub(crate) no_summary: bool,
-    /// Write the summary to FILE, with all caches; not to stderr unless --summary is given
+    /// Write the summary to FILE, with all caches, in place of stderr
     #[arg(long, value_name = "FILE")]
     pub(crate) summary_file: Option<PathBuf>,
-    /// Show the N largest caches on stderr and add up the rest; 0 shows all
+    /// Show the N largest caches and add up the rest; 0 shows all
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) top: usize,
-    /// If nothing can be preloaded into the program, run it all the same, without kmem
+    /// If nothing can be preloaded into the program, run it without kmem
     #[arg(long)]
     pub(crate) force: bool,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<OsString>,
 }
+
+const INFO_ABOUT: &str = "\
+Read a slab table (slabinfo 2.1) as 'kmem run --slabinfo' writes it, check it, and print it.";
 
 const INFO_HELP: &str = "\
 Without options the text is checked (every field, the column layout, active <= total) and printed
@@ -128,14 +142,13 @@ Examples:
 /// Arguments of `kmem info`.
 #[derive(Args, Debug)]
 #[command(
-    long_about = "Read a slab table (slabinfo 2.1) as 'kmem run --slabinfo' writes it, check it and print it.",
     after_long_help = INFO_HELP
 )]
 pub(crate) struct InfoArgs {
-    /// Order of the rows (largest first; names from a to z) [default: that of the text]
-    #[arg(long, short, value_name = "KEY")]
+    /// Sort by name, active, objs, size, slabs, held, waste or use [default: as it is]
+    #[arg(long, short, value_name = "KEY", hide_possible_values = true)]
     pub(crate) sort: Option<SortKey>,
-    /// Turn the order round
+    /// Turn the order round (largest first; names from a to z)
     #[arg(long, short)]
     pub(crate) reverse: bool,
     /// A table with shares, bytes and a total, instead of the slabinfo text
@@ -167,6 +180,10 @@ pub(crate) enum SortKey {
     Use,
 }
 
+const LAB_ABOUT: &str = "\
+The classic lab: on a small simulated machine, make a cache with kmem_cache_create, allocate, write,
+free, destroy, and see after each step what became of the slab.";
+
 const LAB_HELP: &str = "\
 Steps: create the cache, allocate, write and read back, free, allocate again, read the slab table,
 destroy. Each is printed with what it did to the slab.
@@ -187,8 +204,6 @@ Examples:
 /// Arguments of `kmem lab`.
 #[derive(Args, Debug)]
 #[command(
-    long_about = "The classic lab: on a small simulated machine, make a cache with kmem_cache_create, allocate, write, \
-                  free, destroy, and see after each step what became of the slab.",
     after_long_help = LAB_HELP
 )]
 pub(crate) struct LabArgs {
@@ -201,7 +216,7 @@ pub(crate) struct LabArgs {
     /// Alignment of an object: a power of two
     #[arg(long, default_value_t = 8, value_name = "BYTES")]
     pub(crate) align: usize,
-    /// Flags of the cache, separated by commas: hwcache-align, typesafe-by-rcu, reclaim-account, account
+    /// Flags: hwcache-align, typesafe-by-rcu, reclaim-account, account
     #[arg(long, value_delimiter = ',', value_name = "FLAGS", hide_possible_values = true)]
     pub(crate) flags: Vec<CacheFlag>,
     /// How many objects to allocate
@@ -213,10 +228,10 @@ pub(crate) struct LabArgs {
     /// Nodes of the machine
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) nodes: u16,
-    /// Create a cache of the same kind first and see ours merge with it, as the kernel does by default
+    /// Create a cache of the same kind first, and see ours merge with it
     #[arg(long)]
     pub(crate) merge: bool,
-    /// As the kernel with plain lists, or as libkmem_malloc.so with encoded free pointers and random order
+    /// What the heap is built like
     #[arg(long, value_enum, default_value_t = LabConfig::Kernel, value_name = "KIND")]
     pub(crate) config: LabConfig,
     /// Wait for Enter after each step
@@ -243,9 +258,9 @@ pub(crate) enum CacheFlag {
 /// How the lab's heap is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LabConfig {
-    /// As Linux 6.1
+    /// As Linux 6.1: its size classes and geometry, plain lists, ascending order
     Kernel,
-    /// As for programs
+    /// As libkmem_malloc.so: finer classes, encoded free pointers, random order
     User,
 }
 

@@ -1,12 +1,12 @@
 //! The `kmem` command: any program on slabs, and where its memory is.
 //!
-//! - `kmem run` ([`run`]): a program and its children with the library preloaded, and a summary of the report they leave
-//!   ([`report`], [`summary`]).
+//! - `kmem run` ([`run`]): a program and its children with the library preloaded, and a summary of the report that
+//!   they leave ([`report`], [`summary`]).
 //! - `kmem info` ([`info`]): the slab table of a run, in the text format of `/proc/slabinfo` ([`slabinfo`]).
 //! - `kmem lab` ([`lab`]): a cache made, used and drawn, step by step.
 //!
-//! Below them: [`table`] and [`units`] (how numbers are shown), [`sys`] (system calls), [`cli`] (arguments and manuals),
-//! [`failure`] (how it fails). `unsafe` is in [`sys`] and in the lab's bench only.
+//! Below them: [`table`] and [`units`] (how numbers are shown), [`sys`] (system calls), [`cli`] (arguments and
+//! manuals), [`failure`] (how it fails). `unsafe` is in [`sys`] and in the lab's bench only.
 //!
 //! Errors are one line on stderr that begins with `kmem: `.
 

@@ -154,6 +154,17 @@ impl fmt::Display for ReportError {
 }
 
 impl Report {
+    /// The most bytes in use, if pages and own mappings peaked at the same time; at least each of the two.
+    pub(crate) fn peak(&self) -> u64 {
+        self.pages.peak_in_use.saturating_mul(PAGE_SIZE).saturating_add(self.huge.peak)
+    }
+
+    /// All allocations.
+    pub(crate) fn allocs(&self) -> u64 {
+        let caches: u64 = self.caches.iter().map(|cache| cache.allocs).sum();
+        caches.saturating_add(self.large.allocs).saturating_add(self.huge.allocs)
+    }
+
     /// Reads a report.
     ///
     /// # Errors

@@ -20,8 +20,8 @@ pub(crate) const PAGE_SIZE: u64 = 4096;
 
 const VERSION: &str = "slabinfo - version: 2.1";
 const STATISTICS: &str = " (statistics)";
-const TITLE: &str = "# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables <limit> \
-                     <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>";
+const TITLE: &str = "# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables \
+                     <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>";
 const TITLE_STATISTICS: &str = " : globalstat <listallocs> <maxobjs> <grown> <reaped> <error> <maxfreeable> \
                                 <nodeallocs> <remotefrees> <alienoverflow> : cpustat <allochit> <allocmiss> \
                                 <freehit> <freemiss>";

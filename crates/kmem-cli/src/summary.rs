@@ -34,8 +34,8 @@ pub(crate) struct Outcome {
     pub(crate) wall: Duration,
     /// The most memory it (or one of the children it waited for) ever had resident, in bytes.
     pub(crate) max_rss: u64,
-    /// Other processes that left a report.
-    pub(crate) children: usize,
+    /// Reports of other processes: its children and theirs.
+    pub(crate) others: Vec<Report>,
 }
 
 /// How to show it.
@@ -59,6 +59,7 @@ pub(crate) fn render(outcome: &Outcome, report: Result<&Report, &str>, look: Loo
         Ok(report) => report,
         Err(reason) => {
             out.push_str(&format!("{INDENT}{}\n", look.paint.warn(reason)));
+            out.push_str(&others(&outcome.others, look));
             return out;
         }
     };
@@ -69,6 +70,7 @@ pub(crate) fn render(outcome: &Outcome, report: Result<&Report, &str>, look: Loo
     out.push_str(&beyond(report, look));
     out.push('\n');
     out.push_str(&pages(report));
+    out.push_str(&others(&outcome.others, look));
     out
 }
 
@@ -79,7 +81,7 @@ fn header(outcome: &Outcome, paint: Paint) -> String {
         Ending::Exited(status) => format!("exit status {status}"),
         Ending::Signalled(signal) => format!("killed by {}", crate::sys::signal_name(signal)),
     };
-    let children = match outcome.children {
+    let children = match outcome.others.len() {
         0 => String::new(),
         1 => ", 1 more process reported".to_owned(),
         n => format!(", {n} more processes reported"),
@@ -228,6 +230,57 @@ fn pages(report: &Report) -> String {
     )
 }
 
+/// Programs among the other processes that are shown.
+const OTHERS: usize = 6;
+
+/// The other processes by program, those with the largest peak first.
+fn others(reports: &[Report], look: Look) -> String {
+    struct Group<'a> {
+        comm: &'a str,
+        processes: u64,
+        peak: u64,
+        allocs: u64,
+    }
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for report in reports {
+        let group = match groups.iter_mut().position(|group| group.comm == report.comm) {
+            Some(index) => &mut groups[index],
+            None => {
+                groups.push(Group { comm: &report.comm, processes: 0, peak: 0, allocs: 0 });
+                groups.last_mut().expect("just pushed")
+            }
+        };
+        group.processes += 1;
+        group.peak = group.peak.max(report.peak());
+        group.allocs = group.allocs.saturating_add(report.allocs());
+    }
+    if groups.is_empty() {
+        return String::new();
+    }
+    groups.sort_by(|a, b| b.peak.cmp(&a.peak).then(a.comm.cmp(b.comm)));
+    let mut table = Table::new(&[
+        ("OTHER PROCESSES", Align::Left),
+        ("COUNT", Align::Right),
+        ("LARGEST PEAK", Align::Right),
+        ("ALLOCS", Align::Right),
+    ]);
+    let shown = if look.top == 0 || groups.len() <= OTHERS { groups.len() } else { OTHERS - 1 };
+    for group in &groups[..shown] {
+        let cells =
+            vec![group.comm.to_owned(), count(group.processes), bytes(group.peak), count(group.allocs)];
+        table.row(Tone::Plain, cells);
+    }
+    if let rest @ [largest, ..] = &groups[shown..] {
+        let sum = |field: fn(&Group<'_>) -> u64| count(rest.iter().map(field).sum());
+        let name = format!("{} more programs", rest.len());
+        table.row(
+            Tone::Dim,
+            vec![name, sum(|group| group.processes), bytes(largest.peak), sum(|group| group.allocs)],
+        );
+    }
+    format!("\n{}", table.render(look.paint, look.columns))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,7 +295,7 @@ mod tests {
             ending: Ending::Exited(3),
             wall: Duration::from_millis(1234),
             max_rss: 40 << 20,
-            children: 2,
+            others: vec![Report::parse(SAMPLE).unwrap(), Report { comm: "sh".into(), ..Report::default() }],
         }
     }
 
@@ -266,6 +319,10 @@ large: runs of pages        2  80.0K  400K       7
 huge: own mappings          0      0  8.0M       1
 
 pages: 592K in use (peak 2.7M), 1.2M free and still resident, 8.0M fetched from the system
+
+OTHER PROCESSES  COUNT  LARGEST PEAK   ALLOCS
+my prog              1         10.7M  100,034
+sh                   1             0        0
 ";
         assert_eq!(text, expected, "\n{text}");
     }
@@ -283,11 +340,35 @@ pages: 592K in use (peak 2.7M), 1.2M free and still resident, 8.0M fetched from 
 
     #[test]
     fn without_a_report_the_reason_stands_in_its_place() {
-        let killed = Outcome { ending: Ending::Signalled(9), children: 0, ..outcome() };
+        let killed = Outcome { ending: Ending::Signalled(9), others: vec![], ..outcome() };
         let text = render(&killed, Err("it left no report"), PLAIN);
         let expected =
             "kmem: my prog (pid 4711), killed by SIGKILL, 1.23 s, max RSS 40.0M\n      it left no report\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn other_processes_are_grouped_by_program() {
+        let process = |comm: &str, peak_in_use| Report {
+            comm: comm.into(),
+            pages: crate::report::Pages { peak_in_use, ..Default::default() },
+            ..Report::default()
+        };
+        let mut reports = vec![process("cc1", 10), process("sh", 3), process("cc1", 40)];
+        reports.extend(["a", "b", "c", "d", "e"].map(|comm| process(comm, 1)));
+        let text = others(&reports, Look { top: 20, ..PLAIN });
+        let expected = "
+OTHER PROCESSES  COUNT  LARGEST PEAK  ALLOCS
+cc1                  2          160K       0
+sh                   1         12.0K       0
+a                    1          4.0K       0
+b                    1          4.0K       0
+c                    1          4.0K       0
+2 more programs      2          4.0K       0
+";
+        assert_eq!(text, expected, "\n{text}");
+        assert_eq!(others(&reports, PLAIN).lines().count(), 9, "all with top 0");
+        assert_eq!(others(&[], PLAIN), "");
     }
 
     #[test]

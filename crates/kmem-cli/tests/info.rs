@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use support::{Scratch, kmem, said};
+use support::{Scratch, kmem, said, slabtop};
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden")).join(name)
@@ -71,27 +71,6 @@ fn a_reader_that_leaves_early_is_no_error() {
     let line = format!("{kmem_path} info {} | head -n 1", golden("slabinfo_slub.txt").display());
     let said = said(Command::new("sh").args(["-c", &line]));
     assert_eq!((said.out.as_str(), said.err.as_str()), ("slabinfo - version: 2.1\n", ""));
-}
-
-/// Runs the real `slabtop` over a table; `None` where this user may not make a mount namespace.
-fn slabtop(table: &std::path::Path) -> Option<String> {
-    for unshare in [&["-m"][..], &["-r", "-m"]] {
-        let probe = Command::new("unshare").args(unshare).arg("true").output();
-        if !probe.is_ok_and(|output| output.status.success()) {
-            continue;
-        }
-        let line = "mount --bind \"$1\" /proc/slabinfo && slabtop -o -s c";
-        let mut command = Command::new("unshare");
-        let output = command.args(unshare).args(["sh", "-c", line, "sh"]).arg(table).output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        if errors.contains("mount") && errors.contains("permission denied") {
-            continue;
-        }
-        assert!(output.status.success(), "{errors}");
-        return Some(String::from_utf8(output.stdout).unwrap());
-    }
-    eprintln!("skipped: mounts are not permitted here");
-    None
 }
 
 #[test]

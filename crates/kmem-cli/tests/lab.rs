@@ -40,7 +40,7 @@ fn the_messages_of_the_classic_lab_come_in_their_order() {
 #[test]
 fn the_free_pointer_that_is_shown_leads_where_the_list_says() {
     let text = lab(&["--ascii"]);
-    let list = text.lines().filter(|line| line.starts_with("  free in slab A")).next_back().unwrap();
+    let list = text.lines().rfind(|line| line.starts_with("  free in slab A")).unwrap();
     let objects: Vec<&str> = list.trim_start_matches("  free in slab A").trim().split(" > ").collect();
     let shown = text.lines().find(|line| line.contains("The list runs through")).unwrap();
     assert!(shown.contains(&format!("{} holds, at byte 8, 0x", objects[0])), "{shown}");

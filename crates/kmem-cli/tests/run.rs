@@ -177,10 +177,21 @@ fn the_program_keeps_the_name_it_was_called_by() {
     assert!(said.out.starts_with("sh -c "), "{}", said.out);
 }
 
+/// Says whether a library was to be preloaded into it.
+const PROGRAM: &str = "
+#include <stdio.h>
+#include <stdlib.h>
+int main(void)
+{
+	puts(getenv(\"LD_PRELOAD\") ? \"preloaded\" : \"alone\");
+	return 9;
+}
+";
+
 #[test]
 fn statically_linked_programs_are_refused_or_forced() {
     let scratch = Scratch::new("static");
-    let source = scratch.file("p.c", "#include <stdio.h>\n#include <stdlib.h>\nint main(void) { puts(getenv(\"LD_PRELOAD\") ? \"preloaded\" : \"alone\"); return 9; }\n");
+    let source = scratch.file("p.c", PROGRAM);
     let program = scratch.path("p");
     compile(&["-static"], &source, &program);
     let refused = said(kmem().args(["run", "--summary", "--"]).arg(&program));
@@ -234,7 +245,9 @@ fn options_are_checked_before_anything_runs() {
         (&["--debug", "FZ"], "kmem: --debug FZ: this build has no debug layer yet\n"),
         (
             &["--debug", "fq"],
-            "kmem: unknown debug letter 'q' (there are: F consistency checks, Z red zones, P poisoning, U user tracking, T trace, A fault injection, O no debugging that would raise a cache's order, - none of the letters before it)\n",
+            "kmem: unknown debug letter 'q' (there are: F consistency checks, Z red zones, P poisoning, \
+             U user tracking, T trace, A fault injection, O no debugging that would raise a cache's order, \
+             - none of the letters before it)\n",
         ),
         (&["--debgu"], "kmem: unexpected argument '--debgu' found (see 'kmem run --help')\n"),
         (

@@ -4,6 +4,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Stdio};
 
 use support::{eventually, kmem, state};
@@ -17,7 +18,13 @@ struct Running {
 
 /// Starts a shell script; it must print `$$` first.
 fn start(script: &str) -> Running {
+    start_in(&std::env::temp_dir(), script)
+}
+
+/// As [`start`], with another directory for temporary files.
+fn start_in(temporary: &Path, script: &str) -> Running {
     let mut command = kmem();
+    command.env("TMPDIR", temporary);
     // A group of its own, as a shell with job control makes one.
     command.args(["run", "--summary", "--", "sh", "-c", script]).process_group(0);
     let mut kmem = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -63,6 +70,7 @@ fn a_program_killed_by_a_signal_kills_kmem_by_the_same() {
         let mut err = String::new();
         running.kmem.stderr.unwrap().read_to_string(&mut err).unwrap();
         assert!(err.contains(", killed by SIG"), "{err}");
+        assert!(err.contains("left no report, as none can that a signal kills"), "{err}");
     }
 }
 
@@ -93,7 +101,9 @@ fn a_stop_from_the_terminal_stops_both() {
 
 #[test]
 fn the_program_does_not_outlive_a_killed_kmem() {
-    let mut running = start("echo $$; exec sleep 60");
+    // It cannot clear up after itself either.
+    let scratch = support::Scratch::new("killed");
+    let mut running = start_in(&scratch.path(""), "echo $$; exec sleep 60");
     send(running.kmem.id(), libc::SIGKILL);
     running.kmem.wait().unwrap();
     eventually("the program ends", || matches!(state(running.program), None | Some('Z')).then_some(()));

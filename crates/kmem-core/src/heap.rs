@@ -22,6 +22,7 @@ use crate::engine::{Floor, sheaf, slub};
 use crate::kmalloc::MAX_CLASSES;
 use crate::kmalloc::classes::Kind;
 use crate::kmalloc::huge::HugeTable;
+use crate::kmalloc::nolock::Deferred;
 use crate::page::Pages;
 use crate::platform::{MAX_NODES, Platform};
 use crate::sync::{Lock, rank};
@@ -101,6 +102,7 @@ pub struct Kmem<P: Platform, C: Config> {
     pub(crate) kmem_cache_node: AtomicPtr<KmemCache<P>>,
     pub(crate) kmalloc: [[AtomicPtr<KmemCache<P>>; MAX_CLASSES]; Kind::COUNT],
     pub(crate) huge: HugeTable<P>,
+    pub(crate) deferred: Deferred,
     pub(crate) large_stats: BlockStats,
     pub(crate) huge_stats: BlockStats,
     config: core::marker::PhantomData<fn(C)>,
@@ -126,6 +128,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             kmem_cache_node: AtomicPtr::new(core::ptr::null_mut()),
             kmalloc: [const { [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CLASSES] }; Kind::COUNT],
             huge: HugeTable::new(),
+            deferred: Deferred::new(),
             large_stats: BlockStats::new(),
             huge_stats: BlockStats::new(),
             config: core::marker::PhantomData,

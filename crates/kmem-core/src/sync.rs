@@ -80,6 +80,17 @@ impl<T, const RANK: u8> Lock<T, RANK> {
         Guard { lock: self, platform }
     }
 
+    /// True when the calling thread holds the lock: it is in a signal handler that interrupted its owner.
+    pub fn held_by_caller<P: Platform>(&self, platform: &P) -> bool {
+        // Relaxed: a thread sees its own store, and nobody else stores its token.
+        self.word.load(Ordering::Relaxed) & TOKEN == token(platform)
+    }
+
+    /// Takes the lock, unless the calling thread holds it already: for observers that a signal handler may call.
+    pub fn lock_unless_held<'a, P: Platform>(&'a self, platform: &'a P) -> Option<Guard<'a, T, P, RANK>> {
+        if self.held_by_caller(platform) { None } else { Some(self.lock(platform)) }
+    }
+
     /// Takes the lock if it is free.
     pub fn try_lock<'a, P: Platform>(&'a self, platform: &'a P) -> Option<Guard<'a, T, P, RANK>> {
         let token = token(platform);
@@ -137,8 +148,7 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     /// Takes the lock for the time of a fork, unless this very thread holds it already.
     /// Pair with [`Lock::unlock_after_fork`].
     pub fn lock_for_fork<P: Platform>(&self, platform: &P) {
-        let token = token(platform);
-        if self.word.load(Ordering::Relaxed) & TOKEN == token {
+        if self.held_by_caller(platform) {
             return;
         }
         core::mem::forget(self.lock(platform));

@@ -78,7 +78,7 @@ impl Counters {
     }
 }
 
-/// A counter that rises by one.
+/// A counter that only rises.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
 

@@ -1,6 +1,7 @@
 //! Running one scenario once for each way in which memory can be refused to it.
 
-use crate::machine::{Builder, Machine};
+use crate::builder::Builder;
+use crate::machine::Machine;
 
 /// A scenario that still meets refusals after this many runs does not end by itself.
 const RUNS: u64 = 1_000_000;

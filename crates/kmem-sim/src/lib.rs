@@ -34,6 +34,7 @@
 //! A model checker: interleavings of single atomic accesses come only from real threads. Scheduling
 //! points are the CPU operations, the locks, and the questions "which CPU, which node".
 
+mod builder;
 mod counters;
 mod cpus;
 mod explore;
@@ -43,12 +44,14 @@ mod machine;
 mod maps;
 mod memory;
 mod os;
+mod platform;
 mod rng;
 mod shadow;
 mod thread;
 
+pub use builder::Builder;
 pub use counters::{Counters, RANKS};
 pub use cpus::{STALE, SimCpus};
-pub use machine::{Builder, FATAL, Machine, Outstanding};
+pub use machine::{FATAL, Machine, Outstanding};
 pub use rng::Rng;
 pub use shadow::{Damage, Shadow};

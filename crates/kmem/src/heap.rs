@@ -22,12 +22,12 @@
 //! A wrong free is reported to standard error with address and cache, and the process aborts, as with the C library.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use kmem_core::cache::geometry::{self, Request};
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::aligned::Resized;
-use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind};
+use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind, MAX_BYTES};
 use kmem_core::kmalloc::{FreeError, MAX_CLASSES};
 use kmem_core::percpu::{CpuArea, Pushed};
 use kmem_core::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
@@ -44,10 +44,14 @@ static HEAP: Heap = Kmem::new(Host::new());
 static SECRET: AtomicU64 = AtomicU64::new(0);
 
 static STATE: AtomicU8 = AtomicU8::new(UNMADE);
-static WAITERS: AtomicU32 = AtomicU32::new(0);
+/// Token of the thread that makes the heap.
+static MAKER: AtomicU32 = AtomicU32::new(0);
 const UNMADE: u8 = 0;
 const MAKING: u8 = 1;
 const MADE: u8 = 2;
+
+/// Free blocks of 4 MiB that stay mapped for the next growth.
+const FREE_BLOCKS: usize = 4;
 
 /// There is no memory for this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,14 +84,27 @@ fn make() -> Option<&'static Heap> {
     loop {
         match STATE.compare_exchange(UNMADE, MAKING, Ordering::Acquire, Ordering::Acquire) {
             Ok(_) => break,
-            Err(MADE) => return Some(&HEAP),
+            Err(MADE) => {
+                // Whoever slept wakes the next sleeper.
+                HEAP.platform().lock_wake(&MAKER);
+                return Some(&HEAP);
+            }
             Err(_) => {
-                // Another thread is at it. The word never changes, so this is a short sleep, not a wait.
-                HEAP.platform().lock_wait(&WAITERS, 1);
-                core::hint::spin_loop();
+                // Relaxed: only this thread stores this value, and a thread sees its own stores.
+                let maker = MAKER.load(Ordering::Relaxed);
+                if maker == HEAP.platform().lock_token() {
+                    // A signal handler interrupted this very thread in here: there is no memory for it.
+                    return None;
+                }
+                if maker == 0 {
+                    core::hint::spin_loop();
+                } else {
+                    HEAP.platform().lock_wait(&MAKER, maker);
+                }
             }
         }
     }
+    MAKER.store(HEAP.platform().lock_token(), Ordering::Relaxed);
     // SAFETY: this thread won the race, so nobody else is inside; the heap is a static. The environment is read where the C
     // library has it from the start of the process.
     let made = unsafe {
@@ -97,10 +114,45 @@ fn make() -> Option<&'static Heap> {
         host_ready && HEAP.init().is_ok()
     };
     if made {
+        HEAP.pages().set_block_reserve(FREE_BLOCKS);
         SECRET.store(HEAP.platform().entropy() | 1, Ordering::Relaxed);
     }
     STATE.store(if made { MADE } else { UNMADE }, Ordering::Release);
+    MAKER.store(0, Ordering::Relaxed);
+    HEAP.platform().lock_wake(&MAKER);
+    if made {
+        register_fork_handlers();
+    }
     made.then_some(&HEAP)
+}
+
+/// Set when somebody calls [`prefork`] and its companions without being asked.
+static FORKS_HANDLED: AtomicBool = AtomicBool::new(false);
+
+/// Says that the caller registers fork handlers itself: the heap then registers none of its own. For libraries that know
+/// better when to register: handlers that were registered later run before ours and may allocate.
+pub fn forks_are_handled() {
+    // Relaxed: said by a constructor, before there are threads.
+    FORKS_HANDLED.store(true, Ordering::Relaxed);
+}
+
+/// A program that uses this heap as its allocator has nobody else to do it.
+fn register_fork_handlers() {
+    if FORKS_HANDLED.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    extern "C" fn before() {
+        prefork();
+    }
+    extern "C" fn parent() {
+        postfork_parent();
+    }
+    extern "C" fn child() {
+        postfork_child();
+    }
+    // SAFETY: the handlers are functions of this program, or of a library that is never unloaded. Without memory for
+    // the registration a fork is as safe as the moment it happens at.
+    unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
 }
 
 /// Requests up to here find their class in a table.
@@ -220,28 +272,31 @@ fn malloc_slow(size: usize) -> *mut u8 {
 }
 
 /// Tries again after everything that caches hold in reserve was given back.
+#[inline]
 fn retry(heap: &Heap, size: usize, get: impl Fn() -> *mut u8) -> *mut u8 {
     let mut block = get();
-    if block.is_null() && size <= 4 << 20 {
-        heap.trim(0);
+    if block.is_null() && size <= MAX_BYTES {
+        give_everything_back(heap);
         block = get();
     }
-    if !block.is_null() {
+    // Only blocks of size classes carry marks; the first page of a larger one need not be touched.
+    if !block.is_null() && class_at(block).is_some() {
         unmark(block);
     }
     block
+}
+
+#[cold]
+#[inline(never)]
+fn give_everything_back(heap: &Heap) {
+    heap.trim(0);
 }
 
 /// A block of `size` zero bytes; otherwise as [`malloc`].
 #[inline]
 pub fn calloc(size: usize) -> *mut u8 {
     if size > FineSet::LARGEST {
-        if size > isize::MAX as usize {
-            return core::ptr::null_mut();
-        }
-        // Whole pages know whether they are zero.
-        let Some(heap) = heap() else { return core::ptr::null_mut() };
-        return retry(heap, size, || heap.allocate(size, Gfp::KERNEL | Gfp::ZERO));
+        return calloc_large(size);
     }
     let block = malloc(size);
     if !block.is_null() {
@@ -249,6 +304,17 @@ pub fn calloc(size: usize) -> *mut u8 {
         unsafe { block.write_bytes(0, size) };
     }
     block
+}
+
+#[cold]
+#[inline(never)]
+fn calloc_large(size: usize) -> *mut u8 {
+    if size > isize::MAX as usize {
+        return core::ptr::null_mut();
+    }
+    // Whole pages know whether they are zero.
+    let Some(heap) = heap() else { return core::ptr::null_mut() };
+    retry(heap, size, || heap.allocate(size, Gfp::KERNEL | Gfp::ZERO))
 }
 
 /// A block of at least `size` bytes, aligned to `align`, which is a power of two. Null as for [`malloc`].

@@ -7,7 +7,7 @@ mod large;
 mod memory;
 mod small;
 mod threads;
-mod typed;
+pub(crate) mod typed;
 
 use libc::c_void;
 

@@ -9,13 +9,13 @@ use super::small::{BATCH, shuffled};
 use crate::clock::{per_operation, pin};
 
 /// As large as the blocks of the malloc rows beside. Not initialised, as malloc's blocks are not.
-type Object = MaybeUninit<[u64; 8]>;
+pub(crate) type Object = MaybeUninit<[u64; 8]>;
 
 static CACHE: Cache<Object> = Cache::new("bench_object");
 
 /// An object of which one word is written, as in the malloc rows.
 #[inline]
-fn take() -> KBox<'static, Object> {
+pub(crate) fn take() -> KBox<'static, Object> {
     let mut object = CACHE.alloc(MaybeUninit::uninit()).expect("out of memory");
     // SAFETY: the first word lies within the object.
     unsafe { object.as_mut_ptr().cast::<u64>().write_volatile(1) };

@@ -133,7 +133,7 @@ impl<C: Config> Heap<C> {
             offset < slab.objects * size && offset.is_multiple_of(size)
         });
         assert!(slab.is_some(), "{object:#x} is no object");
-        // SAFETY: the place lies in a slab of the cache; the heap is used by this thread alone, so nobody writes it now.
+        // SAFETY: the place lies in a slab of the cache; this thread alone uses the heap, so nobody writes it now.
         unsafe { std::slice::from_raw_parts(object as *const u8, size) }.to_vec()
     }
 

@@ -35,10 +35,9 @@ pub(crate) fn program(program: &OsStr, search: Option<&OsStr>) -> Result<PathBuf
         let path = Path::new(OsStr::from_bytes(directory)).join(program);
         match usable(&path) {
             Ok(()) => return Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {}
-            // Remembered: a later directory may hold one that works.
-            Err(error) => found_unusable = Some(error),
+            // Remembered: a later directory may hold one that works. What cannot even be looked at is not there.
+            Err(error) if path.exists() => found_unusable = Some(error),
+            Err(_) => {}
         }
     }
     Err(match found_unusable {

@@ -9,8 +9,9 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Instant, SystemTime};
-use std::{env, fs};
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime};
+use std::{env, fs, thread};
 
 use crate::failure::{Failure, Result};
 use crate::units::duration;
@@ -23,6 +24,8 @@ const PACKAGE: &str = "kmem-malloc";
 const SOURCES: &[&str] = &["kmem-core", "kmem", PACKAGE];
 /// Names a library, or, set to anything by a test, another place to look.
 const KMEM_LIB: &str = "KMEM_LIB";
+/// How long a build may take before it is announced.
+const SILENCE: Duration = Duration::from_millis(700);
 /// Touched after each build, since Cargo leaves an up-to-date library's time alone.
 const STAMP: &str = ".kmem-malloc-built";
 
@@ -94,23 +97,37 @@ impl Tree {
     }
 
     fn build(&self, again: bool) -> Result<()> {
-        let reason = if again { "its sources changed" } else { "first use" };
-        eprintln!("kmem: building {LIBRARY} ({reason}): cargo build --release -p {PACKAGE}");
         let start = Instant::now();
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(&cargo)
+        let child = Command::new(&cargo)
             .args(["build", "--quiet", "--release", "--package", PACKAGE, "--manifest-path"])
             .arg(self.workspace.join("Cargo.toml"))
             .arg("--target-dir")
             .arg(&self.target)
             .stdin(Stdio::null())
-            .output()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .map_err(|error| Failure::run(format!("{}: {error}", Path::new(&cargo).display())))?;
+        let (done, ended) = mpsc::channel();
+        thread::spawn(move || done.send(child.wait_with_output()));
+        // Often Cargo finds that nothing the library is made of has changed; then there is nothing to tell.
+        let early = ended.recv_timeout(SILENCE);
+        if early.is_err() {
+            let reason = if again { "its sources changed" } else { "first use" };
+            eprintln!("kmem: building {LIBRARY} ({reason}): cargo build --release -p {PACKAGE}");
+        }
+        let told = early.is_err();
+        let output = early.or_else(|_| ended.recv()).map_err(|error| error.to_string());
+        let output = output.and_then(|output| output.map_err(|error| error.to_string()));
+        let output = output.map_err(|error| Failure::run(format!("waiting for cargo: {error}")))?;
         if !output.status.success() {
             eprint!("{}", String::from_utf8_lossy(&output.stderr));
             return Err(Failure::run(format!("building {LIBRARY} failed ({})", output.status)));
         }
-        eprintln!("kmem: built in {}", duration(start.elapsed()));
+        if told {
+            eprintln!("kmem: built in {}", duration(start.elapsed()));
+        }
         Ok(())
     }
 }

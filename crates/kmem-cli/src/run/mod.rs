@@ -87,7 +87,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         ending: ended.ending,
         wall: ended.wall,
         max_rss: ended.max_rss,
-        children: reports.others("report", ended.pid).len(),
+        others: reports
+            .others("report", ended.pid)
+            .into_iter()
+            .filter_map(|pid| Report::parse(&reports.read("report", pid).ok()??).ok())
+            .collect(),
     };
     tell(args, &wants, &outcome, &reports);
     drop(reports);
@@ -162,13 +166,14 @@ fn preload_value(library: &Path) -> OsString {
 
 /// Writes summary and slabinfo. The program has run: what goes wrong here is said on stderr and changes no status.
 fn tell(args: &RunArgs, wants: &Wants, outcome: &Outcome, reports: &ReportDir) {
-    let report = reports
-        .read("report", outcome.pid)
-        .and_then(|text| Report::parse(&text).map_err(|error| format!("its report cannot be read: {error}")));
+    let report = reports.read("report", outcome.pid).and_then(|text| {
+        let text = text.ok_or_else(|| absent("report", outcome.ending))?;
+        Report::parse(&text).map_err(|error| format!("its report cannot be read: {error}"))
+    });
     let report = report.as_ref().map_err(String::as_str);
     let mut errors = Vec::new();
     if let Some(path) = &args.slabinfo {
-        errors.extend(save_slabinfo(path, outcome.pid, reports).err());
+        errors.extend(save_slabinfo(path, outcome, reports).err());
     }
     if let Some(path) = &args.summary_file {
         let look = Look { paint: Paint { on: false }, columns: None, top: 0 };
@@ -191,15 +196,25 @@ fn tell(args: &RunArgs, wants: &Wants, outcome: &Outcome, reports: &ReportDir) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
+/// Why there is no file of this kind from a program that ended so.
+fn absent(kind: &str, ending: Ending) -> String {
+    match ending {
+        Ending::Signalled(_) => format!("the program left no {kind}, as none can that a signal kills"),
+        Ending::Exited(_) => {
+            format!("the program left no {kind}: it cleared its environment, or ended by a raw system call")
+        }
+    }
+}
+
 /// The main process's slabinfo goes to `path`, that of another process to `path.<pid>`.
-fn save_slabinfo(path: &Path, pid: u32, reports: &ReportDir) -> std::result::Result<(), String> {
+fn save_slabinfo(path: &Path, outcome: &Outcome, reports: &ReportDir) -> std::result::Result<(), String> {
     let save = |path: &Path, pid: u32| -> std::result::Result<(), String> {
-        let text = reports.read("slabinfo", pid)?;
+        let text = reports.read("slabinfo", pid)?.ok_or_else(|| absent("slabinfo", outcome.ending))?;
         Slabinfo::parse(&text).map_err(|error| format!("slabinfo of process {pid}: {error}"))?;
         fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
     };
-    let mut result = save(path, pid).map_err(|error| format!("no slabinfo: {error}"));
-    for other in reports.others("slabinfo", pid) {
+    let mut result = save(path, outcome.pid).map_err(|error| format!("no slabinfo: {error}"));
+    for other in reports.others("slabinfo", outcome.pid) {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{other}"));
         result = result.and(save(Path::new(&name), other));
@@ -238,14 +253,12 @@ impl ReportDir {
         Ok(link)
     }
 
-    /// What a process left.
-    fn read(&self, kind: &str, pid: u32) -> std::result::Result<String, String> {
+    /// What a process left; nothing when it left nothing.
+    fn read(&self, kind: &str, pid: u32) -> std::result::Result<Option<String>, String> {
         let path = self.path.join(format!("{kind}.{pid}"));
         match fs::read(&path) {
-            Ok(bytes) => String::from_utf8(bytes).map_err(|_| format!("its {kind} is not text")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(format!("the program left no {kind}: it ended too abruptly, or cleared its environment"))
-            }
+            Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| format!("its {kind} is not text")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("{}: {error}", path.display())),
         }
     }
@@ -319,8 +332,8 @@ pub(crate) mod tests {
         }
         assert_eq!(reports.others("report", 9), [7, 100]);
         assert_eq!(reports.others("slabinfo", 9), []);
-        assert_eq!(reports.read("report", 7).unwrap(), "report.7");
-        assert!(reports.read("slabinfo", 7).unwrap_err().contains("left no slabinfo"));
+        assert_eq!(reports.read("report", 7).unwrap().unwrap(), "report.7");
+        assert_eq!(reports.read("slabinfo", 7), Ok(None));
         drop(reports);
         assert!(!path.exists());
     }

@@ -15,15 +15,17 @@ pub fn kmem() -> Command {
     command
 }
 
-/// The library of `fake.c`, built once a test program.
+/// The library of `fake.c`, built once a test program, in the target directory.
 pub fn fake_library() -> &'static Path {
-    static BUILT: OnceLock<Scratch> = OnceLock::new();
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        let scratch = BUILT.get_or_init(|| Scratch::new("fake"));
-        let library = scratch.path("libfake.so");
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let fresh = directory.join(format!("libfake-{}.so", std::process::id()));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fake.c");
-        compile(&["-shared", "-fPIC"], &source, &library);
+        compile(&["-shared", "-fPIC"], &source, &fresh);
+        // Another test program may be using the old one: it keeps it, and never sees a half-written file.
+        let library = directory.join("libfake.so");
+        fs::rename(&fresh, &library).unwrap();
         library
     })
 }
@@ -95,4 +97,25 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 pub fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Runs the real `slabtop` over a table; `None` where this user may not make a mount namespace.
+pub fn slabtop(table: &Path) -> Option<String> {
+    for unshare in [&["-m"][..], &["-r", "-m"]] {
+        let probe = Command::new("unshare").args(unshare).arg("true").output();
+        if !probe.is_ok_and(|output| output.status.success()) {
+            continue;
+        }
+        let line = "mount --bind \"$1\" /proc/slabinfo && slabtop -o -s c";
+        let mut command = Command::new("unshare");
+        let output = command.args(unshare).args(["sh", "-c", line, "sh"]).arg(table).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        if errors.contains("mount") && errors.contains("permission denied") {
+            continue;
+        }
+        assert!(output.status.success(), "{errors}");
+        return Some(String::from_utf8(output.stdout).unwrap());
+    }
+    eprintln!("skipped: mounts are not permitted here");
+    None
 }

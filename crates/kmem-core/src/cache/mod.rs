@@ -17,11 +17,13 @@
 pub mod geometry;
 pub mod merge;
 pub mod registry;
+pub mod sheaves;
 
 mod bootstrap;
 pub mod create;
 mod destroy;
 mod objects;
+mod shorthand;
 
 pub use create::{CacheArgs, CreateError};
 pub use destroy::DestroyError;

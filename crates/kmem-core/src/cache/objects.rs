@@ -223,6 +223,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub unsafe fn shrink(&self, cache: CacheRef<P>) -> bool {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.get() };
+        self.drain_deferred();
         self.flush(cache);
         slub::shrink(self.floor(), &cache.engine) > 0
     }
@@ -270,6 +271,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// Shrinks every cache and returns free pages to the platform, down to `keep_pages`. Returns the pages returned.
     pub fn trim(&self, keep_pages: usize) -> usize {
+        self.drain_deferred();
         self.for_each_cache(|cache| {
             self.flush(cache);
             for node in 0..self.platform.nodes().min(MAX_NODES) {
@@ -283,9 +285,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         self.pages.trim(&self.platform, keep_pages)
     }
 
-    /// Visits every cache, newest first, while none can come or go.
+    /// Visits every cache, newest first, while none can come or go. None at all for a signal handler that interrupted the
+    /// creation or destruction of one.
     pub fn for_each_cache(&self, mut visit: impl FnMut(&KmemCache<P>)) {
-        let registry = self.registry.lock(&self.platform);
+        let Some(registry) = self.registry.lock_unless_held(&self.platform) else { return };
         let mut next = registry.newest();
         while let Some(cache) = next {
             visit(cache);

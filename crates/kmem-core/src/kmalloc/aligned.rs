@@ -112,12 +112,14 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             Resized::Copy { usable } => usable,
         };
         let new = self.allocate(size, gfp - Gfp::ZERO);
-        if !new.is_null() {
-            // SAFETY: both blocks have that many bytes and are different; the old one is the caller's.
-            unsafe {
-                core::ptr::copy_nonoverlapping(ptr, new, usable.min(size));
-                self.kfree(ptr)?;
-            }
+        if new.is_null() {
+            // A smaller size is granted where the block stands rather than refused.
+            return Ok(if size <= usable { ptr } else { new });
+        }
+        // SAFETY: both blocks have that many bytes and are different; the old one is the caller's.
+        unsafe {
+            core::ptr::copy_nonoverlapping(ptr, new, usable.min(size));
+            self.kfree(ptr)?;
         }
         Ok(new)
     }

@@ -103,6 +103,11 @@ impl Table {
     fn full(&self) -> bool {
         (self.used + 1) * 2 > self.slots
     }
+
+    /// True when not even an entry that was here a moment ago can come back.
+    fn crowded(&self) -> bool {
+        self.used + 1 >= self.slots
+    }
 }
 
 /// All mappings of a heap.
@@ -175,6 +180,14 @@ impl<P: Platform> HugeTable<P> {
         true
     }
 
+    /// Records a mapping again that was taken off the list a moment ago. There is room: new entries fill no more than
+    /// half of the slots.
+    fn insert_again(&self, platform: &P, address: usize, bytes: usize) {
+        let mut table = self.table.lock(platform);
+        assert!(!table.crowded(), "as many blocks are being resized as the table of mappings has slots");
+        table.insert(address, bytes);
+    }
+
     fn remove(&self, platform: &P, address: usize) -> Option<usize> {
         self.table.lock(platform).remove(address)
     }
@@ -239,18 +252,12 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if bytes == old {
             return ptr;
         }
-        // Off the list before the address can belong to somebody else; the freed slot keeps room for the new entry,
-        // unless others fill the table meanwhile: then it grows, or the old size comes back.
+        // Off the list before the address can belong to somebody else.
         self.huge.remove(&self.platform, ptr.addr());
         // SAFETY: the caller owns the mapping.
         let moved = unsafe { self.platform.remap(block, old, bytes, true) };
         let (address, now) = moved.map_or((ptr, old), |block| (block.as_ptr(), bytes));
-        while !self.huge.insert(&self.platform, address.addr(), now) {
-            if !self.huge.reserve(&self.platform) {
-                // Without an entry the block could never be freed; it is not lost: the next free makes room.
-                continue;
-            }
-        }
+        self.huge.insert_again(&self.platform, address.addr(), now);
         if moved.is_some() {
             self.huge_stats.resize(old, bytes);
             address

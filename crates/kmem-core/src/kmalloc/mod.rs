@@ -13,9 +13,16 @@
 //! `kmalloc(0)` is [`ZERO_SIZE_PTR`]: not null, not to be touched, and fine to free.
 
 pub mod aligned;
+pub mod buckets;
 pub mod classes;
+pub mod family;
 pub mod huge;
 pub mod large;
+pub mod nolock;
+pub mod realloc;
+pub mod typed;
+pub mod usercopy;
+pub mod vmalloc;
 
 use core::sync::atomic::{AtomicPtr, Ordering};
 

@@ -8,6 +8,13 @@ use super::Pages;
 use crate::platform::Platform;
 
 impl<P: Platform> Pages<P> {
+    /// True when the calling thread holds a lock of this floor: it is in a signal handler that interrupted the owner, and
+    /// must not call anything here.
+    pub fn held_by_caller(&self, p: &P) -> bool {
+        (0..p.cpus()).filter_map(|cpu| self.cpu_lists(cpu)).any(|cpu| cpu.lists.held_by_caller(p))
+            || self.zones.iter().any(|zone| zone.areas.held_by_caller(p))
+    }
+
     /// Takes every lock, in rank order; within a rank by number. Locks that this thread holds already (a signal
     /// handler forks) are left to it. Pair with [`Pages::unlock_after_fork`].
     pub fn lock_for_fork(&self, p: &P) {

@@ -142,7 +142,7 @@ impl<P: Platform> Pages<P> {
         Ok(())
     }
 
-    fn expel(&self, p: &P, first: usize) -> bool {
+    pub(super) fn expel(&self, p: &P, first: usize) -> bool {
         let (Some(home), Some(byte)) = (self.home_of(first), self.block_byte(first)) else { return false };
         let zone = self.zone(home);
         let mut areas = zone.areas.lock(p);

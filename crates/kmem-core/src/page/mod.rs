@@ -86,6 +86,8 @@ pub struct Pages<P: Platform> {
     zones: [Zone; MAX_NODES * KINDS],
     /// Free resident pages of a zone that are never discarded by a free; the top bit: set by hand.
     trim_floor: AtomicUsize,
+    /// Free blocks that a trim leaves with the zone; all, unless somebody said how many.
+    block_reserve: AtomicUsize,
     /// The platform refused to discard: do not ask at each free again.
     discard_refused: AtomicBool,
     platform: PhantomData<fn(&P)>,
@@ -115,6 +117,7 @@ impl<P: Platform> Pages<P> {
             books: AtomicPtr::new(core::ptr::null_mut()),
             zones: [const { Zone::new() }; MAX_NODES * KINDS],
             trim_floor: AtomicUsize::new(512),
+            block_reserve: AtomicUsize::new(usize::MAX),
             discard_refused: AtomicBool::new(false),
             platform: PhantomData,
         }

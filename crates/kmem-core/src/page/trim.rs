@@ -9,12 +9,16 @@
 //! again, does not fault its memory in each time, and an idle one ends near what it uses. Trimming
 //! goes down to three quarters of the bound, so that the next free does not trim again. Only blocks from 64 KiB upward
 //! are lifted: smaller ones save less than the call costs.
+//!
+//! Discarded blocks still cost their descriptors, 64 KiB for each block of 4 MiB. Where the platform can take
+//! whole blocks back ([`Pages::set_block_reserve`]) a trim also returns free ones beyond a reserve, and their
+//! descriptors with them.
 
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::Pages;
 use super::zone::Areas;
-use crate::platform::{PageRange, Platform};
+use crate::platform::{BLOCK_PAGES, PageRange, Platform};
 
 /// How many resident free pages a zone is to keep, if it has too many.
 pub(super) type Excess = Option<usize>;
@@ -73,6 +77,7 @@ impl<P: Platform> Pages<P> {
     #[cold]
     fn discard_down_to(&self, p: &P, zone: usize, keep: usize, min_order: u32) -> usize {
         let descs = self.descs();
+        let number = zone;
         let zone = &self.zones[zone].areas;
         let mut discarded = 0;
         let mut lifted = {
@@ -90,6 +95,32 @@ impl<P: Platform> Pages<P> {
             }
             lifted = if areas.dirty > keep { areas.lift_dirty(descs, min_order) } else { None };
         }
+        self.return_blocks(p, number);
         discarded
+    }
+
+    /// How many free blocks of 4 MiB a zone keeps when it trims, beside one for each 32 MiB in use; the others go back to
+    /// the platform. Without this call all are kept.
+    pub fn set_block_reserve(&self, blocks: usize) {
+        self.block_reserve.store(blocks, Relaxed);
+    }
+
+    /// Gives free blocks beyond the reserve back to the platform. No lock may be held.
+    fn return_blocks(&self, p: &P, zone: usize) {
+        let reserve = self.block_reserve.load(Relaxed);
+        if reserve == usize::MAX {
+            return;
+        }
+        loop {
+            let surplus = {
+                let areas = self.zones[zone].areas.lock(p);
+                let keep = reserve + areas.in_use() / (8 * BLOCK_PAGES);
+                areas.surplus_block(self.descs(), keep)
+            };
+            // Another thread may take the block meanwhile; then this trim has done enough.
+            let Some(first) = surplus.filter(|&first| self.expel(p, first)) else { return };
+            // SAFETY: the block left its zone as one free block, and no look-up finds it any more.
+            unsafe { p.release(PageRange { first, count: BLOCK_PAGES }) };
+        }
     }
 }

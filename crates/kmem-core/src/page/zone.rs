@@ -375,6 +375,16 @@ impl Areas {
         None
     }
 
+    /// A free block of the largest order that is known to be zero, when there are more than `keep` of that order.
+    pub(super) fn surplus_block(&self, descs: Descs, keep: usize) -> Option<usize> {
+        let lists = || self.lists.iter().map(|orders| &orders[MAX_ORDER as usize]);
+        if lists().map(List::len).sum::<usize>() <= keep {
+            return None;
+        }
+        // Clean blocks stand behind dirty ones.
+        lists().filter_map(List::last).find(|&index| descs.page(index).pages() == 0)
+    }
+
     /// Ends what [`Areas::lift_dirty`] began. Returns how many pages became zero.
     pub(super) fn land(&mut self, descs: Descs, index: usize, order: u32, zeroed: bool) -> usize {
         let pages = 1 << order;

@@ -64,6 +64,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 made.load(Ordering::Relaxed)
             )?;
         }
+        if self.pages().held_by_caller(self.platform()) {
+            return Ok(());
+        }
         let pages = self.pages().stats(self.platform());
         writeln!(out, "pages {} {} {} {}", pages.managed, pages.free, pages.resident_free, pages.peak_in_use)
     }

@@ -2,6 +2,7 @@
 //!
 //! | module | what the world does |
 //! |---|---|
+//! | `limits` | has more caches than stacks, and caches that die too early |
 //! | `memory` | refuses memory at every possible point |
 //! | `nodes` | has several nodes, some without memory |
 //! | `preempt` | migrates and interrupts at every scheduling point |
@@ -10,6 +11,7 @@
 //!
 //! All tests run for both configurations: as the kernel is built, and as programs use it.
 
+mod limits;
 mod memory;
 mod nodes;
 mod preempt;

@@ -155,6 +155,7 @@ fn visit_all(cpus: usize) -> bool {
 /// How a thread owns a CPU.
 enum Owner {
     /// By restartable sequences. `fresh`: it did not know until now.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "x86-64 has the sequences"))]
     Cpu { fresh: bool },
     /// By the lock of a slot.
     Slot(usize),

@@ -19,7 +19,9 @@
 //! told that the slot cannot be had, and takes the slow path as if the stack were empty and full.
 
 use core::hint::spin_loop;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, compiler_fence};
+#[cfg(target_arch = "x86_64")]
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 use super::{misc, sys, weak};
 
@@ -49,6 +51,7 @@ impl Slot {
 
 // One set for the process: a thread has one word, whatever the number of heaps.
 static SLOTS: [Slot; MAX_SLOTS] = [const { Slot::new() }; MAX_SLOTS];
+#[cfg(target_arch = "x86_64")]
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// Chooses a slot for a new thread; the address of its area.

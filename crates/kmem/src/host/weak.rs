@@ -2,7 +2,8 @@
 //!
 //! Restartable sequences came with glibc 2.35, the single-thread flag with 2.32. A plain `extern`
 //! would make a program or library built here refuse to load on anything older; a weak reference
-//! through the global offset table reads as null there, and leaves no version requirement behind.
+//! through the global offset table reads as null there. The symbols of restartable sequences leave no
+//! version requirement behind (they live in the dynamic linker, which nothing is linked against).
 
 macro_rules! weak {
     ($(#[$doc:meta])* $name:ident: $symbol:literal as $type:ty) => {
@@ -29,10 +30,12 @@ macro_rules! weak {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 weak!(
     /// Distance from the thread pointer to the thread's area for restartable sequences.
     rseq_offset: "__rseq_offset" as isize
 );
+#[cfg(target_arch = "x86_64")]
 weak!(
     /// Bytes of that area in use; 0 when the C library does not register threads.
     rseq_size: "__rseq_size" as u32

@@ -328,6 +328,8 @@ pub(crate) fn signal_storm(host: &'static Host, threads: u32, rounds: usize) {
                 // SAFETY: no worker ends before this thread reaches the barrier.
                 unsafe { libc::pthread_kill(id, libc::SIGUSR1) };
             }
+            // On one CPU nobody would get anywhere otherwise.
+            std::thread::sleep(std::time::Duration::from_micros(20));
         }
         assert!(!failed(), "a worker failed");
         end.wait();

@@ -285,7 +285,7 @@ impl Counts {
     }
 }
 
-/// Counts a cache.
+/// Counts a cache. Called by a signal handler that interrupted the allocator it leaves out what is locked.
 pub fn count<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>) -> Counts {
     let mut counts = Counts::default();
     for node in 0..floor.platform.nodes().min(MAX_NODES) {
@@ -293,8 +293,10 @@ pub fn count<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>) -> Counts {
         counts.slabs += state.slabs.load(Ordering::Relaxed);
         counts.objects += state.objects.load(Ordering::Relaxed);
         counts.peak_slabs += state.peak_slabs.load(Ordering::Relaxed);
-        counts.free_barn += u64::from(state.barn.lock(floor.platform).objects);
-        let list = state.list.lock(floor.platform);
+        if let Some(barn) = state.barn.lock_unless_held(floor.platform) {
+            counts.free_barn += u64::from(barn.objects);
+        }
+        let Some(list) = state.list.lock_unless_held(floor.platform) else { continue };
         counts.partial += u64::from(list.partial);
         let mut next = list.first(floor.pages);
         while let Some(slab) = next {
@@ -311,7 +313,7 @@ pub fn count<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>) -> Counts {
         counts.allocs += slow;
         counts.free_slow += cpu.stats.free_slow.load(Ordering::Relaxed);
         counts.slabs_made += cpu.stats.alloc_slab.load(Ordering::Relaxed);
-        let inner = cpu.inner.lock(floor.platform);
+        let Some(inner) = cpu.inner.lock_unless_held(floor.platform) else { continue };
         if !inner.base.is_null() {
             let top = hot.top.load(Ordering::Relaxed);
             counts.free_cpu +=

@@ -70,7 +70,10 @@ fn alignment_by_version() {
     assert_eq!((kernel(96, KernelVersion::V6_1), kernel(192, KernelVersion::V6_1)), (8, 8));
     assert_eq!((kernel(96, KernelVersion::V6_12), kernel(192, KernelVersion::V6_12)), (32, 64));
     let fine = |size| FineSet::align_of(FineSet::class_of(size), KernelVersion::V6_12);
-    assert_eq!([16, 48, 96, 1280, 4672, 8192, 12288, 20480].map(fine), [16, 16, 32, 256, 64, 8192, 4096, 4096]);
+    assert_eq!(
+        [16, 48, 96, 1280, 4672, 8192, 12288, 20480].map(fine),
+        [16, 16, 32, 256, 64, 8192, 4096, 4096]
+    );
 }
 
 #[test]

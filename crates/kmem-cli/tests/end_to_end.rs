@@ -1,0 +1,91 @@
+//! The command with the library it builds itself: nothing is told where anything is.
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use support::{Scratch, said, slabtop};
+
+/// The command without a named library, under a time limit: a heap that hangs must not hang the tests.
+fn kmem() -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", "300", env!("CARGO_BIN_EXE_kmem")]);
+    command.env_remove("KMEM_LIB").env_remove("LD_PRELOAD").env_remove("KMEM_RSEQ");
+    command
+}
+
+/// Allocates 20,000 blocks of 100 bytes, keeps half of them, and leaves without freeing.
+const PROGRAM: &str = "
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+static char *blocks[20000];
+int main(void)
+{
+	for (int i = 0; i < 20000; i++)
+		memset(blocks[i] = malloc(100), i, 100);
+	for (int i = 0; i < 20000; i += 2)
+		free(blocks[i]);
+	for (int i = 1; i < 20000; i += 2)
+		for (int j = 0; j < 100; j++)
+			if (blocks[i][j] != (char)i)
+				return 1;
+	puts(\"intact\");
+	return 3;
+}
+";
+
+#[test]
+fn a_program_runs_on_the_library_that_was_built_for_it() {
+    let scratch = Scratch::new("real");
+    let source = scratch.file("p.c", PROGRAM);
+    let program = scratch.path("p");
+    support::compile(&["-O1"], &source, &program);
+    let table = scratch.path("slabinfo");
+    for options in [&[][..], &["--no-rseq"]] {
+        let mut command = kmem();
+        command.args(["run", "--summary", "--top", "0"]).args(options).arg("--slabinfo").arg(&table);
+        let said = said(command.arg("--").arg(&program));
+        assert_eq!((said.status, said.out.as_str()), (Some(3), "intact\n"), "{}", said.err);
+
+        // 100 bytes are served from the class of 112. Half of the objects are left.
+        let row = said.err.lines().find(|line| line.starts_with("kmalloc-112 ")).expect(&said.err);
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(cells[1], "112");
+        let number = |cell: &str| cell.replace(',', "").parse::<u64>().unwrap();
+        assert!((10_000..10_100).contains(&number(cells[2])), "in use: {row}");
+        assert!(number(cells[3]) >= 20_000, "held: {row}");
+        assert!((20_000..20_100).contains(&number(cells[9])), "allocations: {row}");
+        if options.is_empty() {
+            assert!(cells[10].parse::<f64>().unwrap() > 90.0, "most come from a CPU's stack: {row}");
+        }
+
+        // The table that was saved is one that we and procps read, with the same totals.
+        let text = fs::read_to_string(&table).unwrap();
+        assert!(text.lines().any(|line| line.starts_with("kmalloc-112 ")));
+        let human = support::said(kmem().args(["info", "--human"]).arg(&table)).out;
+        let total: Vec<&str> = human.lines().last().unwrap().split_whitespace().collect();
+        let Some(top) = slabtop(&table) else { continue };
+        let objects = top.lines().find(|line| line.contains("Total Objects")).unwrap();
+        let expected = format!(": {} / {} (", total[4].replace(',', ""), total[5].replace(',', ""));
+        assert!(objects.contains(&expected), "{objects} and {total:?}");
+        let slabs = top.lines().find(|line| line.contains("Total Slabs")).unwrap();
+        assert!(slabs.contains(&format!(" / {} (", total[7].replace(',', ""))), "{slabs} and {total:?}");
+    }
+}
+
+#[test]
+fn away_from_its_tree_the_command_says_where_it_looked() {
+    let scratch = Scratch::new("alone");
+    let alone = scratch.path("kmem");
+    fs::copy(env!("CARGO_BIN_EXE_kmem"), &alone).unwrap();
+    let run = || said(Command::new(&alone).env_remove("KMEM_LIB").args(["run", "--", "echo", "ran"]));
+    let missing = run();
+    assert_eq!((missing.status, missing.out.as_str()), (Some(125), ""));
+    assert!(missing.err.starts_with("kmem: libkmem_malloc.so is neither in "), "{}", missing.err);
+    assert_eq!(missing.err.lines().count(), 1);
+    // An installed tree: the library beside it.
+    fs::copy(support::fake_library(), scratch.path("libkmem_malloc.so")).unwrap();
+    assert_eq!(run().out, "ran\n");
+}

@@ -1,0 +1,175 @@
+//! kmalloc for those who may not wait for anything: not for memory, and not for a lock.
+//!
+//! A signal handler that interrupted the heap, or a non-maskable interrupt on bare metal, may hold off the very
+//! thread that has the lock it would wait for. So these two calls take no lock at all: an allocation pops this
+//! CPU's stack, or takes an object of the CPU slab by its transaction; when both are empty it tries the next
+//! larger class, once, and gives up. That may happen at any time: a caller must have a plan for null.
+//!
+//! A free pushes the CPU's stack. Where that has no room (or the block is another node's) the block is put on a
+//! list of the heap, from which it goes home with the next [`Kmem::shrink`] or [`Kmem::trim`], or when somebody who may take
+//! locks calls [`Kmem::drain_deferred`].
+//!
+//! # Invariants
+//! - I-NOLOCK-1: no path from here reaches a lock or the platform's memory.
+//! - I-NOLOCK-2: a block on the deferred list is in use for its cache; its first word is the link. The list only
+//!   grows one by one and is only taken as a whole, so a compare-and-swap that succeeds never meets a recycled head.
+
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::cache::KmemCache;
+use crate::config::Config;
+use crate::flags::SlabFlags;
+use crate::gfp::Gfp;
+use crate::heap::Kmem;
+use crate::kmalloc::classes::{ClassSet, Kind};
+use crate::kmalloc::{FreeError, ZERO_SIZE_PTR, zero_or_null};
+use crate::page::Kind as PageKind;
+use crate::percpu::{CpuArea, Pushed};
+use crate::platform::{PAGE_SIZE, Platform};
+
+/// What a request without locks may ask for.
+pub const NOLOCK_GFP: Gfp = Gfp::ACCOUNT.union(Gfp::ZERO);
+
+/// The largest block that can be had without locks.
+pub const NOLOCK_MAX: usize = 2 * PAGE_SIZE;
+
+/// Blocks freed where no lock could be taken, linked through their first words.
+pub(crate) struct Deferred(AtomicPtr<u8>);
+
+impl Deferred {
+    /// No blocks.
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// Adds one block.
+    ///
+    /// # Safety
+    /// `block` has a word, aligned, that the caller owns.
+    unsafe fn push(&self, block: *mut u8) {
+        let mut head = self.0.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: the caller's promise.
+            unsafe { block.cast::<*mut u8>().write(head) };
+            // Release publishes the link to the Acquire of `take`.
+            match self.0.compare_exchange_weak(head, block, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Takes all blocks. The first is the last that came.
+    fn take(&self) -> *mut u8 {
+        if self.0.load(Ordering::Relaxed).is_null() {
+            // The usual case costs no locked operation.
+            return ptr::null_mut();
+        }
+        self.0.swap(ptr::null_mut(), Ordering::Acquire)
+    }
+}
+
+impl<P: Platform, C: Config> Kmem<P, C> {
+    /// A block of at least `size` bytes, without taking a lock or asking for memory; callable from any context.
+    ///
+    /// Null at any time, above all on a CPU that has not used the size lately; for more than [`NOLOCK_MAX`] bytes
+    /// always, and for flags outside [`NOLOCK_GFP`]. 0 bytes: [`ZERO_SIZE_PTR`]. `node` is a wish: what this CPU has
+    /// is of its own node, and a block of another is not looked for.
+    ///
+    /// Freed by [`Kmem::kfree_nolock`], or by [`Kmem::kfree`] in a usual context.
+    pub fn kmalloc_nolock(&self, size: usize, gfp: Gfp, _node: Option<usize>) -> *mut u8 {
+        if !NOLOCK_GFP.contains(gfp) || size > NOLOCK_MAX {
+            return ptr::null_mut();
+        }
+        if size == 0 {
+            return ZERO_SIZE_PTR;
+        }
+        let first = C::Classes::class_of(size);
+        for class in [first, first + 1] {
+            if class >= C::Classes::COUNT || C::Classes::size_of(class) > NOLOCK_MAX {
+                break;
+            }
+            // A class that nobody used yet has no cache, and making one takes locks.
+            let Some(cache) = self.kmalloc_cache(Kind::of(gfp), class) else { continue };
+            let block = self.take_without_lock(cache);
+            if !block.is_null() {
+                if gfp.contains(Gfp::ZERO) {
+                    // SAFETY: the block was just taken and has that many bytes.
+                    unsafe { block.write_bytes(0, cache.object_size()) };
+                }
+                return block;
+            }
+        }
+        ptr::null_mut()
+    }
+
+    /// One object of a cache from what this CPU has at hand.
+    fn take_without_lock(&self, cache: &KmemCache<P>) -> *mut u8 {
+        let engine = &cache.engine;
+        if engine.capacity != 0 {
+            // SAFETY: the cache is one of kmalloc's, so it lives and has this number.
+            let object = unsafe { self.platform.cpu_area().pop(engine.id) };
+            if !object.is_null() {
+                return object;
+            }
+        }
+        match engine.cpu(&self.platform, self.platform.current_cpu()) {
+            Some(cpu) => cpu.take_one(&self.pages, engine),
+            None => ptr::null_mut(),
+        }
+    }
+
+    /// Frees a block of [`Kmem::kmalloc_nolock`] without taking a lock; callable from any context. Null and
+    /// [`ZERO_SIZE_PTR`] are fine.
+    ///
+    /// # Errors
+    /// As [`Kmem::kfree`]; and [`FreeError::NotObject`] for a block that is not of kmalloc's size classes.
+    ///
+    /// # Safety
+    /// As [`Kmem::kfree`].
+    pub unsafe fn kfree_nolock(&self, ptr: *mut u8) -> Result<(), FreeError> {
+        if zero_or_null(ptr) {
+            return Ok(());
+        }
+        // Mappings are looked up under a lock, so an address outside the window is foreign here.
+        let cache = self.cache_of(ptr)?;
+        let engine = &cache.engine;
+        let page = self.pages.at(ptr.addr()).ok_or(FreeError::Foreign(ptr.addr()))?;
+        let slab = self.pages.head(page);
+        if slab.kind() != PageKind::Slab || !engine.flags().contains(SlabFlags::KMALLOC) {
+            return Err(FreeError::NotObject(ptr.addr()));
+        }
+        let local = !P::NUMA || slab.node() == self.platform.current_node();
+        if engine.capacity != 0 && local {
+            // SAFETY: the caller's promise; the cache is one of kmalloc's, so it lives and has this number.
+            match unsafe { self.platform.cpu_area().push(engine.id, ptr) } {
+                Pushed::Done => return Ok(()),
+                Pushed::Double => {
+                    return Err(FreeError::Double { address: ptr.addr(), cache: engine.name });
+                }
+                Pushed::Full => {}
+            }
+        }
+        // SAFETY: the caller's block; the smallest class has a word.
+        unsafe { self.deferred.push(ptr) };
+        Ok(())
+    }
+
+    /// Sends the blocks home that [`Kmem::kfree_nolock`] could only put aside. Returns how many. Takes locks; may be
+    /// called from several threads at once.
+    pub fn drain_deferred(&self) -> usize {
+        let mut next = self.deferred.take();
+        let mut count = 0;
+        while !next.is_null() {
+            let block = next;
+            // SAFETY: a block on the list, which is this thread's since `take`: its first word is the link.
+            next = unsafe { block.cast::<*mut u8>().read() };
+            // SAFETY: its holder freed it. It was a good block then, so this succeeds.
+            let freed = unsafe { self.kfree(block) };
+            debug_assert_eq!(freed, Ok(()));
+            count += 1;
+        }
+        count
+    }
+}
