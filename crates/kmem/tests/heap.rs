@@ -31,7 +31,7 @@ fn every_size_is_usable_aligned_and_its_own() {
     let mut blocks = Vec::new();
     for (i, size) in sizes.enumerate() {
         let block = heap::malloc(size);
-        assert!(!block.is_null() && block.addr() % 16 == 0, "{size} bytes: {block:p}");
+        assert!(!block.is_null() && block.addr().is_multiple_of(16), "{size} bytes: {block:p}");
         // SAFETY: a live block.
         let usable = unsafe { heap::usable_size(block) };
         assert!(usable >= size, "{size} bytes: {usable}");
@@ -54,7 +54,7 @@ fn alignment_is_what_was_asked() {
             let align = 1 << shift;
             let block = heap::memalign(align, size);
             assert!(
-                !block.is_null() && block.addr() % align == 0,
+                !block.is_null() && block.addr().is_multiple_of(align),
                 "{size} bytes aligned to {align}: {block:p}"
             );
             fill(block, size, 7);

@@ -24,7 +24,7 @@ fn no_object_has_two_owners() {
 
 #[test]
 fn stacks_can_be_seized_under_fire() {
-    support::stress_under_seizure(&Rig::new(host(true), ID, 256), 8, 50_000);
+    support::stress_under_seizure(&Rig::new(host(true), ID, 256), 3, 60_000);
 }
 
 #[test]

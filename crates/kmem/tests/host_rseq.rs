@@ -39,8 +39,7 @@ fn no_object_has_two_owners() {
 
 #[test]
 fn stacks_can_be_seized_under_fire() {
-    let turns = support::stress_under_seizure(&Rig::new(host(false), ID, 256), 8, 300_000);
-    eprintln!("{turns} stacks seized");
+    support::stress_under_seizure(&Rig::new(host(false), ID, 256), 3, 60_000);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! ([`step::Count`]), prints a line or a table about them, and prints a log only where something failed.
 
 mod check;
+mod child;
 mod ci;
 mod golden;
 mod programs;

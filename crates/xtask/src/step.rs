@@ -3,10 +3,11 @@
 use std::fmt;
 use std::fs::File;
 use std::ops::AddAssign;
-use std::process::Command;
-use std::time::Instant;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::tree;
+use crate::{child, tree};
 
 /// How many tests or checks passed and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,11 +43,12 @@ impl fmt::Display for Count {
 pub(crate) struct Step {
     name: &'static str,
     command: Command,
+    limit: Duration,
 }
 
 impl Step {
     pub(crate) fn new(name: &'static str, command: Command) -> Self {
-        Self { name, command }
+        Self { name, command, limit: Duration::from_secs(600) }
     }
 
     pub(crate) fn cargo(name: &'static str, arguments: &[&str]) -> Self {
@@ -57,6 +59,12 @@ impl Step {
 
     pub(crate) fn env(mut self, key: &str, value: &str) -> Self {
         self.command.env(key, value);
+        self
+    }
+
+    /// Fails it after `seconds`, instead of ten minutes: a test that hangs must not hang the whole.
+    pub(crate) fn limit(mut self, seconds: u64) -> Self {
+        self.limit = Duration::from_secs(seconds);
         self
     }
 
@@ -94,14 +102,23 @@ impl Step {
         let outcome =
             std::fs::create_dir_all(&directory).and_then(|()| File::create(&path)).and_then(|log| {
                 let errors = log.try_clone()?;
-                self.command.stdin(std::process::Stdio::null()).stdout(log).stderr(errors).status()
+                self.command.stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0).spawn()
             });
-        let log = std::fs::read(&path)
+        let outcome = outcome.map(|child| child::wait(child.id(), start + self.limit));
+        let mut log = std::fs::read(&path)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default();
-        let (ok, log) = match outcome {
-            Ok(status) => (status.success(), log),
-            Err(error) => (false, format!("{log}cannot run {:?}: {error}\n", self.command.get_program())),
+        let ok = match outcome {
+            Ok(end) => {
+                if end.timed_out {
+                    log.push_str(&format!("stopped: not done after {} s\n", self.limit.as_secs()));
+                }
+                end.status.success()
+            }
+            Err(error) => {
+                log.push_str(&format!("cannot run {:?}: {error}\n", self.command.get_program()));
+                false
+            }
         };
         let word = if ok { "ok" } else { "FAILED" };
         (ok, format!("{:<24} {word:<6} {:>6.1} s", self.name, start.elapsed().as_secs_f64()), log)

@@ -5,9 +5,10 @@ use crate::step::{Count, Step};
 pub(crate) fn run() -> Count {
     // The C programs of kmem-malloc's tests preload this library.
     let mut count = Step::cargo("build the library", &["build", "--release", "-p", "kmem-malloc"]).run();
-    count += Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]).run_counting(outcomes);
+    count +=
+        Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]).limit(900).run_counting(outcomes);
     let long = ["test", "--workspace", "--no-fail-fast", "--profile", "long", "--tests", "--", "--ignored"];
-    count += Step::cargo("long tests", &long).run_counting(outcomes);
+    count += Step::cargo("long tests", &long).limit(900).run_counting(outcomes);
     count
 }
 

@@ -62,8 +62,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             descriptor.life.store(life::DYING, Ordering::Relaxed);
             self.flush(descriptor);
             let left = slub::shrink_all(self.floor(), &descriptor.engine);
+            let mut stacks_gone = true;
             for cpu in 0..self.platform.cpus() {
-                slub::remove_stack(self.floor(), &descriptor.engine, cpu);
+                stacks_gone &= slub::remove_stack(self.floor(), &descriptor.engine, cpu);
             }
             registry.remove(descriptor);
             if left > 0 {
@@ -80,7 +81,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 );
                 return Err(DestroyError::ObjectsRemain(objects));
             }
-            if id != 0 {
+            if id != 0 && stacks_gone {
                 slub::reset_cpus(self.floor(), &descriptor.engine);
                 registry.release_id(id);
             }

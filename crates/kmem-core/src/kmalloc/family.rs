@@ -163,6 +163,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if align <= PAGE_SIZE || natural || size.max(align) > MAX_BYTES {
             return self.kmalloc_large(size.max(align), gfp, node);
         }
+        let node = node.filter(|&node| node < self.platform.nodes());
         // A block of 2^n pages is aligned to itself; its tail goes back.
         let pages = pages_for(size);
         let order = pages.next_power_of_two().max(align >> PAGE_SHIFT).ilog2();

@@ -21,6 +21,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             return core::ptr::null_mut();
         };
+        // A node that does not exist is no preference, as for objects.
+        let node = node.filter(|&node| node < self.platform.nodes());
         let run = match C::Classes::LARGE {
             LargeRule::Orders => self.pages.alloc(&self.platform, gfp - Gfp::ZERO, pages.ilog2(), node),
             LargeRule::Pages => self.pages.alloc_exact(&self.platform, gfp - Gfp::ZERO, pages, node),

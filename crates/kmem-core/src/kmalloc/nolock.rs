@@ -43,18 +43,21 @@ impl Deferred {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// Adds one block.
+    /// Adds one block. False when it is the last that came already: it would lead to itself.
     ///
     /// # Safety
     /// `block` has a word, aligned, that the caller owns.
-    unsafe fn push(&self, block: *mut u8) {
+    unsafe fn push(&self, block: *mut u8) -> bool {
         let mut head = self.0.load(Ordering::Relaxed);
         loop {
+            if head == block {
+                return false;
+            }
             // SAFETY: the caller's promise.
             unsafe { block.cast::<*mut u8>().write(head) };
             // Release publishes the link to the Acquire of `take`.
             match self.0.compare_exchange_weak(head, block, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(now) => head = now,
             }
         }
@@ -141,19 +144,17 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return Err(FreeError::NotObject(ptr.addr()));
         }
         let local = !P::NUMA || slab.node() == self.platform.current_node();
+        let twice = FreeError::Double { address: ptr.addr(), cache: engine.name };
         if engine.capacity != 0 && local {
             // SAFETY: the caller's promise; the cache is one of kmalloc's, so it lives and has this number.
             match unsafe { self.platform.cpu_area().push(engine.id, ptr) } {
                 Pushed::Done => return Ok(()),
-                Pushed::Double => {
-                    return Err(FreeError::Double { address: ptr.addr(), cache: engine.name });
-                }
+                Pushed::Double => return Err(twice),
                 Pushed::Full => {}
             }
         }
         // SAFETY: the caller's block; the smallest class has a word.
-        unsafe { self.deferred.push(ptr) };
-        Ok(())
+        if unsafe { self.deferred.push(ptr) } { Ok(()) } else { Err(twice) }
     }
 
     /// Sends the blocks home that [`Kmem::kfree_nolock`] could only put aside. Returns how many. Takes locks; may be

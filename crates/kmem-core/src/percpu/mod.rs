@@ -133,6 +133,9 @@ pub unsafe trait CpuArea: Sync {
     /// When it returns, no operation on the old array is in flight anywhere.
     /// Two calls for the same pair must not overlap: hold the lock of that CPU's slab.
     ///
+    /// The answer is [`empty`] when there is no stack, or when it cannot be taken now (a signal handler interrupted the very
+    /// operation that owns the CPU, or the system no longer lets us interrupt others): then it stays where it is.
+    ///
     /// # Safety
     /// As [`CpuArea::pop`].
     unsafe fn seize(&self, cpu: usize, id: StackId) -> *mut *mut u8;

@@ -14,17 +14,20 @@ use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 use kmem_core::heap::Kmem;
 use kmem_core::kmalloc::FreeError;
+use kmem_core::kmalloc::classes::MAX_BYTES;
 use kmem_core::page::{Kind, PageRun};
 use kmem_core::platform::{BLOCK_PAGES, PAGE_SIZE, Platform};
 use kmem_sim::Machine;
 
 /// Makes one test for each configuration of a heap from a function that is generic over it.
+#[allow(unused_macros, reason = "not every test program has one for each")]
 macro_rules! for_both {
     ($($name:ident)*) => {
         mod kernel { $( #[test] fn $name() { super::$name::<kmem_core::config::KernelConfig>(); } )* }
         mod user { $( #[test] fn $name() { super::$name::<kmem_core::config::UserConfig>(); } )* }
     };
 }
+#[allow(unused_imports, reason = "as above")]
 pub(crate) use for_both;
 
 pub(crate) type Cache = CacheRef<Machine>;
@@ -52,6 +55,9 @@ impl<C: Config> Rig<C> {
         let rig = Self { heap: Box::new(Kmem::new(machine.clone())), machine };
         // SAFETY: the heap is boxed and shared with nobody yet.
         unsafe { rig.heap.init() }.expect("a machine has memory");
+        // The table of mappings comes with the first of them and stays.
+        let mapping = rig.heap.kvmalloc(MAX_BYTES + 1, QUIET);
+        assert_eq!(rig.kfree(mapping), Ok(()));
         rig
     }
 
@@ -144,7 +150,7 @@ impl<C: Config> Rig<C> {
     }
 
     pub(crate) fn node_of(&self, block: *mut u8) -> usize {
-        self.machine.node_of_address(block).expect("an address of the heap")
+        self.machine.node_of_address(block).unwrap_or_else(|| panic!("{block:p} is no address of the heap"))
     }
 
     /// The console's text since the last call.

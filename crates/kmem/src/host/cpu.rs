@@ -2,11 +2,11 @@
 //!
 //! # Theory
 //! To the core, CPUs `0..n` are those that restartable sequences index, and CPUs `n..n+m` are the
-//! portable slots. The two kinds never touch the same stack: a piece of [`super::rseq`] can land only on
+//! portable slots. The two kinds never touch the same stack: a piece of `rseq` can land only on
 //! the first, a slot's owner only on the second. On a process without restartable sequences `n` is 0.
 //!
 //! Which of them a thread uses is a fact about the thread, found out the first time its fast path
-//! fails ([`owner`]), and kept in the thread's word:
+//! fails (`HostCpus::owner`), and kept in the thread's word:
 //!
 //! ```text
 //!   NO_AREA ----> registered area      (the kernel knows the thread)
@@ -17,11 +17,11 @@
 //! A registered area stays so until its thread ends: the C library never takes a registration back,
 //! and nobody else may.
 //!
-//! All heaps of a process share the decision which kinds there are ([`Layout`]).
+//! All heaps of a process share the decision which kinds there are (`ownership`).
 //!
 //! # Invariants
-//! - I-HOST-1: each hot entry of each CPU below `n + m`, and of the entry for no CPU, points at readable sentinels before
-//!   its number is used ([`CpuArea::publish`]); the entry for no CPU points at [`empty`] for ever.
+//! - I-HOST-1: each hot entry of each CPU below `n + m`, and of the entry for no CPU, points at readable
+//!   sentinels before its number is used ([`CpuArea::publish`]); the entry for no CPU points at [`empty`] for ever.
 //! - I-HOST-2: the layout never changes once decided.
 //!
 //! # Seizing
@@ -34,11 +34,11 @@
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use kmem_core::percpu::{COLD_SIZE, COLD_STRIDE, CpuArea, FULL, HOT_STRIDE, Hot, Pushed, StackId, empty};
-use kmem_core::platform::MAX_CPUS;
 
+use super::ownership::{BARRIER, Layout, Ownership, register_barrier, visit_all};
 #[cfg(target_arch = "x86_64")]
 use super::rseq;
-use super::{misc, slots, sys, topology};
+use super::{slots, sys};
 
 /// Distance from the first hot area to the one for those that have no CPU.
 #[cfg(target_arch = "x86_64")]
@@ -46,111 +46,8 @@ pub(super) const NO_CPU: usize = rseq::NO_CPU;
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const NO_CPU: usize = (HOT_STRIDE as u32).wrapping_neg() as usize;
 
-/// Slots beside restartable sequences: for the odd thread without.
-const SPARE_SLOTS: usize = 4;
 /// Numbers made ready at the start; later ones by [`CpuArea::publish`].
 const READY: StackId = 64;
-
-/// How threads own CPUs in this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ownership {
-    /// Restartable sequences, and slots for threads that have none.
-    Rseq,
-    /// Slots with locks.
-    Portable,
-}
-
-/// What the heaps of a process share.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    /// CPUs that restartable sequences index.
-    indexed: usize,
-    /// Portable slots.
-    slots: usize,
-    /// Offset of the index in a thread's area.
-    index_at: usize,
-}
-
-// Packed `Layout`; 0 is undecided (there is always a slot). Release by whoever decides, Acquire by the others.
-static LAYOUT: AtomicU64 = AtomicU64::new(0);
-
-impl Layout {
-    fn get(portable: bool) -> Self {
-        let mut packed = LAYOUT.load(Ordering::Acquire);
-        if packed == 0 {
-            let mine = Self::decide(portable).pack();
-            // Two threads may decide at once, even differently: the first to write is right.
-            packed = match LAYOUT.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => mine,
-                Err(theirs) => theirs,
-            };
-        }
-        Self {
-            indexed: (packed & 0xffff) as usize,
-            slots: ((packed >> 16) & 0xffff) as usize,
-            index_at: (packed >> 32) as usize,
-        }
-    }
-
-    /// Number of CPUs that the core will see.
-    pub(super) fn cpus(self) -> usize {
-        self.indexed + self.slots
-    }
-
-    fn pack(self) -> u64 {
-        self.indexed as u64 | (self.slots as u64) << 16 | (self.index_at as u64) << 32
-    }
-
-    fn decide(portable: bool) -> Self {
-        let cpus = topology::possible_cpus();
-        if !portable
-            && cpus + SPARE_SLOTS <= MAX_CPUS
-            && let Some(index_at) = sequences()
-        {
-            return Self { indexed: cpus, slots: SPARE_SLOTS.min(cpus.max(2)), index_at };
-        }
-        Self { indexed: 0, slots: cpus.clamp(2, slots::MAX_SLOTS), index_at: 4 }
-    }
-}
-
-/// Are restartable sequences to be had, with all that seizing needs? The offset of the best index.
-#[cfg(target_arch = "x86_64")]
-fn sequences() -> Option<usize> {
-    const AT_RSEQ_FEATURE_SIZE: libc::c_ulong = 27;
-    rseq::registered_area()?;
-    register_barrier().then_some(())?;
-    // The kernel says how much of an area it fills in.
-    let filled = misc::auxiliary(AT_RSEQ_FEATURE_SIZE);
-    Some(if filled >= rseq::MM_CID + 4 { rseq::MM_CID } else { rseq::CPU_ID })
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn sequences() -> Option<usize> {
-    None
-}
-
-const BARRIER: libc::c_int = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ;
-const REGISTER: libc::c_int = libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ;
-
-/// Announces to the kernel that this process will restart the sequences of its threads.
-fn register_barrier() -> bool {
-    let known = sys::membarrier(libc::MEMBARRIER_CMD_QUERY).unwrap_or(0);
-    known & BARRIER as usize != 0 && sys::membarrier(REGISTER).is_ok()
-}
-
-/// Runs the calling thread on each CPU in turn: whoever was in the middle of a piece there was preempted,
-/// and will restart. The long way round, for processes whose sandbox came to forbid the barrier.
-fn visit_all(cpus: usize) -> bool {
-    let Ok((home, _)) = sys::affinity() else { return false };
-    let mut visited = 0;
-    for cpu in 0..cpus {
-        let mut only = [0; 128];
-        only[cpu / 64] = 1 << (cpu % 64);
-        // Refused: the CPU is off, or outside the set that this process's threads can be on.
-        visited += usize::from(sys::set_affinity(&only).is_ok());
-    }
-    visited > 0 && sys::set_affinity(&home).is_ok()
-}
 
 /// How a thread owns a CPU.
 enum Owner {
@@ -336,7 +233,7 @@ impl HostCpus {
         // Acquire as above.
         match self.slots.load(Ordering::Acquire) {
             0 => Owner::Nobody,
-            slots => Owner::Slot(slots::of_token(misc::thread_token(), slots)),
+            slots => Owner::Slot(slots::of_token(super::misc::thread_token(), slots)),
         }
     }
 
@@ -423,7 +320,7 @@ impl HostCpus {
             Owner::Slot(slot) => {
                 let hot = self.slot_hot(slot, id);
                 slots::with(slot, || {
-                    // Relaxed: the slot's lock orders all (I-SLOT-1); Acquire pairs with `install`, which takes no lock.
+                    // The slot's lock orders all (I-SLOT-1) but `install`, which takes none: Acquire pairs with it.
                     let top = hot.top.load(Ordering::Acquire);
                     // SAFETY: I-CPU-3: a readable word lies below `top`.
                     let object = unsafe { top.sub(1).read() };

@@ -60,7 +60,8 @@ impl Entropy {
         Self { key: [AtomicU64::new(0), AtomicU64::new(0)], count: AtomicU64::new(0) }
     }
 
-    /// Mixes into the key what the kernel offers. In the child of a fork it parts the child's numbers from the parent's.
+    /// Mixes into the key what the kernel offers. In the child of a fork it parts the child's numbers
+    /// from the parent's.
     pub(super) fn seed(&self) {
         let mut fresh = sys::random().unwrap_or([0; 2]);
         let at_random = auxiliary(libc::AT_RANDOM) as *const [u64; 2];

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`window`] | which addresses the heap lives at, and how it grows |
 //! | [`cpu`] | how a thread owns a CPU; the two ways below are its means |
+//! | `ownership` | which ways to own a CPU this process has |
 //! | `rseq` | restartable sequences: the kernel restarts who was interrupted |
 //! | `slots` | pretended CPUs behind locks, for threads that have no restartable sequences |
 //! | `topology` | how many CPUs and nodes there can be |
@@ -25,6 +26,7 @@
 
 pub mod cpu;
 pub mod misc;
+mod ownership;
 #[cfg(target_arch = "x86_64")]
 mod rseq;
 mod slots;
@@ -41,7 +43,8 @@ use kmem_core::percpu::{COLD_STRIDE, HOT_STRIDE};
 use kmem_core::platform::{BLOCK_PAGES, PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, Window};
 use kmem_core::sync::Lock;
 
-pub use cpu::{HostCpus, Ownership};
+pub use cpu::HostCpus;
+pub use ownership::Ownership;
 pub use sys::Errno;
 pub use window::{BLOCK_SIZE, HugePages, Span, TAGS_BELOW};
 

@@ -77,7 +77,8 @@ pub(super) fn of_token(token: u32, slots: usize) -> usize {
     ((u64::from(hash) * slots as u64) >> 32) as usize
 }
 
-/// Runs `work` as the owner of a slot. `None` when this very thread is below us inside the slot: a signal interrupted it.
+/// Runs `work` as the owner of a slot. `None` when this very thread is below us inside the slot: a signal
+/// interrupted it.
 #[inline]
 pub(super) fn with<R>(slot: usize, work: impl FnOnce() -> R) -> Option<R> {
     let lock = &SLOTS[slot].lock;

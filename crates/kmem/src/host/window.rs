@@ -27,7 +27,7 @@
 //! - I-WIN-3: a request never fails because a larger step than it needs could not be had.
 //!
 //! # Locks
-//! One, below all locks of the core: [`WINDOW_RANK`]. It is held across the system calls that map
+//! One, below all locks of the core: `WINDOW_RANK`. It is held across the system calls that map
 //! pieces, so that two CPUs that run out together grow once each, not twice over.
 
 use core::sync::atomic::{AtomicU16, AtomicUsize, Ordering};

@@ -222,37 +222,32 @@ pub(crate) fn stress(rig: &Rig, threads: u32, rounds: usize) {
     assert!(done.into_inner() > u64::from(threads), "nobody got anything");
 }
 
-/// As `stress`, while another thread takes the stacks away again and again.
-pub(crate) fn stress_under_seizure(rig: &Rig, threads: u32, rounds: usize) -> usize {
+/// Many threads at work while another takes the stacks away `turns` times.
+pub(crate) fn stress_under_seizure(rig: &Rig, threads: u32, turns: usize) {
     let stop = AtomicBool::new(false);
-    let mut turns = 0;
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..=threads).map(|me| scope.spawn(move || rig.worker(me, rounds))).collect();
-        let stop = &stop;
-        let seizer = scope.spawn(move || {
-            let _watched = Watched;
-            let mut turns = 0;
-            while !stop.load(Ordering::Relaxed) && !failed() {
-                for cpu in 0..rig.host.cpus() {
-                    let objects = rig.seize(cpu, 1000);
-                    // Long enough for others to run into the missing stack.
-                    std::hint::spin_loop();
-                    objects.iter().for_each(|&object| rig.give(object, 1000));
-                    rig.put_back(cpu, objects.len());
-                    turns += usize::from(!objects.is_empty());
+        for me in 1..=threads {
+            let stop = &stop;
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) && !failed() {
+                    rig.worker(me, 1000);
                 }
+            });
+        }
+        let _watched = Watched;
+        let mut left = turns;
+        while left > 0 && !failed() {
+            for cpu in 0..rig.host.cpus() {
+                let objects = rig.seize(cpu, 1000);
+                // Others run into the missing stack meanwhile.
+                objects.iter().for_each(|&object| rig.give(object, 1000));
+                rig.put_back(cpu, objects.len());
+                left = left.saturating_sub(usize::from(!objects.is_empty()));
             }
-            turns
-        });
-        for worker in workers {
-            worker.join().expect("a worker");
         }
         stop.store(true, Ordering::Relaxed);
-        turns = seizer.join().expect("the seizer");
     });
     assert_eq!(rig.count(), rig.objects());
-    assert!(turns > 0, "nothing was ever seized");
-    turns
 }
 
 static STORM: std::sync::OnceLock<Rig> = std::sync::OnceLock::new();
@@ -306,6 +301,8 @@ pub(crate) fn signal_storm(host: &'static Host, threads: u32, rounds: usize) {
         action.sa_sigaction = on_signal as *const () as usize;
         action.sa_flags = libc::SA_RESTART;
         assert_eq!(libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()), 0);
+        // A handler that waits for the frame it interrupted waits for ever: then the process is killed.
+        libc::alarm(120);
     }
     let ids: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(0)).collect();
     let working = AtomicU32::new(threads);
@@ -334,6 +331,8 @@ pub(crate) fn signal_storm(host: &'static Host, threads: u32, rounds: usize) {
         assert!(!failed(), "a worker failed");
         end.wait();
     });
+    // SAFETY: takes the deadline back.
+    unsafe { libc::alarm(0) };
     assert_eq!(rig.count() + LEFT.count(), rig.objects());
     assert!(GOT.load(Ordering::Relaxed) > 10, "the handlers got nothing");
 }
@@ -375,8 +374,11 @@ pub(crate) fn fork_under_fire(rig: &Rig, threads: u32, forks: usize) {
 
 /// No panics and no allocation here: other threads are gone, with whatever locks of `std` they held.
 fn in_child(rig: &Rig) -> i32 {
-    // SAFETY: the parent called `prefork`.
-    unsafe { rig.host.postfork_child() };
+    // SAFETY: the parent called `prefork`. A child that waits for somebody who is not here is killed.
+    unsafe {
+        libc::alarm(30);
+        rig.host.postfork_child();
+    }
     let area = rig.host.cpu_area();
     let mut seen = [false; 1024];
     let mut total = 0;

@@ -2,12 +2,13 @@
 //! kernel says it used.
 
 use std::fs::File;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::case::{Case, Variant};
+use crate::child::{self, End};
 use crate::tree;
 
 /// Where programs are looked for: the system's own, so that the same ones run everywhere.
@@ -80,7 +81,7 @@ impl Place {
 
         let start = Instant::now();
         let child = command.spawn().map_err(|error| format!("/bin/sh: {error}"))?;
-        let (status, usage, timed_out) = wait(child.id(), start + case.limit);
+        let End { status, usage, timed_out } = child::wait(child.id(), start + case.limit);
         let wall = start.elapsed();
         let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
         Ok(Run {
@@ -94,34 +95,6 @@ impl Place {
             reports: read_reports(&reports),
         })
     }
-}
-
-/// Waits for process group `pid`'s leader; at `deadline` the whole group is killed. Whatever of the group
-/// outlives its leader is killed too: a run leaves nothing behind.
-fn wait(pid: u32, deadline: Instant) -> (ExitStatus, libc::rusage, bool) {
-    let pid = pid as libc::pid_t;
-    // SAFETY: rusage is plain numbers, for which all-zero bytes are a value.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    let mut status = 0;
-    let mut timed_out = false;
-    loop {
-        // SAFETY: both pointers are to live locals; `pid` is our own unreaped child.
-        let reaped = unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage) };
-        if reaped == pid {
-            break;
-        }
-        if !timed_out && Instant::now() >= deadline {
-            timed_out = true;
-            // SAFETY: a negative pid names the process group that the child leads; it is not reaped yet,
-            // so that the number cannot belong to another.
-            unsafe { libc::kill(-pid, libc::SIGKILL) };
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    // SAFETY: the group lives on as long as a member does, and its number is not given out before; with
-    // no member the call fails.
-    unsafe { libc::kill(-pid, libc::SIGKILL) };
-    (ExitStatus::from_raw(status), usage, timed_out)
 }
 
 /// Counts the reports in `dir` and asks each how CPUs were owned.

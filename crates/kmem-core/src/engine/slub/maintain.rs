@@ -4,13 +4,13 @@ use core::sync::atomic::Ordering;
 
 use crate::engine::Floor;
 use crate::engine::slub::alloc::tail;
-use crate::engine::slub::cpu::CpuSlab;
+use crate::engine::slub::cpu::{CpuSlab, Inner};
 use crate::engine::slub::node::{self, NodeList};
 use crate::engine::slub::word::{self, Word};
 use crate::engine::slub::{Cache, free_many, slab};
 use crate::flags::SlabFlags;
 use crate::page::Page;
-use crate::percpu::{CpuArea, install};
+use crate::percpu::{CpuArea, empty, install};
 use crate::platform::{MAX_NODES, Platform};
 
 /// Takes the CPU slab away from the CPU and puts it where its state belongs. The caller holds `inner`.
@@ -111,14 +111,7 @@ pub fn flush_cpu<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu_number:
     let area = floor.platform.cpu_area();
     let (base, len, chain) = {
         let mut inner = cpu.inner.lock(floor.platform);
-        let base = core::mem::replace(&mut inner.base, core::ptr::null_mut());
-        let len = if base.is_null() {
-            0
-        } else {
-            // SAFETY: the cache is alive, and `inner` keeps two seizures apart.
-            let top = unsafe { area.seize(cpu_number, cache.id) };
-            (top as usize - base as usize) / size_of::<*mut u8>()
-        };
+        let (base, len) = take_stack(floor, cache, cpu_number, &mut inner);
         deactivate(floor, cache, cpu);
         inner.chain_slabs = 0;
         (base, len, core::mem::take(&mut inner.chain))
@@ -146,23 +139,40 @@ pub fn flush_cpu<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu_number:
     }
 }
 
+/// Takes a CPU's stack away: its array, null when there is none or it cannot be taken now, and how many objects it holds.
+fn take_stack<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache<P>,
+    cpu_number: usize,
+    inner: &mut Inner,
+) -> (*mut *mut u8, usize) {
+    if inner.base.is_null() {
+        return (inner.base, 0);
+    }
+    // SAFETY: the cache is alive, and `inner` keeps two seizures apart.
+    let top = unsafe { floor.platform.cpu_area().seize(cpu_number, cache.id) };
+    if top == empty() {
+        return (core::ptr::null_mut(), 0);
+    }
+    let base = core::mem::replace(&mut inner.base, core::ptr::null_mut());
+    (base, (top as usize - base as usize) / size_of::<*mut u8>())
+}
+
 /// Takes CPU `cpu_number`'s array away for good, when the cache dies. Its stack must have been flushed.
-pub(crate) fn remove_stack<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu_number: usize) {
-    let Some(cpu) = cache.cpu(floor.platform, cpu_number) else { return };
-    let base = {
+/// False when it could not be taken: then its number must not be used again.
+pub(crate) fn remove_stack<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu_number: usize) -> bool {
+    let Some(cpu) = cache.cpu(floor.platform, cpu_number) else { return true };
+    let (base, gone) = {
         let mut inner = cpu.inner.lock(floor.platform);
-        let base = core::mem::replace(&mut inner.base, core::ptr::null_mut());
-        if !base.is_null() {
-            // SAFETY: as in `flush_cpu`.
-            unsafe { floor.platform.cpu_area().seize(cpu_number, cache.id) };
-        }
+        let (base, _) = take_stack(floor, cache, cpu_number, &mut inner);
         inner.batch = 0;
-        base
+        (base, inner.base.is_null())
     };
     if !base.is_null() {
-        // SAFETY: as in `flush_cpu`.
+        // SAFETY: the array was allocated for this cache's capacity and is not installed anywhere.
         unsafe { crate::engine::sheaf::free_stack(floor, cache, base) };
     }
+    gone
 }
 
 /// Frees the empty slabs of every node beyond none, and sorts the others so that the fullest come first.

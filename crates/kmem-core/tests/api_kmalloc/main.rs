@@ -1,0 +1,15 @@
+//! The kmalloc family, function by function: what each promises in the usual case, at its edges, and when it is misused.
+//!
+//! Each test is named after the function it asks. All run for both configurations: as the kernel is built, and as
+//! programs use it.
+
+mod arrays;
+mod buckets;
+mod kmalloc;
+mod nolock;
+mod realloc;
+#[path = "../api_support/mod.rs"]
+mod support;
+mod typed;
+mod usercopy;
+mod vmalloc;
