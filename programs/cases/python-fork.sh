@@ -12,7 +12,7 @@ run) exec python3 "$PROGRAMS/lib/unittests.py" \
     test_multiprocessing_fork.WithProcessesTestSharedMemory \
     test_multiprocessing_fork.WithProcessesTestValue \
     test_multiprocessing_fork.WithProcessesTestArray \
-    test_multiprocessing_fork.WithProcessesTestConnection \
+    test_multiprocessing_fork.WithProcessesTestBarrier \
     test_multiprocessing_fork.WithThreadsTestPool \
     test_multiprocessing_fork.WithManagerTestQueue ;;
 esac

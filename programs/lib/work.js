@@ -25,18 +25,20 @@ function work(seed, items) {
 
 if (isMainThread) {
   console.log(work(1, 60000));
-  let started = 0;
   const results = [];
+  let started = 0;
   const start = (seed) => {
     const worker = new Worker(__filename, { workerData: { seed, items: 8000 } });
     worker.on('message', (line) => results.push(line));
     worker.on('error', (error) => { throw error; });
-    worker.on('exit', () => {
-      if (started < 8) start(10 + started++);
-      else if (results.length === 8) results.sort().forEach((line) => console.log(line));
-    });
+    worker.on('exit', () => { if (started < 8) start(10 + started++); });
   };
   while (started < 3) start(10 + started++);
+  // A last message may come after the exit of its worker.
+  process.on('exit', () => {
+    results.sort().forEach((line) => console.log(line));
+    console.log(`${results.length} workers`);
+  });
 } else {
   parentPort.postMessage(work(workerData.seed, workerData.items));
 }

@@ -108,6 +108,6 @@ fn options(arguments: &[String]) -> Result<Options, String> {
             row => return Err(format!("no row's name starts with `{row}`; --list names them\n")),
         }
     }
-    let turns = turns.unwrap_or(if quick { 5 } else { 7 });
+    let turns = turns.unwrap_or(7);
     Ok(Options { kmem, libraries, quick, turns, json, rows })
 }

@@ -4,8 +4,9 @@
 //! subsystems, and run-time options. A [`Config`] is a type, so a heap of one configuration carries no
 //! code of another.
 
-use crate::cache::geometry::Rules;
+use crate::cache::geometry::{Geometry, Rules};
 use crate::kmalloc::classes::{ClassSet, FineSet, KernelSet};
+use crate::platform::PAGE_SIZE;
 
 /// The compile-time choices of a heap.
 pub trait Config: Sized + Sync + 'static {
@@ -35,6 +36,20 @@ pub trait Config: Sized + Sync + 'static {
 
     /// Objects that a CPU's stack holds, for slots of `size` bytes; `by_kernel` is what the geometry says.
     fn capacity(size: usize, by_kernel: u32) -> u32;
+
+    /// What a cache keeps in reserve, given its geometry, the pages of its slabs and the objects of a sheaf.
+    fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves;
+}
+
+/// What a cache keeps beyond what is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserves {
+    /// Empty slabs of a node.
+    pub min_partial: u32,
+    /// Slabs of a CPU's partial chain.
+    pub cpu_partial_slabs: u32,
+    /// Full sheaves of a node's barn.
+    pub barn_sheaves: u32,
 }
 
 /// As Linux 6.1 with SLUB: its size classes, its geometry, plain lists, ascending order. For conformance.
@@ -57,6 +72,14 @@ impl Config for KernelConfig {
 
     fn capacity(_size: usize, by_kernel: u32) -> u32 {
         by_kernel
+    }
+
+    fn reserves(geometry: &Geometry, _slab_pages: usize, _sheaf: usize) -> Reserves {
+        Reserves {
+            min_partial: geometry.min_partial,
+            cpu_partial_slabs: geometry.cpu_partial_slabs,
+            barn_sheaves: 10,
+        }
     }
 }
 
@@ -84,7 +107,7 @@ impl Config for UserConfig {
         Self::RULES
     }
 
-    /// 16 KiB of objects a CPU, at least 6 and at most 126 of them.
+    /// Up to about 32 KiB of objects a CPU, at least 4 and at most 126 of them.
     fn capacity(size: usize, by_kernel: u32) -> u32 {
         if by_kernel == 0 {
             return 0;
@@ -93,8 +116,21 @@ impl Config for UserConfig {
             0..=128 => 126,
             129..=512 => 62,
             513..=1024 => 30,
-            1025..=4096 => 14,
-            _ => 6,
+            1025..=2048 => 14,
+            2049..=8192 => 6,
+            _ => 4,
+        }
+    }
+
+    /// 64 KiB of each kind, at least one slab and one sheaf: a program has dozens of classes, and what each keeps
+    /// counts as the program's own memory.
+    fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves {
+        const BYTES: usize = 64 << 10;
+        let slabs = (BYTES / (slab_pages * PAGE_SIZE)).max(1) as u32;
+        Reserves {
+            min_partial: geometry.min_partial.min(slabs),
+            cpu_partial_slabs: geometry.cpu_partial_slabs.min(slabs),
+            barn_sheaves: (BYTES / (geometry.size * sheaf.max(1))).clamp(1, 64) as u32,
         }
     }
 }

@@ -37,17 +37,35 @@ pub(crate) fn or_no_memory(block: *mut u8) -> *mut c_void {
 /// `size` is above `PTRDIFF_MAX`.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: size_t) -> *mut c_void {
-    or_no_memory(heap::malloc(size))
+    let block = heap::malloc_at_hand(size);
+    // The rest is a tail call, so that the usual way saves no register.
+    if block.is_null() { malloc_rest(size) } else { block.cast() }
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn malloc_rest(size: size_t) -> *mut c_void {
+    or_no_memory(heap::malloc_slow(size))
 }
 
 /// A zeroed block for `count` elements of `size` bytes; null with `ENOMEM` when there is no memory
 /// or the product does not fit.
 #[unsafe(no_mangle)]
 pub extern "C" fn calloc(count: size_t, size: size_t) -> *mut c_void {
-    match count.checked_mul(size) {
-        Some(total) => or_no_memory(heap::calloc(total)),
-        None => no_memory(),
+    let Some(total) = count.checked_mul(size) else { return no_memory() };
+    let block = heap::malloc_at_hand(total);
+    if block.is_null() {
+        return calloc_rest(total);
     }
+    // SAFETY: a block of at least `total` bytes.
+    unsafe { block.write_bytes(0, total) };
+    block.cast()
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn calloc_rest(total: size_t) -> *mut c_void {
+    or_no_memory(heap::calloc(total))
 }
 
 /// Resizes a block, keeping its content up to the smaller size; it may move. Null with `ENOMEM`

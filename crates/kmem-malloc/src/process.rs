@@ -103,7 +103,13 @@ unsafe fn variable<'a>(mut entry: *const *const c_char, name: &[u8]) -> Option<&
     None
 }
 
+/// The handlers below lock the heap. Not when somebody allocated before this library's constructor: the heap has
+/// registered its own handlers then, ahead of everybody's.
+static LOCKS: AtomicBool = AtomicBool::new(false);
+
 fn register_fork_handlers() {
+    // Relaxed: no threads yet.
+    LOCKS.store(heap::take_over_forks(), Ordering::Relaxed);
     // Registering may allocate, which needs nothing of this module. A failure (no memory at the very start) leaves a
     // process that can run, but whose forks may meet a locked heap; there is nobody to tell.
     // SAFETY: the handlers stay mapped for the life of the process (the library is never unloaded), and
@@ -119,15 +125,21 @@ fn register_fork_handlers() {
 }
 
 unsafe extern "C" fn before_fork() {
-    heap::prefork();
+    if LOCKS.load(Ordering::Relaxed) {
+        heap::prefork();
+    }
 }
 
 unsafe extern "C" fn after_fork_parent() {
-    heap::postfork_parent();
+    if LOCKS.load(Ordering::Relaxed) {
+        heap::postfork_parent();
+    }
 }
 
 unsafe extern "C" fn after_fork_child() {
-    heap::postfork_child();
+    if LOCKS.load(Ordering::Relaxed) {
+        heap::postfork_child();
+    }
     // Relaxed: the child has one thread.
     if OWNER.load(Ordering::Relaxed) != 0 {
         // SAFETY: getpid has no requirements.

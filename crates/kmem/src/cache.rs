@@ -11,23 +11,24 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicU16, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use kmem_core::cache::{CacheArgs, CacheRef, KmemCache};
 use kmem_core::engine::slub::Counts;
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
-use kmem_core::percpu::{CpuArea, Pushed};
+use kmem_core::percpu::{Pushed, StackId};
 
 use crate::heap::{self, OutOfMemory};
-use crate::host::Host;
+use crate::host::{Host, HostCpus};
 
 /// A named cache of objects of type `T`.
 pub struct Cache<T> {
     name: &'static str,
     flags: SlabFlags,
-    /// Number of the CPU stacks; 0 until the cache is made, and for ever if it has none.
-    id: AtomicU16,
+    /// Place of the CPU stacks' words; 0 until the cache is made, and for ever if it has none. Any other value also says
+    /// that the heap was made.
+    place: AtomicUsize,
     descriptor: AtomicPtr<KmemCache<Host>>,
     objects: PhantomData<fn() -> T>,
 }
@@ -45,7 +46,7 @@ impl<T> Cache<T> {
         Self {
             name,
             flags,
-            id: AtomicU16::new(0),
+            place: AtomicUsize::new(0),
             descriptor: AtomicPtr::new(ptr::null_mut()),
             objects: PhantomData,
         }
@@ -76,7 +77,9 @@ impl<T> Cache<T> {
         match self.descriptor.compare_exchange(ptr::null_mut(), mine, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 // SAFETY: just created, and alive as long as `self`.
-                self.id.store(unsafe { cache.stack_id() }, Ordering::Release);
+                let id = unsafe { cache.stack_id() };
+                // Release pairs with the Acquire of `slot`.
+                self.place.store(HostCpus::place(id), Ordering::Release);
                 Some(cache)
             }
             Err(theirs) => {
@@ -87,24 +90,34 @@ impl<T> Cache<T> {
         }
     }
 
+    /// Number of the cache at a place.
+    fn id_of(place: usize) -> StackId {
+        (place / HostCpus::place(1)) as StackId
+    }
+
     /// A slot for a `T`, not initialised: the fast path.
     #[inline]
     fn slot(&self) -> Option<NonNull<T>> {
-        let id = self.id.load(Ordering::Acquire);
-        if id != 0
-            && let Some(heap) = heap::made()
-        {
+        let place = self.place.load(Ordering::Acquire);
+        if place != 0 {
             // SAFETY: the number is that of this live cache.
-            if let Some(object) = NonNull::new(unsafe { heap.platform().cpus_layer().pop(id) }) {
+            if let Some(object) = NonNull::new(unsafe { heap::cpus().try_pop(place) }) {
                 return Some(object.cast());
             }
         }
-        self.slot_slow()
+        self.slot_slow(place)
     }
 
     #[cold]
     #[inline(never)]
-    fn slot_slow(&self) -> Option<NonNull<T>> {
+    fn slot_slow(&self, place: usize) -> Option<NonNull<T>> {
+        if place != 0 {
+            // SAFETY: as in `slot`.
+            let object = NonNull::new(unsafe { heap::cpus().pop_cold(Self::id_of(place)) });
+            if object.is_some() {
+                return object.map(NonNull::cast);
+            }
+        }
         let cache = self.cache()?;
         // SAFETY: the cache lives as long as `self`.
         NonNull::new(unsafe { heap::heap()?.alloc(cache, Gfp::KERNEL) }).map(NonNull::cast)
@@ -116,22 +129,27 @@ impl<T> Cache<T> {
     /// The slot came from this cache, and its value is gone.
     #[inline]
     unsafe fn give(&self, slot: NonNull<T>) {
-        let id = self.id.load(Ordering::Relaxed);
-        if id != 0
-            && let Some(heap) = heap::made()
-        {
-            // SAFETY: the caller's promise.
-            if unsafe { heap.platform().cpus_layer().push(id, slot.as_ptr().cast()) } == Pushed::Done {
+        // Acquire: the slot may have come from a thread that has seen more of the heap than this one.
+        let place = self.place.load(Ordering::Acquire);
+        // SAFETY: the caller's promise; the number is that of this live cache.
+        unsafe {
+            if place != 0 && heap::cpus().try_push(place, slot.as_ptr().cast()) == Pushed::Done {
                 return;
             }
+            self.give_slow(place, slot);
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.give_slow(slot) }
     }
 
     #[cold]
     #[inline(never)]
-    unsafe fn give_slow(&self, slot: NonNull<T>) {
+    unsafe fn give_slow(&self, place: usize, slot: NonNull<T>) {
+        if place != 0 {
+            // SAFETY: as in `give`.
+            let pushed = unsafe { heap::cpus().push_cold(Self::id_of(place), slot.as_ptr().cast()) };
+            if pushed == Pushed::Done {
+                return;
+            }
+        }
         if let (Some(heap), Some(cache)) = (heap::heap(), self.cache()) {
             // SAFETY: the caller's promise.
             if let Err(error) = unsafe { heap.free(cache, slot.as_ptr().cast()) } {

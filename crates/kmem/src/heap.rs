@@ -22,18 +22,18 @@
 //! A wrong free is reported to standard error with address and cache, and the process aborts, as with the C library.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use kmem_core::cache::geometry::{self, Request};
 use kmem_core::gfp::Gfp;
-use kmem_core::kmalloc::aligned::Resized;
+use kmem_core::kmalloc::aligned::{MAPPED, Resized};
 use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind, MAX_BYTES};
 use kmem_core::kmalloc::{FreeError, MAX_CLASSES};
-use kmem_core::percpu::{CpuArea, Pushed};
+use kmem_core::percpu::{CpuArea, Pushed, StackId};
 use kmem_core::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 use kmem_core::{Kmem, UserConfig};
 
-use crate::host::{Host, Options, Ownership};
+use crate::host::{Host, HostCpus, Options, Ownership};
 
 /// The heap's type.
 pub type Heap = Kmem<Host, UserConfig>;
@@ -43,12 +43,10 @@ static HEAP: Heap = Kmem::new(Host::new());
 /// Secret of the marks; 0 until the heap is made, when nothing can be freed yet.
 static SECRET: AtomicU64 = AtomicU64::new(0);
 
-static STATE: AtomicU8 = AtomicU8::new(UNMADE);
-/// Token of the thread that makes the heap.
+/// The heap was made.
+static MADE: AtomicBool = AtomicBool::new(false);
+/// Token of the thread that makes the heap; 0: nobody does.
 static MAKER: AtomicU32 = AtomicU32::new(0);
-const UNMADE: u8 = 0;
-const MAKING: u8 = 1;
-const MADE: u8 = 2;
 
 /// Free blocks of 4 MiB that stay mapped for the next growth.
 const FREE_BLOCKS: usize = 4;
@@ -69,43 +67,47 @@ impl core::error::Error for OutOfMemory {}
 #[inline]
 pub fn heap() -> Option<&'static Heap> {
     // Acquire pairs with the Release of `make`.
-    if STATE.load(Ordering::Acquire) == MADE { Some(&HEAP) } else { make() }
+    if MADE.load(Ordering::Acquire) { Some(&HEAP) } else { make() }
 }
 
 /// The process-wide heap, if it was made.
 #[inline]
 pub(crate) fn made() -> Option<&'static Heap> {
-    (STATE.load(Ordering::Acquire) == MADE).then_some(&HEAP)
+    MADE.load(Ordering::Acquire).then_some(&HEAP)
+}
+
+/// The CPU layer of the process-wide heap. Before the heap is made, every stack of its own classes is empty and full there.
+#[inline(always)]
+pub(crate) fn cpus() -> &'static HostCpus {
+    HEAP.platform().cpus_layer()
 }
 
 #[cold]
 #[inline(never)]
 fn make() -> Option<&'static Heap> {
-    loop {
-        match STATE.compare_exchange(UNMADE, MAKING, Ordering::Acquire, Ordering::Acquire) {
-            Ok(_) => break,
-            Err(MADE) => {
-                // Whoever slept wakes the next sleeper.
-                HEAP.platform().lock_wake(&MAKER);
-                return Some(&HEAP);
-            }
-            Err(_) => {
-                // Relaxed: only this thread stores this value, and a thread sees its own stores.
-                let maker = MAKER.load(Ordering::Relaxed);
-                if maker == HEAP.platform().lock_token() {
-                    // A signal handler interrupted this very thread in here: there is no memory for it.
-                    return None;
-                }
-                if maker == 0 {
-                    core::hint::spin_loop();
-                } else {
-                    HEAP.platform().lock_wait(&MAKER, maker);
-                }
-            }
+    let host = HEAP.platform();
+    let me = host.lock_token();
+    // Acquire pairs with the Release of the last maker.
+    while let Err(maker) = MAKER.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
+        if maker == me {
+            // A signal handler interrupted this very thread in here: there is no memory for it.
+            return None;
         }
+        host.lock_wait(&MAKER, maker);
     }
-    MAKER.store(HEAP.platform().lock_token(), Ordering::Relaxed);
-    // SAFETY: this thread won the race, so nobody else is inside; the heap is a static. The environment is read where the C
+    let known = MADE.load(Ordering::Acquire);
+    let made = known || make_alone();
+    MAKER.store(0, Ordering::Release);
+    host.lock_wake(&MAKER);
+    if made && !known {
+        register_fork_handlers();
+    }
+    made.then_some(&HEAP)
+}
+
+/// Makes the heap. The caller is the maker.
+fn make_alone() -> bool {
+    // SAFETY: the maker is one thread at a time; the heap is a static. The environment is read where the C
     // library has it from the start of the process.
     let made = unsafe {
         let host = HEAP.platform();
@@ -117,13 +119,9 @@ fn make() -> Option<&'static Heap> {
         HEAP.pages().set_block_reserve(FREE_BLOCKS);
         SECRET.store(HEAP.platform().entropy() | 1, Ordering::Relaxed);
     }
-    STATE.store(if made { MADE } else { UNMADE }, Ordering::Release);
-    MAKER.store(0, Ordering::Relaxed);
-    HEAP.platform().lock_wake(&MAKER);
-    if made {
-        register_fork_handlers();
-    }
-    made.then_some(&HEAP)
+    // Release publishes all that was made.
+    MADE.store(made, Ordering::Release);
+    made
 }
 
 /// Set when somebody calls [`prefork`] and its companions without being asked.
@@ -131,9 +129,10 @@ static FORKS_HANDLED: AtomicBool = AtomicBool::new(false);
 
 /// Says that the caller registers fork handlers itself: the heap then registers none of its own. For libraries that know
 /// better when to register: handlers that were registered later run before ours and may allocate.
-pub fn forks_are_handled() {
+/// False when it is too late: the heap was made before and has its handlers, and the caller must do nothing.
+pub fn take_over_forks() -> bool {
     // Relaxed: said by a constructor, before there are threads.
-    FORKS_HANDLED.store(true, Ordering::Relaxed);
+    !FORKS_HANDLED.swap(true, Ordering::Relaxed)
 }
 
 /// A program that uses this heap as its allocator has nobody else to do it.
@@ -158,8 +157,8 @@ fn register_fork_handlers() {
 /// Requests up to here find their class in a table.
 const TABLE_LIMIT: usize = 1024;
 
-/// Number of the CPU stack for requests of 0, 1 to 16, 17 to 32, … bytes.
-static STACKS: [u16; TABLE_LIMIT / 16 + 1] = {
+/// Place of the CPU stack for requests of 0, 1 to 16, 17 to 32, … bytes.
+static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
     let mut table = [0; TABLE_LIMIT / 16 + 1];
     let mut class = 0;
     let mut i = 0;
@@ -167,65 +166,68 @@ static STACKS: [u16; TABLE_LIMIT / 16 + 1] = {
         while (FineSet::SIZES[class] as usize) < i * 16 {
             class += 1;
         }
-        table[i] = Heap::class_id(class);
+        table[i] = HostCpus::place(Heap::class_id(class)) as u16;
         i += 1;
     }
     table
 };
 
-/// What proves that an object of a class starts at an address.
+/// What proves that an object of a class starts at an address. As large as a stack's word, so that one shift finds both.
 #[derive(Clone, Copy)]
 struct Check {
     /// Bytes of a slab, less one: slabs are aligned to their size.
-    mask: usize,
-    /// 2^64 divided by the size of an object, rounded up: `offset * magic` wraps to less than `magic` exactly for its
-    /// multiples (offsets and sizes are below 2^32).
+    mask: u32,
+    /// What the products of all good offsets are below.
+    limit: u32,
+    /// 2^64 divided by the size of an object, rounded up by `e / size`: the offset `k * size` times this wraps to
+    /// `k * e`, which is below `objects * e` for the objects of a slab; every other offset wraps to more than 2^32
+    /// (offsets and sizes are below 2^16).
     magic: u64,
-    /// Bytes of an object.
-    size: usize,
 }
 
-const fn checks() -> [Check; MAX_CLASSES] {
-    let mut table = [Check { mask: 0, magic: 0, size: 0 }; MAX_CLASSES];
+/// By tag, which is the number of the class's stacks; tag 0 is no class and passes nothing.
+static CHECKS: [Check; MAX_CLASSES + 1] = {
+    assert!(Heap::class_id(0) == 1 && HostCpus::place(1) == size_of::<Check>());
+    let mut table = [Check { mask: 0, limit: 0, magic: 0 }; MAX_CLASSES + 1];
     let mut class = 0;
     while class < FineSet::COUNT {
         let size = FineSet::SIZES[class] as usize;
-        let bytes = if class < FineSet::SLAB_CLASSES {
+        let (bytes, objects) = if class < FineSet::SLAB_CLASSES {
             match geometry::compute(&Request::new(size), &UserConfig::RULES) {
-                Ok(geometry) => PAGE_SIZE << geometry.order,
+                Ok(geometry) => (PAGE_SIZE << geometry.order, geometry.objects),
                 Err(_) => panic!("a size class has a geometry"),
             }
         } else {
-            size.next_power_of_two()
+            (size.next_power_of_two(), 1)
         };
-        table[class] = Check { mask: bytes - 1, magic: u64::MAX / size as u64 + 1, size };
+        assert!(bytes <= 1 << 16);
+        let magic = u64::MAX / size as u64 + 1;
+        // 0 for a power of two, whose slabs have no tail.
+        let e = magic.wrapping_mul(size as u64) as usize;
+        let limit = if e == 0 { 1 } else { objects * e };
+        table[class + 1] = Check { mask: bytes as u32 - 1, limit: limit as u32, magic };
         class += 1;
     }
     table
+};
+
+/// The tag of the block at `ptr` (one more than its class), when a class's page lies there and arithmetic says that an
+/// object starts there.
+#[inline(always)]
+fn tag_at(ptr: *const u8) -> Option<usize> {
+    let tag = usize::from(HEAP.platform().span().tag(ptr.addr())?);
+    if tag > FineSet::COUNT {
+        return None;
+    }
+    let check = &CHECKS[tag];
+    let inside = u64::from(ptr.addr() as u32 & check.mask);
+    (inside.wrapping_mul(check.magic) < u64::from(check.limit)).then_some(tag)
 }
 
-static CHECKS: [Check; MAX_CLASSES] = checks();
-
-/// The class of the block at `ptr`, when a tag says that one lies there and arithmetic that it starts there.
+/// The class of the block at `ptr`; see [`tag_at`].
 #[inline(always)]
 fn class_at(ptr: *const u8) -> Option<usize> {
-    let span = HEAP.platform().span();
-    let offset = ptr.addr().wrapping_sub(span.base());
-    if offset >= span.end() {
-        return None;
-    }
-    // SAFETY: tags are readable for every page below the grown end.
-    let tag = unsafe { (*span.tags().add(offset >> PAGE_SHIFT)).load(Ordering::Relaxed) };
-    let class = usize::from(tag).wrapping_sub(1);
-    if class >= FineSet::COUNT {
-        return None;
-    }
-    let check = &CHECKS[class];
-    let inside = (ptr.addr() & check.mask) as u64;
-    if inside.wrapping_mul(check.magic) >= check.magic {
-        return None;
-    }
-    Some(class)
+    tag_at(ptr).map(|tag| tag - 1)
 }
 
 #[inline(always)]
@@ -249,23 +251,40 @@ fn unmark(ptr: *mut u8) {
 /// 0 bytes: a block of its own.
 #[inline(always)]
 pub fn malloc(size: usize) -> *mut u8 {
-    if size <= TABLE_LIMIT {
-        let id = STACKS[(size + 15) >> 4];
-        // SAFETY: the numbers of kmalloc's classes are always in use; before the heap is made every stack is empty.
-        let block = unsafe { HEAP.platform().cpu_area().pop(id) };
+    let block = malloc_at_hand(size);
+    if block.is_null() { malloc_slow(size) } else { block }
+}
+
+/// The fast half of [`malloc`]: what restartable sequences find on this CPU's stack. Null says nothing: ask [`malloc_slow`].
+#[inline(always)]
+pub fn malloc_at_hand(size: usize) -> *mut u8 {
+    if size > TABLE_LIMIT {
+        return core::ptr::null_mut();
+    }
+    let place = usize::from(PLACES[(size + 15) >> 4]);
+    // SAFETY: the numbers of kmalloc's classes are always in use; before the heap is made every stack is empty.
+    let block = unsafe { cpus().try_pop(place) };
+    if !block.is_null() {
+        unmark(block);
+    }
+    block
+}
+
+/// The other half of [`malloc`], which serves every size.
+#[cold]
+#[inline(never)]
+pub fn malloc_slow(size: usize) -> *mut u8 {
+    if size > isize::MAX as usize {
+        return core::ptr::null_mut();
+    }
+    if size <= FineSet::LARGEST {
+        let id = Heap::class_id(FineSet::class_of(size));
+        // SAFETY: as in `malloc_at_hand`. Sizes of its table were tried there.
+        let block = unsafe { if size <= TABLE_LIMIT { cpus().pop_cold(id) } else { cpus().pop(id) } };
         if !block.is_null() {
             unmark(block);
             return block;
         }
-    }
-    malloc_slow(size)
-}
-
-#[cold]
-#[inline(never)]
-fn malloc_slow(size: usize) -> *mut u8 {
-    if size > isize::MAX as usize {
-        return core::ptr::null_mut();
     }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
     retry(heap, size, || heap.allocate(size, Gfp::KERNEL))
@@ -336,17 +355,17 @@ pub fn memalign(align: usize, size: usize) -> *mut u8 {
 /// The block came from this module, and nobody uses it any more.
 #[inline(always)]
 pub unsafe fn free(ptr: *mut u8) {
-    if let Some(class) = class_at(ptr) {
+    if let Some(tag) = tag_at(ptr) {
         let mark = mark_of(ptr);
         // SAFETY: a block of a class starts here, so its first 16 bytes are memory.
         unsafe {
             if mark_place(ptr).read() != mark {
                 mark_place(ptr).write(mark);
-                if HEAP.platform().cpu_area().push(Heap::class_id(class), ptr) == Pushed::Done {
+                let place = tag * size_of::<Check>();
+                if cpus().try_push(place, ptr) == Pushed::Done {
                     return;
                 }
-                // Out of room on this CPU. The slow path knows nothing of marks, so the mark may stay.
-                return free_full(ptr);
+                return free_rest(ptr, place);
             }
         }
     }
@@ -356,7 +375,13 @@ pub unsafe fn free(ptr: *mut u8) {
 
 #[cold]
 #[inline(never)]
-unsafe fn free_full(ptr: *mut u8) {
+unsafe fn free_rest(ptr: *mut u8, place: usize) {
+    let id = (place / size_of::<Check>()) as StackId;
+    // SAFETY: the caller's promise.
+    if unsafe { cpus().push_cold(id, ptr) } == Pushed::Done {
+        return;
+    }
+    // Out of room on this CPU. The slow path knows nothing of marks, so the mark may stay.
     // SAFETY: the caller's promise.
     if let Err(error) = unsafe { HEAP.kfree(ptr) } {
         misuse(error);
@@ -373,7 +398,7 @@ unsafe fn free_slow(ptr: *mut u8) {
         // Here because the mark was there.
         misuse(FreeError::Double { address: ptr.addr(), cache: FineSet::name(Kind::Normal, class) });
     }
-    if STATE.load(Ordering::Acquire) != MADE {
+    if !MADE.load(Ordering::Acquire) {
         misuse(FreeError::Foreign(ptr.addr()));
     }
     // SAFETY: the caller's promise.
@@ -398,7 +423,7 @@ fn misuse(error: FreeError) -> ! {
 #[inline]
 pub unsafe fn usable_size(ptr: *const u8) -> usize {
     if let Some(class) = class_at(ptr) {
-        return CHECKS[class].size;
+        return FineSet::size_of(class);
     }
     if ptr.is_null() {
         return 0;
@@ -418,7 +443,7 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
         return core::ptr::null_mut();
     }
     let usable = if let Some(class) = class_at(ptr) {
-        let room = CHECKS[class].size;
+        let room = FineSet::size_of(class);
         // SAFETY: a block of a class starts here.
         if unsafe { mark_place(ptr).read() } == mark_of(ptr) {
             misuse(FreeError::Double { address: ptr.addr(), cache: FineSet::name(Kind::Normal, class) });
@@ -436,7 +461,7 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
             Err(error) => misuse(error),
         }
     };
-    let new = malloc(size);
+    let new = if size < MAPPED { malloc(size) } else { grow_slow(usable, size) };
     if new.is_null() {
         // A smaller size is granted where the block stands rather than refused.
         return if size <= usable { ptr } else { new };
@@ -447,6 +472,13 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
         free(ptr);
     }
     new
+}
+
+#[cold]
+#[inline(never)]
+fn grow_slow(usable: usize, size: usize) -> *mut u8 {
+    let Some(heap) = heap() else { return core::ptr::null_mut() };
+    retry(heap, size, || heap.allocate_resized(usable, size, Gfp::KERNEL))
 }
 
 /// Empties the caches' reserves and returns free pages to the system, but for about `keep` bytes of them. True when any
@@ -474,7 +506,7 @@ pub struct HeapStats {
 
 /// What the heap holds. All zero before it is made.
 pub fn stats() -> HeapStats {
-    if STATE.load(Ordering::Acquire) != MADE {
+    if !MADE.load(Ordering::Acquire) {
         return HeapStats::default();
     }
     let totals = HEAP.totals();
@@ -537,7 +569,7 @@ pub fn prefork() {
 
 /// After a fork, in the parent. Pairs with [`prefork`].
 pub fn postfork_parent() {
-    if STATE.load(Ordering::Acquire) == MADE {
+    if MADE.load(Ordering::Acquire) {
         // SAFETY: pairs with `prefork` on the same thread.
         unsafe {
             HEAP.platform().postfork_parent();
@@ -548,7 +580,7 @@ pub fn postfork_parent() {
 
 /// After a fork, in the child. Pairs with [`prefork`].
 pub fn postfork_child() {
-    if STATE.load(Ordering::Acquire) == MADE {
+    if MADE.load(Ordering::Acquire) {
         // SAFETY: pairs with `prefork` on the thread this one is the copy of.
         unsafe {
             HEAP.platform().postfork_child();

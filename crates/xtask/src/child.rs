@@ -1,7 +1,13 @@
 //! Child processes with a time limit, and what the kernel says they used.
+//!
+//! Each runs in a process group of its own, which is killed when its time is over, when its leader has ended, and when
+//! this program is interrupted: a run leaves nothing behind.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
+use std::sync::Once;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How a child ended.
@@ -9,14 +15,45 @@ pub(crate) struct End {
     pub(crate) status: ExitStatus,
     /// Of the child and of all its children that it waited for.
     pub(crate) usage: libc::rusage,
+    pub(crate) wall: Duration,
     /// Killed because its time was over.
     pub(crate) timed_out: bool,
 }
 
-/// Waits for process group `pid`'s leader; at `deadline` the whole group is killed. Whatever of the group
-/// outlives its leader is killed too: a run leaves nothing behind.
-pub(crate) fn wait(pid: u32, deadline: Instant) -> End {
-    let pid = pid as libc::pid_t;
+/// The group that runs now, or 0: what an interrupt must end. Only one runs at a time.
+static GROUP: AtomicI32 = AtomicI32::new(0);
+
+/// Runs `command` to its end, at most for `limit`. The error is that of starting it.
+pub(crate) fn run(command: &mut Command, limit: Duration) -> io::Result<End> {
+    static HANDLERS: Once = Once::new();
+    HANDLERS.call_once(|| {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: the handler calls only what a handler may: an atomic load, kill and _exit.
+            unsafe { libc::signal(signal, interrupted as *const () as libc::sighandler_t) };
+        }
+    });
+    let start = Instant::now();
+    // Reaped by wait4 below, which also tells what it used.
+    let pid = command.process_group(0).spawn()?.id() as libc::pid_t;
+    GROUP.store(pid, Ordering::Relaxed); // read by the handler on this same thread
+    let (status, usage, timed_out) = wait(pid, start + limit);
+    GROUP.store(0, Ordering::Relaxed);
+    Ok(End { status, usage, wall: start.elapsed(), timed_out })
+}
+
+extern "C" fn interrupted(signal: libc::c_int) {
+    let group = GROUP.load(Ordering::Relaxed);
+    // SAFETY: both may be called in a handler. The group, if there is one, is that of our own child.
+    unsafe {
+        if group > 0 {
+            libc::kill(-group, libc::SIGKILL);
+        }
+        libc::_exit(128 + signal);
+    }
+}
+
+/// Waits for the leader of group `pid`, then makes sure that the group is gone.
+fn wait(pid: libc::pid_t, deadline: Instant) -> (ExitStatus, libc::rusage, bool) {
     // SAFETY: rusage is plain numbers, for which all-zero bytes are a value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     let mut status = 0;
@@ -29,36 +66,29 @@ pub(crate) fn wait(pid: u32, deadline: Instant) -> End {
         }
         if !timed_out && Instant::now() >= deadline {
             timed_out = true;
-            // SAFETY: a negative pid names the process group that the child leads; it is not reaped yet,
-            // so that the number cannot belong to another.
+            // SAFETY: a negative number names the group that the child leads; the child is not reaped yet, so that
+            // the number cannot belong to another.
             unsafe { libc::kill(-pid, libc::SIGKILL) };
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    // SAFETY: the group lives on as long as a member does, and its number is not given out before; with
-    // no member the call fails.
+    // SAFETY: the group lives on as long as a member does, and its number is not given out before; without
+    // a member the call fails.
     unsafe { libc::kill(-pid, libc::SIGKILL) };
-    End { status: ExitStatus::from_raw(status), usage, timed_out }
+    (ExitStatus::from_raw(status), usage, timed_out)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::CommandExt;
-    use std::process::Command;
-
     use super::*;
 
     #[test]
     fn a_child_ends_by_itself_or_at_its_limit() {
-        let run = |script: &str, limit| {
-            let child = Command::new("/bin/sh").args(["-c", script]).process_group(0).spawn().unwrap();
-            wait(child.id(), Instant::now() + limit)
-        };
-        let end = run("exit 3", Duration::from_secs(60));
+        let sh = |script: &str, limit| run(Command::new("/bin/sh").args(["-c", script]), limit).unwrap();
+        let end = sh("exit 3", Duration::from_secs(60));
         assert_eq!((end.status.code(), end.timed_out), (Some(3), false));
-        let start = Instant::now();
-        let end = run("sleep 60 & sleep 60", Duration::from_millis(50));
+        let end = sh("sleep 60 & sleep 60", Duration::from_millis(50));
         assert!(end.timed_out && end.status.signal() == Some(libc::SIGKILL));
-        assert!(start.elapsed() < Duration::from_secs(30));
+        assert!(end.wall < Duration::from_secs(30));
     }
 }

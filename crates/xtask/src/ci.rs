@@ -11,6 +11,7 @@ pub(crate) fn run(_arguments: &[String]) -> Count {
     let mut count = tidy::run(&[]);
     count += check::run();
     count += suites::run();
+    count += suites::models();
     count += golden::run(&[]);
     count += programs::run(&[]);
     count += crate::bench(&["--quick".to_owned()]);

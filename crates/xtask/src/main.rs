@@ -24,6 +24,7 @@ cargo xtask <command>
   check                    formatting, clippy and documentation, each without a warning
   tidy [--bless]           layers, words, sizes, unsafe census; --bless accepts the new census
   test                     all tests, then the long ones optimised
+  loom                     the lock-free protocols, in every interleaving
   programs [OPTIONS]       real programs on kmem, compared with the system allocator (--help tells more)
   bench [OPTIONS]          kmem beside glibc, jemalloc, mimalloc and tcmalloc (--help tells more)
   golden [--bless]         instructions of the fast paths against golden/fast-path.txt
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         "check" => check::run(),
         "tidy" => tidy::run(rest),
         "test" => suites::run(),
+        "loom" => suites::models(),
         "programs" => programs::run(rest),
         "bench" => bench(rest),
         "golden" => golden::run(rest),

@@ -1,15 +1,44 @@
-//! `test`: all tests as developers run them, then those marked `#[ignore]` (they take long) optimised.
+//! `test`: all tests as developers run them, then those marked `#[ignore]` (they take long) optimised. `loom`: the models.
+
+use std::collections::BTreeSet;
 
 use crate::step::{Count, Step};
+use crate::tree;
 
 pub(crate) fn run() -> Count {
     // The C programs of kmem-malloc's tests preload this library.
     let mut count = Step::cargo("build the library", &["build", "--release", "-p", "kmem-malloc"]).run();
     count +=
         Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]).limit(900).run_counting(outcomes);
-    let long = ["test", "--workspace", "--no-fail-fast", "--profile", "long", "--tests", "--", "--ignored"];
-    count += Step::cargo("long tests", &long).limit(900).run_counting(outcomes);
+    let long = crates_with_long_tests();
+    if !long.is_empty() {
+        let mut arguments = vec!["test", "--no-fail-fast", "--profile", "long", "--tests"];
+        long.iter().for_each(|name| arguments.extend(["-p", name]));
+        arguments.extend(["--", "--ignored"]);
+        count += Step::cargo("long tests", &arguments).limit(900).run_counting(outcomes);
+    }
     count
+}
+
+/// `loom`: the lock-free protocols, in every interleaving. They are compiled for the model checker, so apart from the rest.
+pub(crate) fn models() -> Count {
+    let directory = tree::target().join("loom").display().to_string();
+    let arguments = ["test", "-p", "kmem-models", "--profile", "long", "--target-dir", &directory];
+    Step::cargo("models", &arguments).env("RUSTFLAGS", "--cfg loom").limit(600).run_counting(outcomes)
+}
+
+/// Crates with a test that only runs when asked for: building the others again, optimised, would be minutes for nothing.
+fn crates_with_long_tests() -> Vec<String> {
+    let mut names = BTreeSet::new();
+    for path in tree::files("crates").iter().filter(|path| path.extension().is_some_and(|e| e == "rs")) {
+        let long = std::fs::read_to_string(path).is_ok_and(|text| {
+            text.lines().any(|line| line.trim_start().starts_with(concat!("#[", "ignore")))
+        });
+        if long && let Some(name) = tree::shown(path).split('/').nth(1) {
+            names.insert(name.to_owned());
+        }
+    }
+    names.into_iter().collect()
 }
 
 /// Adds up the `test result:` lines that the test harness prints for each test program.

@@ -272,6 +272,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// The descriptor of a planned cache, without nodes.
     pub(crate) fn describe(&self, plan: Plan, sequence: *const u16) -> KmemCache<P> {
+        let pages = if plan.exact_pages != 0 { plan.exact_pages } else { 1 << plan.geometry.order };
+        let reserves = C::reserves(&plan.geometry, pages, sheaf::sheaf_objects(plan.capacity));
         KmemCache {
             engine: slub::Cache {
                 name: plan.name,
@@ -282,8 +284,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 sequence,
                 id: plan.id,
                 capacity: plan.capacity,
-                min_partial: AtomicU32::new(plan.geometry.min_partial),
-                cpu_partial_slabs: AtomicU32::new(plan.geometry.cpu_partial_slabs),
+                barn_sheaves: reserves.barn_sheaves,
+                min_partial: AtomicU32::new(reserves.min_partial),
+                cpu_partial_slabs: AtomicU32::new(reserves.cpu_partial_slabs),
                 remote_ratio: AtomicU32::new(1000),
                 nodes: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_NODES],
             },

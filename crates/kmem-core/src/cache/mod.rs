@@ -19,7 +19,7 @@ pub mod merge;
 pub mod registry;
 pub mod sheaves;
 
-mod bootstrap;
+pub mod bootstrap;
 pub mod create;
 mod destroy;
 mod objects;

@@ -262,8 +262,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         slub::validate(self.floor(), &unsafe { cache.get() }.engine)
     }
 
-    /// A CPU goes away: what it keeps of every cache goes back to the nodes.
+    /// A CPU goes away: what it keeps of every cache goes back to the nodes. Nothing happens for a CPU that does not exist.
     pub fn cpu_dead(&self, cpu: usize) {
+        if cpu >= self.platform.cpus() {
+            return;
+        }
         let floor = self.floor();
         self.for_each_cache(|cache| slub::flush_cpu(floor, &cache.engine, cpu));
         self.pages.drain_cpu(&self.platform, cpu);

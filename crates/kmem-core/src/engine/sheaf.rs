@@ -14,18 +14,28 @@
 //! stacks themselves, so a refill cannot need a refill.
 
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::engine::Floor;
 use crate::engine::slub::{self, Cache};
 use crate::gfp::Gfp;
 use crate::page::Page;
-use crate::percpu::barn::{BarnSheaf, sheaf_limit};
+use crate::percpu::barn::BarnSheaf;
 use crate::percpu::{CpuArea, FULL, Pushed, install};
 use crate::platform::Platform;
 
 /// Objects that move between a stack and anything else at once, at most.
 pub const MAX_BATCH: usize = 64;
+
+/// Objects that travel together between a stack of this capacity and anything else.
+#[must_use]
+pub const fn sheaf_objects(capacity: u32) -> usize {
+    match capacity as usize / 2 {
+        0 => 1,
+        half if half > MAX_BATCH => MAX_BATCH,
+        half => half,
+    }
+}
 
 /// Objects that the first refill of a CPU asks for.
 const FIRST_BATCH: u32 = 4;
@@ -99,7 +109,10 @@ pub fn alloc_one<P: Platform>(
 ) -> *mut u8 {
     let here = !P::NUMA || node.is_none_or(|node| node == floor.platform.current_node());
     if here && let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
-        let object = cpu.take_one(floor.pages, cache);
+        let object = {
+            let _inner = cpu.inner.lock(floor.platform);
+            cpu.take_one(floor.pages, cache)
+        };
         if !object.is_null() {
             slub_count(&cpu.stats.alloc_slow);
             return object;
@@ -116,8 +129,13 @@ pub fn alloc_one<P: Platform>(
     }
 }
 
-fn slub_count(counter: &core::sync::atomic::AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+fn slub_count(counter: &AtomicU64) {
+    slub_count_by(counter, 1);
+}
+
+/// A plain add, as everywhere in these counters.
+fn slub_count_by(counter: &AtomicU64, by: usize) {
+    counter.store(counter.load(Ordering::Relaxed) + by as u64, Ordering::Relaxed);
 }
 
 /// One object; null when there is no memory. Its contents are undefined, or what the constructor left.
@@ -302,7 +320,7 @@ pub unsafe fn flush_and_push<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>,
     }
     prepare(floor, cache, Gfp::NOWAIT);
     let mut objects = [ptr::null_mut(); MAX_BATCH];
-    let batch = ((cache.capacity / 2) as usize).clamp(1, MAX_BATCH);
+    let batch = sheaf_objects(cache.capacity);
     // SAFETY: the caller's promise; popped objects belong to this thread.
     unsafe {
         if area.push(cache.id, object) == Pushed::Done {
@@ -324,8 +342,8 @@ pub unsafe fn flush_and_push<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>,
 /// The objects are free objects of this cache, owned by the caller.
 unsafe fn store<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, objects: &mut [*mut u8]) {
     let node = cache.node(floor.platform.current_node());
-    let room = (cache.capacity as usize / 2).clamp(1, MAX_BATCH);
-    let limit = sheaf_limit(cache.geometry.size, room);
+    let room = sheaf_objects(cache.capacity);
+    let limit = cache.barn_sheaves;
     let wants = {
         let mut barn = node.barn.lock(floor.platform);
         if barn.give(objects, limit) {
@@ -357,7 +375,7 @@ pub fn flush_barns<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>) {
     if cache.capacity == 0 {
         return;
     }
-    let room = (cache.capacity as usize / 2).clamp(1, MAX_BATCH);
+    let room = sheaf_objects(cache.capacity);
     for node in 0..floor.platform.nodes() {
         let mut objects = [ptr::null_mut(); MAX_BATCH];
         loop {
@@ -382,6 +400,7 @@ pub fn alloc_bulk<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp, 
         // SAFETY: the cache is alive and has this number.
         got = unsafe { floor.platform.cpu_area().pop_many(cache.id, out) };
     }
+    let popped = got;
     while got < out.len() {
         let want = (out.len() - got).min(MAX_BATCH);
         let more = slub::alloc_many(floor, cache, gfp, None, &mut out[got..got + want], want);
@@ -391,6 +410,11 @@ pub fn alloc_bulk<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp, 
             return false;
         }
         got += more;
+    }
+    let number = floor.platform.current_cpu();
+    if let Some(cpu) = cache.cpu(floor.platform, number) {
+        slub_count_by(&floor.platform.cpu_area().hot(number, cache.id).allocs, popped);
+        slub_count_by(&cpu.stats.alloc_slow, got - popped);
     }
     true
 }

@@ -60,6 +60,18 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         self.hand_out(run, gfp)
     }
 
+    /// A new block for one of `usable` bytes that could not take `size` bytes where it stands. One that grows to
+    /// [`MAPPED`] bytes becomes a mapping: what has grown will grow again, and a mapping grows without being copied.
+    pub fn allocate_resized(&self, usable: usize, size: usize, gfp: Gfp) -> *mut u8 {
+        if C::EXACT_LARGE && size > usable && size >= MAPPED {
+            let block = self.alloc_huge(size, PAGE_SIZE);
+            if !block.is_null() {
+                return block;
+            }
+        }
+        self.allocate(size, gfp - Gfp::ZERO)
+    }
+
     /// Gives a block another size without copying it, if that is possible and not wasteful.
     ///
     /// # Errors
@@ -88,7 +100,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 };
                 Ok(if stays { Resized::Here } else { Resized::Copy { usable: pages << PAGE_SHIFT } })
             }
-            Block::Huge(bytes) if size <= MAX_BYTES => Ok(Resized::Copy { usable: bytes }),
+            Block::Huge(bytes) if size < MAPPED => Ok(Resized::Copy { usable: bytes }),
             Block::Huge(bytes) => {
                 // SAFETY: the caller's promise.
                 let moved = unsafe { self.resize_huge(ptr, size) };
@@ -111,7 +123,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             Resized::Moved(block) => return Ok(block),
             Resized::Copy { usable } => usable,
         };
-        let new = self.allocate(size, gfp - Gfp::ZERO);
+        let new = self.allocate_resized(usable, size, gfp);
         if new.is_null() {
             // A smaller size is granted where the block stands rather than refused.
             return Ok(if size <= usable { ptr } else { new });
@@ -124,6 +136,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         Ok(new)
     }
 }
+
+/// A block that grows by resizing to this many bytes becomes a mapping, and stays one while it is as large.
+pub const MAPPED: usize = 256 << 10;
 
 /// What became of a block that should have another size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

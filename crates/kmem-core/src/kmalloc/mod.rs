@@ -147,7 +147,6 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if runs {
             geometry.objects = 1;
             geometry.min_objects = 1;
-            geometry.min_partial = 2;
         }
         let capacity = C::capacity(geometry.size, geometry.sheaf_capacity);
         let mut registry = self.registry.lock(&self.platform);

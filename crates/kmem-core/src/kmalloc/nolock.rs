@@ -1,16 +1,16 @@
 //! kmalloc for those who may not wait for anything: not for memory, and not for a lock.
 //!
 //! A signal handler that interrupted the heap, or a non-maskable interrupt on bare metal, may hold off the very
-//! thread that has the lock it would wait for. So these two calls take no lock at all: an allocation pops this
-//! CPU's stack, or takes an object of the CPU slab by its transaction; when both are empty it tries the next
-//! larger class, once, and gives up. That may happen at any time: a caller must have a plan for null.
+//! thread that has the lock it would wait for. So these two calls wait for no lock: an allocation pops this
+//! CPU's stack, or takes an object of the CPU slab if that slab's lock is free; when there is none it tries the
+//! next larger class, once, and gives up. That may happen at any time: a caller must have a plan for null.
 //!
 //! A free pushes the CPU's stack. Where that has no room (or the block is another node's) the block is put on a
 //! list of the heap, from which it goes home with the next [`Kmem::shrink`] or [`Kmem::trim`], or when somebody who may take
 //! locks calls [`Kmem::drain_deferred`].
 //!
 //! # Invariants
-//! - I-NOLOCK-1: no path from here reaches a lock or the platform's memory.
+//! - I-NOLOCK-1: no path from here waits for a lock or reaches the platform's memory.
 //! - I-NOLOCK-2: a block on the deferred list is in use for its cache; its first word is the link. The list only
 //!   grows one by one and is only taken as a whole, so a compare-and-swap that succeeds never meets a recycled head.
 
@@ -74,7 +74,7 @@ impl Deferred {
 }
 
 impl<P: Platform, C: Config> Kmem<P, C> {
-    /// A block of at least `size` bytes, without taking a lock or asking for memory; callable from any context.
+    /// A block of at least `size` bytes, without waiting for a lock or asking for memory; callable from any context.
     ///
     /// Null at any time, above all on a CPU that has not used the size lately; for more than [`NOLOCK_MAX`] bytes
     /// always, and for flags outside [`NOLOCK_GFP`]. 0 bytes: [`ZERO_SIZE_PTR`]. `node` is a wish: what this CPU has
@@ -95,7 +95,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             // A class that nobody used yet has no cache, and making one takes locks.
             let Some(cache) = self.kmalloc_cache(Kind::of(gfp), class) else { continue };
-            let block = self.take_without_lock(cache);
+            let block = self.take_at_once(cache);
             if !block.is_null() {
                 if gfp.contains(Gfp::ZERO) {
                     // SAFETY: the block was just taken and has that many bytes.
@@ -108,7 +108,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     /// One object of a cache from what this CPU has at hand.
-    fn take_without_lock(&self, cache: &KmemCache<P>) -> *mut u8 {
+    fn take_at_once(&self, cache: &KmemCache<P>) -> *mut u8 {
         let engine = &cache.engine;
         if engine.capacity != 0 {
             // SAFETY: the cache is one of kmalloc's, so it lives and has this number.
@@ -117,8 +117,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 return object;
             }
         }
-        match engine.cpu(&self.platform, self.platform.current_cpu()) {
-            Some(cpu) => cpu.take_one(&self.pages, engine),
+        let Some(cpu) = engine.cpu(&self.platform, self.platform.current_cpu()) else {
+            return ptr::null_mut();
+        };
+        match cpu.inner.try_lock(&self.platform) {
+            Some(_inner) => cpu.take_one(&self.pages, engine),
             None => ptr::null_mut(),
         }
     }

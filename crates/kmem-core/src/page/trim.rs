@@ -4,7 +4,7 @@
 //! reaches a zone looks at the amount of it; beyond a bound, the largest blocks are *lifted* off
 //! the lists, discarded with no lock held, and *landed* again, now known to be zero.
 //!
-//! The bound is the largest of a floor (2 MiB at first), of one eighth of what is in use, and of twice the largest run
+//! The bound is the largest of a floor (2 MiB at first), of one eighth of what is in use, and of the largest run
 //! that was freed: a program that breathes, or that needs the same large buffer again and
 //! again, does not fault its memory in each time, and an idle one ends near what it uses. Trimming
 //! goes down to three quarters of the bound, so that the next free does not trim again. Only blocks from 64 KiB upward
@@ -40,7 +40,7 @@ impl<P: Platform> Pages<P> {
     #[inline]
     pub(super) fn excess(&self, areas: &Areas) -> Excess {
         let floor = self.trim_floor.load(Relaxed);
-        let least = if floor & FIXED == 0 { floor.max(2 * areas.largest_freed) } else { floor & !FIXED };
+        let least = if floor & FIXED == 0 { floor.max(areas.largest_freed) } else { floor & !FIXED };
         let bound = least.max(areas.in_use() >> 3);
         (areas.dirty > bound).then_some(bound - bound / 4)
     }

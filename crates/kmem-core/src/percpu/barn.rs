@@ -6,8 +6,6 @@
 
 use core::ptr;
 
-use crate::platform::PAGE_SIZE;
-
 /// An array of free objects in the barn. Memory of a fixed size class; entries follow the header.
 #[repr(C)]
 pub struct BarnSheaf {
@@ -43,23 +41,6 @@ pub struct Barn {
 
 // SAFETY: the sheaves belong to the barn, which is used under a lock.
 unsafe impl Send for Barn {}
-
-/// How many full sheaves of `batch` objects of `size` bytes a barn keeps at most: the kernel's ten, or as many
-/// more as fit in 128 KiB, up to 64. Objects of more than two pages, which the kernel has no caches for: two sheaves.
-#[must_use]
-pub const fn sheaf_limit(size: usize, batch: usize) -> u32 {
-    if size > 2 * PAGE_SIZE {
-        return 2;
-    }
-    let by_bytes = (128 << 10) / (size * batch);
-    if by_bytes > 64 {
-        64
-    } else if by_bytes < 10 {
-        10
-    } else {
-        by_bytes as u32
-    }
-}
 
 impl Barn {
     /// An empty barn.

@@ -18,7 +18,7 @@
 //! No index, no length, no second load that depends on a first: see the floor measurements in the
 //! performance notes.
 //!
-//! A CPU that has no stack for a cache yet points at [`EMPTY`], which is empty and full at once:
+//! A CPU that has no stack for a cache yet points at [`empty()`], which is empty and full at once:
 //! both operations go to the slow path, which installs a real array by one compare-and-swap.
 //!
 //! # Invariants
@@ -26,7 +26,7 @@
 //!   that cache and of nothing else; entries from `top` to `end` are stale and never read as objects.
 //! - I-CPU-2: only the CPU's own operations move `top` of an installed stack, except
 //!   [`CpuArea::seize`], after which no operation on the old array is in flight.
-//! - I-CPU-3: [`Hot`] at (cpu, id) always points to readable sentinels: a number that is not in use points at [`EMPTY`].
+//! - I-CPU-3: [`Hot`] at (cpu, id) always points to readable sentinels: a number that is not in use points at [`empty()`].
 //!
 //! # Never
 //! The operations take no lock, call nothing, allocate nothing. They are correct from signal handlers.
@@ -131,6 +131,7 @@ pub unsafe trait CpuArea: Sync {
 
     /// Takes the stack of `cpu` away, leaving [`empty`] there; returns the old top.
     /// When it returns, no operation on the old array is in flight anywhere.
+    /// [`empty`] itself: there was no stack, or it cannot be taken away now and is where it was.
     /// Two calls for the same pair must not overlap: hold the lock of that CPU's slab.
     ///
     /// The answer is [`empty`] when there is no stack, or when it cannot be taken now (a signal handler interrupted the very

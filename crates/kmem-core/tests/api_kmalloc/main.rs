@@ -5,6 +5,7 @@
 
 mod arrays;
 mod buckets;
+mod failures;
 mod kmalloc;
 mod nolock;
 mod realloc;

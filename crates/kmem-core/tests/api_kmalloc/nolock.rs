@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use kmem_core::cache::CacheRef;
 use kmem_core::config::Config;
 use kmem_core::gfp::Gfp;
+use kmem_core::kmalloc::classes::{ClassSet, Kind};
 use kmem_core::kmalloc::nolock::NOLOCK_MAX;
 use kmem_core::kmalloc::{FreeError, ZERO_SIZE_PTR};
 
@@ -12,7 +14,7 @@ use crate::support::{Rig, fill, for_both, is_zero};
 for_both! {
     kmalloc_nolock
     kmalloc_nolock_refuses
-    kmalloc_nolock_takes_no_lock
+    kmalloc_nolock_waits_for_no_lock
     kmalloc_nolock_may_be_served_by_the_next_class
     kfree_nolock
     kfree_nolock_of_no_block
@@ -60,29 +62,48 @@ fn kmalloc_nolock_refuses<C: Config>() {
     assert!(!rig.heap.kmalloc_nolock(100, NONE, None).is_null());
 }
 
-fn kmalloc_nolock_takes_no_lock<C: Config>() {
+/// With every lock of the heap taken, and no memory to be had.
+fn kmalloc_nolock_waits_for_no_lock<C: Config>() {
     let rig = Rig::<C>::new();
-    let warm: Vec<_> = (0..100).map(|_| rig.kmalloc(100)).collect();
+    let before = rig.holdings();
+    // A slab holds more of these than are used here, so the CPU keeps its slab.
+    let warm: Vec<_> = (0..100).map(|_| rig.kmalloc(16)).collect();
     warm.into_iter().for_each(|block| assert_eq!(rig.kfree(block), Ok(())));
-    let before = rig.machine.counters();
+    let refused = rig.machine.counters().refused;
     rig.machine.fail_after(1);
-    let mut blocks = BTreeSet::new();
-    while let block = rig.heap.kmalloc_nolock(100, NONE, None)
-        && !block.is_null()
-    {
-        assert!(blocks.insert(block), "each once");
-    }
-    assert!(!blocks.is_empty() && blocks.len() < 1000, "it may fail at any time: {}", blocks.len());
-    for &block in &blocks {
+    let take_all = || {
+        let next = || rig.heap.kmalloc_nolock(16, NONE, None);
+        std::iter::from_fn(|| Some(next()).filter(|block| !block.is_null())).collect::<Vec<_>>()
+    };
+    let mut blocks = rig.machine.forking(|| {
+        rig.heap.lock_for_fork();
+        let mut blocks = take_all();
+        assert!(!blocks.is_empty() && blocks.len() < 1000, "it may fail at any time: {}", blocks.len());
+        for block in blocks.split_off(blocks.len() / 2) {
+            assert_eq!(free(&rig, block), Ok(()));
+        }
+        blocks.extend(take_all());
+        assert!(rig.heap.kmalloc_nolock(4000, NONE, None).is_null(), "a class that nobody used yet");
+        // SAFETY: taken above, by this thread.
+        unsafe { rig.heap.unlock_after_fork() };
+        blocks
+    });
+    // Back to their slabs, not to the stack: with the locks free, those of the CPU slab are at hand too.
+    let class = rig.heap.kmalloc_cache(Kind::Normal, C::Classes::class_of(16)).map(CacheRef::new);
+    // SAFETY: classes live as long as the heap, and the test holds the blocks.
+    assert_eq!(unsafe { rig.heap.free_bulk(class, &mut blocks) }, Ok(()));
+    let blocks = take_all();
+    assert!(!blocks.is_empty());
+    assert_eq!(blocks.iter().collect::<BTreeSet<_>>().len(), blocks.len(), "each once");
+    let locks = rig.machine.counters().total_locks();
+    for block in blocks {
         assert_eq!(free(&rig, block), Ok(()));
     }
-    assert!(rig.heap.kmalloc_nolock(4000, NONE, None).is_null(), "a class that nobody used yet");
-    let after = rig.machine.counters();
-    assert_eq!(after.total_locks(), before.total_locks());
-    assert_eq!(after.refused, before.refused, "no memory was asked for");
+    assert_eq!(rig.machine.counters().total_locks(), locks, "freeing takes none");
+    assert_eq!(rig.machine.counters().refused, refused, "no memory was asked for");
     rig.machine.fail_none();
     rig.heap.drain_deferred();
-    rig.holdings();
+    assert_eq!(rig.holdings(), before);
 }
 
 fn kmalloc_nolock_may_be_served_by_the_next_class<C: Config>() {

@@ -18,6 +18,12 @@ struct Wide {
     _bytes: [u8; 200],
 }
 
+/// Pages alone are not aligned so.
+#[repr(align(65536))]
+struct Chunk {
+    _bytes: [u8; 65536],
+}
+
 /// And `kzalloc_obj`, `kvmalloc_obj`, `kvzalloc_obj`.
 fn kmalloc_obj<C: Config>() {
     let rig = Rig::<C>::new();
@@ -51,6 +57,14 @@ fn kmalloc_objs<C: Config>() {
     }
     assert_eq!(rig.heap.kmalloc_objs::<Wide>(0, Gfp::KERNEL).cast(), ZERO_SIZE_PTR);
     assert_eq!(rig.heap.kmalloc_objs::<()>(5, Gfp::KERNEL).cast(), ZERO_SIZE_PTR);
+    for n in [1, 3, 5] {
+        let spoiler = rig.kmalloc(40_000);
+        let array = rig.heap.kmalloc_objs::<Chunk>(n, Gfp::KERNEL);
+        assert!(!array.is_null() && array.is_aligned(), "{n}");
+        let mapped = rig.heap.kvmalloc_objs::<Chunk>(n * 40, Gfp::KERNEL);
+        assert!(!mapped.is_null() && mapped.is_aligned(), "{n}");
+        assert!(rig.kfree(array.cast()).is_ok() && rig.kfree(mapped.cast()).is_ok() && !spoiler.is_null());
+    }
     for n in [1, 3, 40, 1000] {
         let array = rig.heap.kmalloc_objs::<Wide>(n, Gfp::KERNEL);
         assert!(!array.is_null() && array.is_aligned());

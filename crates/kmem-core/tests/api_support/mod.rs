@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use kmem_core::cache::{CacheArgs, CacheRef, CreateError, DestroyError};
 use kmem_core::config::Config;
@@ -16,6 +17,7 @@ use kmem_core::heap::Kmem;
 use kmem_core::kmalloc::FreeError;
 use kmem_core::kmalloc::classes::MAX_BYTES;
 use kmem_core::page::{Kind, PageRun};
+use kmem_core::percpu::{CpuArea, empty};
 use kmem_core::platform::{BLOCK_PAGES, PAGE_SIZE, Platform};
 use kmem_sim::Machine;
 
@@ -52,13 +54,27 @@ impl<C: Config> Rig<C> {
     }
 
     pub(crate) fn on(machine: Machine) -> Self {
-        let rig = Self { heap: Box::new(Kmem::new(machine.clone())), machine };
-        // SAFETY: the heap is boxed and shared with nobody yet.
-        unsafe { rig.heap.init() }.expect("a machine has memory");
-        // The table of mappings comes with the first of them and stays.
-        let mapping = rig.heap.kvmalloc(MAX_BYTES + 1, QUIET);
-        assert_eq!(rig.kfree(mapping), Ok(()));
+        let rig = Self::raw(machine);
+        assert!(rig.init(), "a machine has memory");
+        rig.warm();
         rig
+    }
+
+    /// A heap that is not initialised.
+    pub(crate) fn raw(machine: Machine) -> Self {
+        Self { heap: Box::new(Kmem::new(machine.clone())), machine }
+    }
+
+    /// Tries to initialise; false without memory.
+    pub(crate) fn init(&self) -> bool {
+        // SAFETY: the heap is boxed and shared with nobody yet.
+        unsafe { self.heap.init() }.is_ok()
+    }
+
+    /// Has the table of mappings, which comes with the first of them and stays.
+    pub(crate) fn warm(&self) {
+        let mapping = self.heap.kvmalloc(MAX_BYTES + 1, QUIET);
+        assert_eq!(self.kfree(mapping), Ok(()));
     }
 
     /// A cache that is an alias of nothing.
@@ -158,30 +174,42 @@ impl<C: Config> Rig<C> {
         self.machine.take_console()
     }
 
-    /// Objects in use of each cache that has any, at rest: for comparing before and after. Left out is what comes with
-    /// use and stays: the arrays of CPU stacks, and the descriptors of kmalloc's classes.
+    /// What is held, at rest, for comparing before and after: objects in use of each cache that has any, bytes of large
+    /// blocks and mappings, arrays. Left out is what comes with use and stays: the arrays behind CPU stacks, and the
+    /// descriptors and orders of kmalloc's classes.
     pub(crate) fn holdings(&self) -> BTreeMap<String, u64> {
         self.heap.trim(0);
         let mut list = Vec::new();
-        self.heap.for_each_cache(|cache| list.push((cache.name().to_owned(), CacheRef::new(cache))));
-        let classes = list.iter().filter(|(name, _)| name.contains("kmalloc-")).count() as u64;
+        self.heap.for_each_cache(|cache| list.push(CacheRef::new(cache)));
         let mut held = BTreeMap::new();
-        for (name, cache) in list {
+        let (mut classes, mut arrays) = (0, 0);
+        for cache in list {
             // SAFETY: the cache was listed just now, and nobody else works on the heap.
-            if let Err(fault) = unsafe { self.heap.validate_cache(cache) } {
-                panic!("cache {name}: {fault:?}");
+            let (found, id, descriptor) =
+                unsafe { (self.heap.validate_cache(cache), cache.stack_id(), cache.get()) };
+            let name = descriptor.name();
+            assert!(found.is_ok(), "cache {name}: {found:?}");
+            let area = self.machine.cpu_area();
+            let has_stack =
+                |&cpu: &usize| id != 0 && area.hot(cpu, id).top.load(Ordering::Relaxed) != empty();
+            arrays -= (0..self.machine.cpus()).filter(has_stack).count() as i64;
+            if name.starts_with("kmalloc-") || name.starts_with("dma-kmalloc-") {
+                classes += 1;
+                let ordered = C::RANDOM && (2..=512).contains(&descriptor.geometry().objects);
+                arrays -= i64::from(ordered);
             }
-            let of_classes = match name.as_str() {
-                "kmem_cache" => classes,
-                "kmem_cache_node" => classes * self.machine.nodes() as u64,
-                _ => 0,
-            };
-            let in_use = self.in_use(cache) - of_classes;
-            if in_use > 0 && !name.starts_with("sheaf-") {
-                *held.entry(name).or_insert(0) += in_use;
+            if name.starts_with("sheaf-") {
+                arrays += self.in_use(cache) as i64;
+            } else {
+                *held.entry(name.to_owned()).or_insert(0) += self.in_use(cache);
             }
         }
+        *held.entry("kmem_cache".to_owned()).or_default() -= classes;
+        *held.entry("kmem_cache_node".to_owned()).or_default() -= classes * self.machine.nodes() as u64;
+        held.retain(|_, in_use| *in_use > 0);
         self.heap.pages().validate(&self.machine).expect("sound pages");
+        held.insert("arrays".to_owned(), u64::try_from(arrays).expect("each stack has one"));
+        held.insert("large bytes".to_owned(), self.heap.totals().large_bytes);
         held.insert("map bytes".to_owned(), self.machine.outstanding().map_bytes as u64);
         held
     }

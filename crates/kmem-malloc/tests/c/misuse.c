@@ -51,6 +51,18 @@ int main(int argc, char **argv)
     CASE("twice-20000") twice(20000);
     CASE("twice-200000") twice(200000);
     CASE("twice-huge") twice((size_t)8 << 20);
+    CASE("behind-the-last")
+    {
+        /* Fourteen objects of 2304 bytes fit in a slab of 32 KiB; half a kilobyte is left, where no object starts. */
+        char *last = NULL;
+        for (int i = 0; i < 2000 && last == NULL; i++) {
+            char *block = malloc(2304);
+            CHECK(block != NULL);
+            if (((uintptr_t)block & 32767) == 13 * 2304) last = block;
+        }
+        CHECK(last != NULL);
+        bad_free(last + 2304);
+    }
     CASE("twice-after-others")
     {
         void *held[600];

@@ -47,6 +47,7 @@ cases! {
     interior_aligned: "interior-16", Some("kmalloc-64");
     interior_odd: "interior-1", Some("kmalloc-64");
     interior_of_a_page: "interior-8", Some("kmalloc-2k");
+    behind_the_last_of_a_slab: "behind-the-last", Some("kmalloc-2304");
     interior_of_pages: "interior-large", None;
     interior_of_pages_aligned: "interior-large-16", None;
     interior_of_a_mapping: "interior-huge", None;

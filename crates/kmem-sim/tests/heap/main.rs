@@ -18,6 +18,7 @@ mod preempt;
 mod random;
 mod rig;
 mod threads;
+mod upkeep;
 
 /// Makes one test for each configuration of a heap from a function that is generic over it.
 macro_rules! for_both {

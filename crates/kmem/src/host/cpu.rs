@@ -303,9 +303,60 @@ impl HostCpus {
         }
     }
 
+    /// Where the stack words of a number lie in each hot area, in bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(id: StackId) -> usize {
+        id as usize * size_of::<Hot>()
+    }
+
+    /// The fast half of [`CpuArea::pop`]: null also when the thread owns no CPU by restartable sequences, or the layer is
+    /// not laid out. [`HostCpus::pop_cold`] is the other half.
+    ///
+    /// # Safety
+    /// As [`CpuArea::pop`], for the number of that [`HostCpus::place`].
+    #[inline(always)]
+    pub unsafe fn try_pop(&self, place: usize) -> *mut u8 {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let slot = self.hot.load(Ordering::Relaxed) as usize + place;
+            // SAFETY: the words of the number are ready on every CPU (I-HOST-1).
+            unsafe { rseq::pop(slot, self.index_at.load(Ordering::Relaxed)) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = place;
+            core::ptr::null_mut()
+        }
+    }
+
+    /// The fast half of [`CpuArea::push`]: full also where [`HostCpus::try_pop`] would be empty.
+    /// [`HostCpus::push_cold`] is the other half.
+    ///
+    /// # Safety
+    /// As [`CpuArea::push`], for the number of that [`HostCpus::place`].
+    #[inline(always)]
+    pub unsafe fn try_push(&self, place: usize, object: *mut u8) -> Pushed {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let slot = self.hot.load(Ordering::Relaxed) as usize + place;
+            // SAFETY: the words of the number are ready on every CPU (I-HOST-1).
+            unsafe { rseq::push(slot, self.index_at.load(Ordering::Relaxed), object) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = (place, object);
+            Pushed::Full
+        }
+    }
+
+    /// The slow half of [`CpuArea::pop`]: finds out how the thread owns a CPU, and asks the slots.
+    ///
+    /// # Safety
+    /// As [`CpuArea::pop`].
     #[cold]
     #[inline(never)]
-    unsafe fn pop_cold(&self, id: StackId) -> *mut u8 {
+    pub unsafe fn pop_cold(&self, id: StackId) -> *mut u8 {
         if self.cold.load(Ordering::Relaxed) == 0 {
             // Before the platform is initialised: nothing is decided about the thread yet.
             return core::ptr::null_mut();
@@ -336,9 +387,13 @@ impl HostCpus {
         }
     }
 
+    /// The slow half of [`CpuArea::push`].
+    ///
+    /// # Safety
+    /// As [`CpuArea::push`].
     #[cold]
     #[inline(never)]
-    unsafe fn push_cold(&self, id: StackId, object: *mut u8) -> Pushed {
+    pub unsafe fn push_cold(&self, id: StackId, object: *mut u8) -> Pushed {
         match self.owner() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise.
@@ -477,32 +532,22 @@ unsafe impl CpuArea for HostCpus {
 
     #[inline(always)]
     unsafe fn pop(&self, id: StackId) -> *mut u8 {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let slot = self.hot.load(Ordering::Relaxed) as usize + id as usize * size_of::<Hot>();
-            // SAFETY: the words of `id` are ready on every CPU (I-HOST-1).
-            let object = unsafe { rseq::pop(slot, self.index_at.load(Ordering::Relaxed)) };
-            if !object.is_null() {
-                return object;
-            }
-        }
         // SAFETY: the caller's promise.
-        unsafe { self.pop_cold(id) }
+        unsafe {
+            let object = self.try_pop(Self::place(id));
+            if object.is_null() { self.pop_cold(id) } else { object }
+        }
     }
 
     #[inline(always)]
     unsafe fn push(&self, id: StackId, object: *mut u8) -> Pushed {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let slot = self.hot.load(Ordering::Relaxed) as usize + id as usize * size_of::<Hot>();
-            // SAFETY: the words of `id` are ready on every CPU (I-HOST-1).
-            let pushed = unsafe { rseq::push(slot, self.index_at.load(Ordering::Relaxed), object) };
-            if pushed != Pushed::Full {
-                return pushed;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.try_push(Self::place(id), object) {
+                Pushed::Full => self.push_cold(id, object),
+                pushed => pushed,
             }
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.push_cold(id, object) }
     }
 
     unsafe fn pop_many(&self, id: StackId, out: &mut [*mut u8]) -> usize {

@@ -2,12 +2,13 @@
 //!
 //! Decided once, by the first heap, for all heaps of the process: a thread has one word (see `rseq`), and what it
 //! says must mean the same to all of them. Restartable sequences are taken only with everything that seizing a
-//! stack needs: a registered first thread, and the barrier that restarts the others.
+//! stack needs: a registered first thread, the barrier that restarts the others, and addresses for every CPU.
 //!
 //! Never: changes its mind (I-HOST-2).
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use kmem_core::percpu::{COLD_STRIDE, HOT_STRIDE};
 use kmem_core::platform::MAX_CPUS;
 
 #[cfg(target_arch = "x86_64")]
@@ -69,14 +70,21 @@ impl Layout {
 
     fn decide(portable: bool) -> Self {
         let cpus = topology::possible_cpus();
+        let most = affordable(sys::address_limit());
         if !portable
-            && cpus + SPARE_SLOTS <= MAX_CPUS
+            && cpus + SPARE_SLOTS <= most
             && let Some(index_at) = sequences()
         {
             return Self { indexed: cpus, slots: SPARE_SLOTS.min(cpus.max(2)), index_at };
         }
-        Self { indexed: 0, slots: cpus.clamp(2, slots::MAX_SLOTS), index_at: 4 }
+        Self { indexed: 0, slots: cpus.min(most).clamp(2, slots::MAX_SLOTS), index_at: 4 }
     }
+}
+
+/// CPUs whose areas take no more than a quarter of the addresses that the process may have. On a machine with hundreds of
+/// CPUs the areas of all would not leave a program under `ulimit -v` much, or not even fit.
+fn affordable(limit: usize) -> usize {
+    (limit / 4 / (HOT_STRIDE + COLD_STRIDE)).min(MAX_CPUS)
 }
 
 /// Are restartable sequences to be had, with all that seizing needs? The offset of the best index.
@@ -116,4 +124,21 @@ pub(super) fn visit_all(cpus: usize) -> bool {
         visited += usize::from(sys::set_affinity(&only).is_ok());
     }
     visited > 0 && sys::set_affinity(&home).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_addresses_bounds_the_cpus() {
+        assert_eq!(affordable(usize::MAX), MAX_CPUS);
+        assert_eq!(affordable(0), 0);
+        // 256 CPUs take 144 MiB.
+        assert!(affordable(512 << 20) < 256);
+        assert!(affordable(1 << 30) > 256);
+        for limit in [32 << 20, 100 << 20, 1 << 30] {
+            assert!(affordable(limit) * (HOT_STRIDE + COLD_STRIDE) <= limit / 4);
+        }
+    }
 }

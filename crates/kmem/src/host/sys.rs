@@ -186,6 +186,18 @@ pub(super) fn set_affinity(mask: &CpuMask) -> Result<(), Errno> {
         .map(drop)
 }
 
+/// Bytes of addresses that the process may map, as far as it is limited.
+pub(super) fn address_limit() -> usize {
+    let limit = |resource: usize| {
+        let mut limits = [u64::MAX; 2];
+        // SAFETY: process 0 is this one; the kernel writes two words to the array and reads no new limits.
+        let asked =
+            unsafe { call(libc::SYS_prlimit64, [0, resource, 0, limits.as_mut_ptr() as usize, 0, 0]) };
+        if asked.is_ok() { limits[0] as usize } else { usize::MAX }
+    };
+    limit(libc::RLIMIT_AS as usize).min(limit(libc::RLIMIT_DATA as usize))
+}
+
 /// Writes `bytes` to a descriptor; how many were taken.
 pub(super) fn write(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel reads the slice.

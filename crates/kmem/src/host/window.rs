@@ -114,6 +114,22 @@ impl Span {
         self.end.load(Ordering::Relaxed)
     }
 
+    /// The tag of the page around an address; nothing outside the part that was ever grown.
+    #[inline(always)]
+    #[must_use]
+    pub fn tag(&self, address: usize) -> Option<u16> {
+        // Loaded once: tags lie at a constant distance from the base.
+        let base = self.base();
+        let offset = address.wrapping_sub(base);
+        if offset >= self.end() {
+            return None;
+        }
+        let tags = base.wrapping_sub(TAGS_BELOW) as *const AtomicU16;
+        // SAFETY: I-WIN-2: tags are readable for every page below the end.
+        // Relaxed: whoever has a block got it from somebody who saw its tag written.
+        Some(unsafe { (*tags.add(offset >> PAGE_SHIFT)).load(Ordering::Relaxed) })
+    }
+
     /// The tags of the window's pages, by page index; readable below [`Span::end`].
     #[inline(always)]
     #[must_use]

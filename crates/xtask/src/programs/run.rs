@@ -2,14 +2,12 @@
 //! kernel says it used.
 
 use std::fs::File;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::case::{Case, Variant};
-use crate::child::{self, End};
-use crate::tree;
+use crate::{child, tree};
 
 /// Where programs are looked for: the system's own, so that the same ones run everywhere.
 pub(super) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -63,7 +61,7 @@ impl Place {
             .map_err(|error| format!("{}: {error}", work.display()))?;
 
         let mut command = Command::new("/bin/sh");
-        command.arg(&case.script).arg(verb).current_dir(&work).process_group(0);
+        command.arg(&case.script).arg(verb).current_dir(&work);
         command.stdin(Stdio::null()).stdout(make(&output)?).stderr(make(&errors)?);
         command.env_clear().envs([("PATH", PATH), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")]);
         command
@@ -79,19 +77,16 @@ impl Place {
             command.env("KMEM_RSEQ", "0");
         }
 
-        let start = Instant::now();
-        let child = command.spawn().map_err(|error| format!("/bin/sh: {error}"))?;
-        let End { status, usage, timed_out } = child::wait(child.id(), start + case.limit);
-        let wall = start.elapsed();
+        let end = child::run(&mut command, case.limit).map_err(|error| format!("/bin/sh: {error}"))?;
         let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
         Ok(Run {
-            status,
-            timed_out,
+            status: end.status,
+            timed_out: end.timed_out,
             output,
             errors,
-            wall,
-            cpu: time(usage.ru_utime) + time(usage.ru_stime),
-            peak: usage.ru_maxrss as u64 * 1024,
+            wall: end.wall,
+            cpu: time(end.usage.ru_utime) + time(end.usage.ru_stime),
+            peak: end.usage.ru_maxrss as u64 * 1024,
             reports: read_reports(&reports),
         })
     }

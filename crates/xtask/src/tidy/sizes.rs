@@ -10,7 +10,7 @@ const EXCEPTIONS: [(&str, usize, &str); 0] = [];
 
 pub(super) fn check() -> Vec<String> {
     let mut complaints = Vec::new();
-    for path in tree::files("crates").into_iter().chain(tree::files("programs")) {
+    for path in ["crates", "models", "programs"].into_iter().flat_map(tree::files) {
         if !path
             .extension()
             .is_some_and(|extension| ["rs", "c", "h", "sh", "py"].iter().any(|e| extension == *e))

@@ -2,10 +2,10 @@
 //!
 //! # The transaction
 //! The free objects of the CPU slab hang on one word: the first of them, and a number that every
-//! change raises. Whoever wants an object reads the word, reads the link of the first object, and
-//! replaces the word by (next, number + 1); if anything happened in between, on this CPU or after a
-//! migration to another, the number differs and it starts again. The link that was read too late is
-//! thrown away, so reading it was harmless.
+//! change raises. Whoever gives objects back reads the word, links them before its first, and replaces
+//! it by (theirs, number + 1); if anything happened in between, on this CPU or after a migration to
+//! another, the number differs and it starts again. Giving takes no lock. Taking does: it reads a link
+//! inside the first object, which must not leave the heap meanwhile.
 //!
 //! ```text
 //!  63 ........ 38   37 .................. 0
@@ -19,6 +19,7 @@
 //!   slab away clears `slab` first and takes the objects second; a slab is put in place before its objects.
 //!   So an object that is given to the word while `slab` is seen unchanged belongs to that slab.
 //! - I-CSLAB-2: all zero is a CPU without a slab.
+//! - I-CSLAB-3: only holders of `inner` take objects from the word.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -145,7 +146,8 @@ impl<P: Platform> CpuSlab<P> {
         self.transaction.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Takes the first free object: the fast path of caches without stacks.
+    /// Takes the first free object. Under `inner`: while the lock is held the CPU slab stays, and with it the memory
+    /// that the link is read from. (Without it the slab could empty meanwhile, and its block leave the heap.)
     #[inline]
     pub(crate) fn take_one(&self, pages: &Pages<P>, cache: &Cache<P>) -> *mut u8 {
         loop {
@@ -154,15 +156,11 @@ impl<P: Platform> CpuSlab<P> {
             if object.is_null() {
                 return object;
             }
-            // SAFETY: an object that hung on the word lies in a slab of this cache, and slab memory stays
-            // mapped. If it is no longer free the compare-and-swap fails and the link is dropped.
+            // SAFETY: I-CSLAB-3, and the caller holds the lock: the object is free and lies in the CPU slab.
             let next = unsafe { cache.link(object) };
             if !next.is_null() && (!pages.contains(next as usize) || !(next as usize).is_multiple_of(8)) {
-                // Either the object is somebody else's by now, or its link was overwritten: then the slow path says so.
-                if self.transaction.load(Ordering::Acquire) == word {
-                    return core::ptr::null_mut();
-                }
-                continue;
+                // The link was overwritten: the slow path says so.
+                return core::ptr::null_mut();
             }
             if self.replace(word, Self::next(pages, word, next)) {
                 return object;

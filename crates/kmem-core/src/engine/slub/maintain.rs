@@ -37,7 +37,9 @@ pub(crate) fn deactivate<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu
             unsafe { cache.set_link(last, behind) };
             Some((chain as usize - extent.base) as u32)
         };
-        let new = Word::new(head, old.inuse() - linked - fresh, false);
+        // Saturating: a damaged chain was reported and cut short, and what it counted is anybody's guess.
+        let inuse = old.inuse().saturating_sub(linked).saturating_sub(fresh);
+        let new = Word::new(head, inuse, false);
         if new.inuse() < objects && lock.is_none() {
             lock = Some(home.list.lock(floor.platform));
             old = word::load(slab);
@@ -111,7 +113,11 @@ pub fn flush_cpu<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu_number:
     let area = floor.platform.cpu_area();
     let (base, len, chain) = {
         let mut inner = cpu.inner.lock(floor.platform);
-        let (base, len) = take_stack(floor, cache, cpu_number, &mut inner);
+        // A stack without objects stays where it is: to seize one interrupts every CPU that runs the process.
+        // Relaxed: nothing is read through it, and what is pushed meanwhile might as well have come later.
+        let idle = area.hot(cpu_number, cache.id).top.load(Ordering::Relaxed) == inner.base;
+        let (base, len) =
+            if idle { (core::ptr::null_mut(), 0) } else { take_stack(floor, cache, cpu_number, &mut inner) };
         deactivate(floor, cache, cpu);
         inner.chain_slabs = 0;
         (base, len, core::mem::take(&mut inner.chain))

@@ -79,14 +79,16 @@ pub struct Cache<P: Platform> {
     pub id: StackId,
     /// Objects that each CPU's stack holds; 0: no stacks.
     pub capacity: u32,
+    /// Full sheaves that each node's barn keeps.
+    pub barn_sheaves: u32,
     /// Empty slabs that each node keeps.
     pub min_partial: AtomicU32,
     /// Slabs that each CPU keeps in its partial chain.
     pub cpu_partial_slabs: AtomicU32,
     /// Share (of 1000) of refills that may look at other nodes.
     pub remote_ratio: AtomicU32,
-    /// Per-node state; null where the node has none.
-    pub nodes: [AtomicPtr<Node<P>>; MAX_NODES],
+    /// Per-node state; null where the node has none. Not public: nobody but creation may make a cache.
+    pub(crate) nodes: [AtomicPtr<Node<P>>; MAX_NODES],
 }
 
 // SAFETY: `sequence` points to memory that is written before the cache is shared and never after.
