@@ -65,7 +65,7 @@ pub extern "C" fn calloc(count: size_t, size: size_t) -> *mut c_void {
 #[cold]
 #[inline(never)]
 extern "C" fn calloc_rest(total: size_t) -> *mut c_void {
-    or_no_memory(heap::calloc(total))
+    or_no_memory(heap::calloc_slow(total))
 }
 
 /// Resizes a block, keeping its content up to the smaller size; it may move. Null with `ENOMEM`

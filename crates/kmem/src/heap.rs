@@ -274,9 +274,6 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 pub fn malloc_slow(size: usize) -> *mut u8 {
-    if size > isize::MAX as usize {
-        return core::ptr::null_mut();
-    }
     if size <= FineSet::LARGEST {
         let id = Heap::class_id(FineSet::class_of(size));
         // SAFETY: as in `malloc_at_hand`. Sizes of its table were tried there.
@@ -285,6 +282,8 @@ pub fn malloc_slow(size: usize) -> *mut u8 {
             unmark(block);
             return block;
         }
+    } else if size > isize::MAX as usize {
+        return core::ptr::null_mut();
     }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
     retry(heap, size, || heap.allocate(size, Gfp::KERNEL))
@@ -314,10 +313,23 @@ fn give_everything_back(heap: &Heap) {
 /// A block of `size` zero bytes; otherwise as [`malloc`].
 #[inline]
 pub fn calloc(size: usize) -> *mut u8 {
+    let block = malloc_at_hand(size);
+    if block.is_null() {
+        return calloc_slow(size);
+    }
+    // SAFETY: the block has that many bytes.
+    unsafe { block.write_bytes(0, size) };
+    block
+}
+
+/// [`calloc`] where [`malloc_at_hand`] gave nothing.
+#[cold]
+#[inline(never)]
+pub fn calloc_slow(size: usize) -> *mut u8 {
     if size > FineSet::LARGEST {
         return calloc_large(size);
     }
-    let block = malloc(size);
+    let block = malloc_slow(size);
     if !block.is_null() {
         // SAFETY: the block has that many bytes.
         unsafe { block.write_bytes(0, size) };
@@ -325,8 +337,6 @@ pub fn calloc(size: usize) -> *mut u8 {
     block
 }
 
-#[cold]
-#[inline(never)]
 fn calloc_large(size: usize) -> *mut u8 {
     if size > isize::MAX as usize {
         return core::ptr::null_mut();

@@ -107,8 +107,10 @@ pub fn alloc_one<P: Platform>(
     gfp: Gfp,
     node: Option<usize>,
 ) -> *mut u8 {
-    let here = !P::NUMA || node.is_none_or(|node| node == floor.platform.current_node());
-    if here && let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
+    // A CPU slab may be of another node: its thread migrated while it was fetched. Who asks for a node goes where that
+    // is looked at.
+    let any = !P::NUMA || node.is_none();
+    if any && let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
         let object = {
             let _inner = cpu.inner.lock(floor.platform);
             cpu.take_one(floor.pages, cache)
@@ -159,7 +161,7 @@ pub fn refill<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp) -> *
     let mut objects = [ptr::null_mut(); MAX_BATCH];
     let batch = prepare(floor, cache, gfp);
     let node = floor.platform.current_node();
-    let mut got = cache.node(node).barn.lock(floor.platform).take(&mut objects);
+    let mut got = cache.node(node).barn.lock(floor.platform).trade(&mut objects, cache.barn_sheaves);
     if let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
         slub_count(&cpu.stats.alloc_slow);
         if got > 0 {
@@ -368,6 +370,16 @@ unsafe fn store<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, objects: &mu
     }
     // SAFETY: the caller's promise.
     unsafe { slub::free_many(floor, cache, objects) };
+    node.barn.lock(floor.platform).refuse();
+    let mut surplus = [ptr::null_mut(); MAX_BATCH];
+    loop {
+        let got = node.barn.lock(floor.platform).take_surplus(&mut surplus);
+        if got == 0 {
+            return;
+        }
+        // SAFETY: a barn holds free objects of its cache only; they are this thread's now.
+        unsafe { slub::free_many(floor, cache, &mut surplus[..got]) };
+    }
 }
 
 /// Empties the barns: their objects go to the slabs, the sheaves' memory back to its cache.

@@ -3,6 +3,12 @@
 //! A CPU whose stack ran empty takes a whole sheaf of free objects; a CPU whose stack ran full leaves
 //! one. Objects move as pointers in arrays, their memory is not touched, and one short lock covers
 //! dozens of objects. What the barn has no room for goes to the slabs.
+//!
+//! # How many
+//! Objects in the barn are free, but each keeps the slab it lies in from being given back: a thousand of
+//! them, freed in random order, can hold a thousand slabs. So a barn starts small and learns how many sheaves its
+//! node really trades: when one is missed that was turned away before, it may hold twice as many; when many
+//! were turned away and none was asked for in between, the node is freeing and not allocating, and it may hold half.
 
 use core::ptr;
 
@@ -37,7 +43,18 @@ pub struct Barn {
     pub empty_count: u32,
     /// Objects in the full sheaves.
     pub objects: u32,
+    /// Full sheaves that it may hold now, up to the cache's limit.
+    allowed: u32,
+    /// Sheaves turned away since one was last taken.
+    refused: u32,
+    /// A sheaf was turned away since the allowance last grew.
+    missed: bool,
 }
+
+/// Full sheaves that a new barn may hold.
+const FIRST_ALLOWANCE: u32 = 2;
+/// Sheaves turned away in a row after which the allowance shrinks.
+const PATIENCE: u32 = 48;
 
 // SAFETY: the sheaves belong to the barn, which is used under a lock.
 unsafe impl Send for Barn {}
@@ -46,7 +63,43 @@ impl Barn {
     /// An empty barn.
     #[must_use]
     pub const fn new() -> Self {
-        Self { full: ptr::null_mut(), empty: ptr::null_mut(), full_count: 0, empty_count: 0, objects: 0 }
+        Self {
+            full: ptr::null_mut(),
+            empty: ptr::null_mut(),
+            full_count: 0,
+            empty_count: 0,
+            objects: 0,
+            allowed: FIRST_ALLOWANCE,
+            refused: 0,
+            missed: false,
+        }
+    }
+
+    /// Moves the objects of one full sheaf to `out` for a CPU that needs them; returns how many. `out` must have room
+    /// for a sheaf.
+    pub fn trade(&mut self, out: &mut [*mut u8], limit: u32) -> usize {
+        self.refused = 0;
+        let got = self.take(out);
+        if got == 0 && self.missed {
+            self.missed = false;
+            self.allowed = (self.allowed * 2).min(limit.max(1));
+        }
+        got
+    }
+
+    /// Notes that a sheaf was turned away.
+    pub fn refuse(&mut self) {
+        self.missed = true;
+        self.refused += 1;
+        if self.refused >= PATIENCE {
+            self.refused = 0;
+            self.allowed = (self.allowed / 2).max(1);
+        }
+    }
+
+    /// As [`Barn::take`], for one of the sheaves that are more than the barn may hold; nothing when there is none.
+    pub fn take_surplus(&mut self, out: &mut [*mut u8]) -> usize {
+        if self.full_count > self.allowed { self.take(out) } else { 0 }
     }
 
     /// Moves the objects of one full sheaf to `out`, which must have room for a sheaf; returns how many.
@@ -73,7 +126,7 @@ impl Barn {
     /// Stores `objects` as one full sheaf. False when there is no empty sheaf or no room.
     pub fn give(&mut self, objects: &[*mut u8], limit: u32) -> bool {
         let sheaf = self.empty;
-        if sheaf.is_null() || self.full_count >= limit {
+        if sheaf.is_null() || self.full_count >= self.allowed.min(limit) {
             return false;
         }
         // SAFETY: sheaves on the empty list are valid and belong to the barn.
@@ -113,7 +166,7 @@ impl Barn {
     /// True when a full sheaf could be stored if there were an empty one.
     #[must_use]
     pub fn wants_sheaf(&self, limit: u32) -> bool {
-        self.empty.is_null() && self.full_count < limit
+        self.empty.is_null() && self.full_count < self.allowed.min(limit)
     }
 
     /// Adds an empty sheaf.

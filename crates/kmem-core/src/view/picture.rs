@@ -168,20 +168,69 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         None
     }
 
+    /// Looks at the slab's free objects while its owner's lock keeps it from being given back; nothing when it has
+    /// another owner by now.
+    fn while_owned(
+        &self,
+        cache: &KmemCache<P>,
+        slab: &SlabPicture,
+        look: impl FnOnce() -> Option<Place>,
+    ) -> Option<Place> {
+        let page = self.pages.at(slab.base)?;
+        let number = self.pages.index(page) as u32 + 1;
+        match slab.owner {
+            SlabOwner::Cpu(cpu) => {
+                let here = cache.engine.cpu(&self.platform, cpu)?;
+                let _inner = here.inner.lock(&self.platform);
+                if here.slab_number() == number { look() } else { None }
+            }
+            SlabOwner::CpuPartial(cpu) => {
+                let here = cache.engine.cpu(&self.platform, cpu)?;
+                let inner = here.inner.lock(&self.platform);
+                let mut next = inner.chain;
+                while let Some(link) = (next as usize).checked_sub(1).and_then(|index| self.pages.page(index))
+                {
+                    if next == number {
+                        return look();
+                    }
+                    next = link.chain.load(Ordering::Relaxed) as u32;
+                }
+                None
+            }
+            SlabOwner::NodePartial(node, _) => {
+                let list = cache.engine.node(node).list.lock(&self.platform);
+                let mut next = list.first(&self.pages);
+                while let Some(here) = next {
+                    if core::ptr::eq(here, page) {
+                        return look();
+                    }
+                    next = list.after(&self.pages, here);
+                }
+                None
+            }
+            SlabOwner::Full => None,
+        }
+    }
+
     fn in_cpu_chain(&self, cache: &KmemCache<P>, slab: &SlabPicture, address: usize) -> Option<Place> {
         let SlabOwner::Cpu(cpu) = slab.owner else { return None };
         let here = cache.engine.cpu(&self.platform, cpu)?;
-        let head = here.head_of_chain(&self.pages);
-        let position = self.position_in(cache, slab, head as usize, address)?;
-        Some(Place::CpuChain { cpu, position })
+        self.while_owned(cache, slab, || {
+            let head = here.head_of_chain(&self.pages);
+            let position = self.position_in(cache, slab, head as usize, address)?;
+            Some(Place::CpuChain { cpu, position })
+        })
     }
 
     fn on_slab_list(&self, cache: &KmemCache<P>, slab: &SlabPicture, address: usize) -> Option<Place> {
-        let head = word::load(self.pages.at(slab.base)?).head()?;
-        let position = self.position_in(cache, slab, slab.base + head as usize, address)?;
-        Some(Place::SlabList { position })
+        self.while_owned(cache, slab, || {
+            let head = word::load(self.pages.at(slab.base)?).head()?;
+            let position = self.position_in(cache, slab, slab.base + head as usize, address)?;
+            Some(Place::SlabList { position })
+        })
     }
 
+    /// Where `address` stands in the chain from `head`. The caller holds the lock of the slab's owner.
     fn position_in(
         &self,
         cache: &KmemCache<P>,
@@ -189,16 +238,16 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         mut head: usize,
         address: usize,
     ) -> Option<usize> {
-        let extent = slub::object::Extent { base: slab.base, len: slab.pages * crate::platform::PAGE_SIZE };
+        let extent = slub::extent(self.floor(), self.pages.at(slab.base)?);
         for position in 0..slab.objects {
-            if head == 0 {
+            if head.wrapping_sub(extent.base) >= extent.len {
                 return None;
             }
             if head == address {
                 return Some(position);
             }
-            // SAFETY: the object is on a list of free objects of a slab that nobody works on; a racing change only
-            // gives a wrong picture, since every link is checked to lie in the slab.
+            // SAFETY: the object lies in the slab, whose memory stays while its owner's lock is held; every link is
+            // checked to lie in the slab.
             head = match unsafe { cache.engine.checked_link(head as *mut u8, extent) } {
                 Ok(Some(offset)) => slab.base + offset as usize,
                 _ => 0,

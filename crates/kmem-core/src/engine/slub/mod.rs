@@ -49,6 +49,7 @@ pub use free::free_many;
 pub use maintain::{Counts, Fault, count, flush_cpu, release_empty, shrink, validate};
 pub(crate) use maintain::{remove_stack, rename_slabs, reset_cpus, shrink_all};
 pub use node::{Node, NodeList};
+pub(crate) use slab::extent;
 
 use core::sync::atomic::{AtomicPtr, AtomicU32};
 
