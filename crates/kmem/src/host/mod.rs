@@ -65,14 +65,15 @@ impl Options {
     /// The choices that suit nearly everybody.
     pub const DEFAULT: Self = Self { window_pages: MAX_PAGES, portable: false, huge: HugePages::Grown };
 
-    /// [`Options::DEFAULT`], changed by the environment: `KMEM_RSEQ=0` forbids restartable sequences.
+    /// [`Options::DEFAULT`], changed by the environment: `KMEM_RSEQ=0` forbids restartable sequences. The environment of a
+    /// set-user-ID program means nothing.
     ///
     /// # Safety
     /// As for [`misc::getenv`].
     #[must_use]
     pub unsafe fn from_env() -> Self {
         // SAFETY: the caller's promise.
-        let portable = unsafe { misc::getenv("KMEM_RSEQ") } == Some(b"0");
+        let portable = !misc::secure_exec() && unsafe { misc::getenv("KMEM_RSEQ") } == Some(b"0");
         Self { portable, ..Self::DEFAULT }
     }
 }
