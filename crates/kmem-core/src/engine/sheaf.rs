@@ -109,7 +109,7 @@ pub fn alloc_one<P: Platform>(
 ) -> *mut u8 {
     // A CPU slab may be of another node: its thread migrated while it was fetched. Who asks for a node goes where that
     // is looked at.
-    let any = !P::NUMA || node.is_none();
+    let any = node.is_none() || !slub::needs_node(floor, gfp);
     if any && let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
         let object = {
             let _inner = cpu.inner.lock(floor.platform);

@@ -19,6 +19,12 @@ use crate::report;
 /// How many objects a cache without stacks links at once when it carves.
 const CARVE: usize = 32;
 
+/// True when the node of an object must be looked at: always where the platform keeps nodes apart, elsewhere for strict
+/// requests on a machine with several.
+pub(crate) fn needs_node<P: Platform>(floor: Floor<'_, P>, gfp: Gfp) -> bool {
+    P::NUMA || (gfp.contains(Gfp::THISNODE) && floor.platform.nodes() > 1)
+}
+
 /// Takes up to `out.len()` objects; makes a new slab only while it has fewer than `at_least`.
 /// Returns how many. `node`: `None` for the caller's own; strict with [`Gfp::THISNODE`].
 pub fn alloc_many<P: Platform>(
@@ -33,7 +39,7 @@ pub fn alloc_many<P: Platform>(
     let wanted = node.unwrap_or(here);
     let strict = gfp.contains(Gfp::THISNODE);
     let cpu = cache.cpu(floor.platform, floor.platform.current_cpu());
-    let Some(cpu) = cpu.filter(|_| !P::NUMA || wanted == here) else {
+    let Some(cpu) = cpu.filter(|_| wanted == here && P::NUMA || !needs_node(floor, gfp)) else {
         return alloc_from_node(floor, cache, gfp, wanted, strict, out, at_least);
     };
     let mut got = 0;

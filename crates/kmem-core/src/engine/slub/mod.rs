@@ -43,6 +43,7 @@ mod node;
 mod slab;
 
 pub use alloc::alloc_many;
+pub(crate) use alloc::needs_node;
 pub(crate) use cpu::MAX_WINDOW_PAGES;
 pub use cpu::{CpuSlab, CpuStats};
 pub use free::free_many;
