@@ -10,7 +10,7 @@
 //! What an operation takes off a stack it overwrites with [`STALE`]: nobody may read above the top.
 
 use std::ptr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kmem_core::percpu::{
@@ -25,6 +25,12 @@ use crate::thread::Schedule;
 
 /// What lies in the entries of a CPU stack from its top on, once they were used: an address that nothing owns.
 pub const STALE: *mut u8 = 0x57A1_E000_0000_57A1 as *mut u8;
+
+/// A stack's word, to be written.
+fn word_of(hot: &Hot) -> &AtomicPtr<*mut u8> {
+    // SAFETY: this file stores `empty()`, or a top moved by what it pushed or popped, under the CPU's mutex.
+    unsafe { hot.top.word() }
+}
 
 /// The CPUs of a [`Machine`](crate::Machine): see [`CpuArea`].
 #[derive(Debug)]
@@ -101,7 +107,7 @@ unsafe impl CpuArea for SimCpus {
                 "cache number {id} comes into use again, but CPU {cpu} still has a stack of its last owner"
             );
             // Release: whoever learns of the number sees the word.
-            hot.top.store(empty(), Ordering::Release);
+            word_of(hot).store(empty(), Ordering::Release);
         }
     }
 
@@ -157,7 +163,7 @@ unsafe impl CpuArea for SimCpus {
         let _own = self.lock(cpu);
         top(hot);
         // Acquire and Release pair with `install`; operations on this stack are ordered by the mutex.
-        hot.top.swap(empty(), Ordering::AcqRel)
+        word_of(hot).swap(empty(), Ordering::AcqRel)
     }
 }
 
@@ -188,7 +194,7 @@ unsafe fn take(hot: &Hot, out: &mut [*mut u8]) -> usize {
         }
         if count > 0 {
             // Release pairs with the Acquire of `seize`'s callers, which read the array.
-            hot.top.store(from, Ordering::Release);
+            word_of(hot).store(from, Ordering::Release);
         }
     }
     count
@@ -209,7 +215,7 @@ unsafe fn put(hot: &Hot, objects: &[*mut u8]) -> usize {
         }
         if count > 0 {
             // Release pairs with the Acquire of `seize`'s callers, which read the array.
-            hot.top.store(top.add(count), Ordering::Release);
+            word_of(hot).store(top.add(count), Ordering::Release);
         }
     }
     count

@@ -21,7 +21,8 @@ fn equip(machine: &Machine, cpu: usize, id: StackId, capacity: usize) -> *mut *m
         machine.cpu_area().publish(id);
     }
     let base = array(capacity)[1..].as_mut_ptr();
-    assert!(install(machine.cpu_area().hot(cpu, id), base, 0));
+    // SAFETY: an array with sentinels that lives for ever.
+    assert!(unsafe { install(machine.cpu_area().hot(cpu, id), base, 0) });
     base
 }
 
@@ -101,8 +102,10 @@ fn seizing_takes_the_array_with_what_is_in_it() {
         assert_eq!([*base, *base.add(1)], [object(1), object(2)]);
         machine.on_cpu(1, || assert!(cpus.pop(7).is_null()));
     }
-    assert!(install(cpus.hot(1, 7), base, 2), "the place is free again");
-    assert!(!install(cpus.hot(1, 7), base, 2), "and now it is taken");
+    // SAFETY: the array that was there before, with its two objects.
+    assert!(unsafe { install(cpus.hot(1, 7), base, 2) }, "the place is free again");
+    // SAFETY: as above.
+    assert!(!unsafe { install(cpus.hot(1, 7), base, 2) }, "and now it is taken");
     // SAFETY: as above.
     machine.on_cpu(1, || assert_eq!(unsafe { cpus.pop(7) }, object(2)));
 }
@@ -309,7 +312,8 @@ fn many_threads_never_own_one_object_twice() {
             let base = bases[cpu] as *mut *mut u8;
             // SAFETY: both pointers are into this stack's array.
             let len = unsafe { top.offset_from(base) as usize };
-            assert!(install(machine.cpu_area().hot(cpu, ID), base, len));
+            // SAFETY: the array that was seized, with what it held.
+            assert!(unsafe { install(machine.cpu_area().hot(cpu, ID), base, len) });
         }
         workers.into_iter().map(|worker| worker.join().expect("a worker")).sum()
     });

@@ -243,7 +243,9 @@ fn prepare<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp) -> usiz
     }
     let installed = {
         let mut inner = cpu.inner.lock(floor.platform);
-        if inner.base.is_null() && install(floor.platform.cpu_area().hot(number, cache.id), base, 0) {
+        let hot = floor.platform.cpu_area().hot(number, cache.id);
+        // SAFETY: the array was made above, sentinels and all; it stays until it was seized under this lock.
+        if inner.base.is_null() && unsafe { install(hot, base, 0) } {
             inner.base = base;
             inner.batch = FIRST_BATCH.min(limit);
             true

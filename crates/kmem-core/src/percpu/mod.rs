@@ -58,9 +58,43 @@ pub const FULL: *mut u8 = usize::MAX as *mut u8;
 #[repr(C, align(16))]
 pub struct Hot {
     /// The place after the topmost object.
-    pub top: AtomicPtr<*mut u8>,
+    pub top: Top,
     /// Objects handed out by this CPU's stack: a plain add, so it may lose counts when a thread migrates in between.
     pub allocs: AtomicU64,
+}
+
+/// The pointer to the place after a stack's topmost object. Anybody may read it; who writes it promises the invariants.
+#[repr(transparent)]
+pub struct Top(AtomicPtr<*mut u8>);
+
+impl Top {
+    /// Points at [`empty`].
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicPtr::new(empty()))
+    }
+
+    /// What it points at.
+    #[inline]
+    pub fn load(&self, order: Ordering) -> *mut *mut u8 {
+        self.0.load(order)
+    }
+
+    /// The word itself, for implementations of [`CpuArea`].
+    ///
+    /// # Safety
+    /// Every value stored keeps I-CPU-1 to I-CPU-3: it points at [`empty`], or into the array of this very stack, with free
+    /// objects below it.
+    #[inline]
+    pub unsafe fn word(&self) -> &AtomicPtr<*mut u8> {
+        &self.0
+    }
+}
+
+impl Default for Top {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 #[repr(C, align(16))]
@@ -144,7 +178,11 @@ pub unsafe trait CpuArea: Sync {
 
 /// Puts the array whose first entry is `base`, holding `len` objects, where [`empty`] was.
 /// False when another CPU was faster.
-pub fn install(hot: &Hot, base: *mut *mut u8, len: usize) -> bool {
+///
+/// # Safety
+/// The array has both sentinels and `len` free objects of the stack's cache from `base` on, and stays until the stack was
+/// seized.
+pub unsafe fn install(hot: &Hot, base: *mut *mut u8, len: usize) -> bool {
     // Release publishes the array's sentinels and entries to whoever reads `top` on that CPU.
-    hot.top.compare_exchange(empty(), base.wrapping_add(len), Ordering::Release, Ordering::Relaxed).is_ok()
+    hot.top.0.compare_exchange(empty(), base.wrapping_add(len), Ordering::Release, Ordering::Relaxed).is_ok()
 }

@@ -33,7 +33,9 @@
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-use kmem_core::percpu::{COLD_SIZE, COLD_STRIDE, CpuArea, FULL, HOT_STRIDE, Hot, Pushed, StackId, empty};
+use kmem_core::percpu::{
+    COLD_SIZE, COLD_STRIDE, CpuArea, FULL, HOT_STRIDE, Hot, Pushed, StackId, Top, empty,
+};
 
 use super::ownership::{BARRIER, Layout, Ownership, register_barrier, visit_all};
 #[cfg(target_arch = "x86_64")]
@@ -63,7 +65,15 @@ enum Owner {
 /// The hot words of threads without a CPU before the platform is initialised: a thread's word starts out at the area
 /// that has none, so its first operations look here, find every stack empty and full, and take the slow path.
 static EARLY: [Hot; READY as usize] =
-    [const { Hot { top: AtomicPtr::new(empty()), allocs: AtomicU64::new(0) } }; READY as usize];
+    [const { Hot { top: Top::new(), allocs: AtomicU64::new(0) } }; READY as usize];
+
+/// A stack's word, to be written.
+#[inline]
+fn word_of(hot: &Hot) -> &AtomicPtr<*mut u8> {
+    // SAFETY: this file stores `empty()`, or a place in the stack's own array below which its objects lie: it moves a top
+    // by what it pushed or popped, under the slot's lock, and puts back what a seizure took.
+    unsafe { hot.top.word() }
+}
 
 /// The CPU layer. See the module.
 pub struct HostCpus {
@@ -148,7 +158,7 @@ impl HostCpus {
         // Release: whoever learns the number from its cache sees the word (the cache's own publication
         // orders this too; here it costs nothing).
         hot.allocs.store(0, Ordering::Relaxed);
-        hot.top.store(empty(), Ordering::Release);
+        word_of(hot).store(empty(), Ordering::Release);
     }
 
     /// Takes a number out of use: all its words are as new, its cold memory is zero.
@@ -283,7 +293,7 @@ impl HostCpus {
     fn seize_indexed(&self, hot: &Hot) -> *mut *mut u8 {
         // AcqRel: Acquire pairs with the Release that installed the array. The stores of pieces are
         // ordered by the barrier, not by this.
-        let mut taken = hot.top.swap(empty(), Ordering::AcqRel);
+        let mut taken = word_of(hot).swap(empty(), Ordering::AcqRel);
         if taken == empty() {
             // Nothing was installed, so no piece can be working on an array.
             return taken;
@@ -291,10 +301,10 @@ impl HostCpus {
         loop {
             if !self.restart_all() {
                 // Leave things as they are. If the word changed, a piece committed, and its value is right.
-                let _ = hot.top.compare_exchange(empty(), taken, Ordering::AcqRel, Ordering::Relaxed);
+                let _ = word_of(hot).compare_exchange(empty(), taken, Ordering::AcqRel, Ordering::Relaxed);
                 return empty();
             }
-            let seen = hot.top.swap(empty(), Ordering::AcqRel);
+            let seen = word_of(hot).swap(empty(), Ordering::AcqRel);
             if seen == empty() {
                 return taken;
             }
@@ -376,7 +386,7 @@ impl HostCpus {
                     // SAFETY: I-CPU-3: a readable word lies below `top`.
                     let object = unsafe { top.sub(1).read() };
                     if !object.is_null() {
-                        hot.top.store(top.wrapping_sub(1), Ordering::Relaxed);
+                        word_of(hot).store(top.wrapping_sub(1), Ordering::Relaxed);
                         let count = hot.allocs.load(Ordering::Relaxed);
                         hot.allocs.store(count + 1, Ordering::Relaxed);
                     }
@@ -422,7 +432,7 @@ impl HostCpus {
                         top.write(object);
                     }
                     // Release: a signal handler or a forked child sees the entry before the new top.
-                    hot.top.store(top.wrapping_add(1), Ordering::Release);
+                    word_of(hot).store(top.wrapping_add(1), Ordering::Release);
                     Pushed::Done
                 })
                 .unwrap_or(Pushed::Full)
@@ -458,7 +468,7 @@ impl HostCpus {
                         count += 1;
                     }
                     if count > 0 {
-                        hot.top.store(top, Ordering::Relaxed);
+                        word_of(hot).store(top, Ordering::Relaxed);
                     }
                     count
                 })
@@ -497,7 +507,7 @@ impl HostCpus {
                     }
                     if count > 0 {
                         // Release: entries before the new top, as in `push_cold`.
-                        hot.top.store(top, Ordering::Release);
+                        word_of(hot).store(top, Ordering::Release);
                     }
                     count
                 })
@@ -588,6 +598,6 @@ unsafe impl CpuArea for HostCpus {
         }
         // Under the slot's lock nothing is in flight. Inside a signal handler that interrupted the slot's
         // owner something is: leave the stack alone.
-        slots::with(cpu - indexed, || hot.top.swap(empty(), Ordering::AcqRel)).unwrap_or(empty())
+        slots::with(cpu - indexed, || word_of(hot).swap(empty(), Ordering::AcqRel)).unwrap_or(empty())
     }
 }

@@ -65,7 +65,8 @@ impl Rig {
                     next += 1;
                 }
                 let base = words.leak()[1..].as_mut_ptr();
-                assert!(install(area.hot(cpu, id), base, share));
+                // SAFETY: an array with sentinels and `share` objects that lives for ever.
+                assert!(unsafe { install(area.hot(cpu, id), base, share) });
                 base as usize
             })
             .collect();
@@ -205,7 +206,8 @@ impl Rig {
 
     pub(crate) fn put_back(&self, cpu: usize, len: usize) {
         let base = self.bases[cpu] as *mut *mut u8;
-        assert!(install(self.host.cpu_area().hot(cpu, self.id), base, len));
+        // SAFETY: the array that was seized, with what it held.
+        assert!(unsafe { install(self.host.cpu_area().hot(cpu, self.id), base, len) });
     }
 }
 
@@ -402,7 +404,8 @@ fn in_child(rig: &Rig) -> i32 {
             seen[index] = true;
             total += 1;
         }
-        if !install(area.hot(cpu, rig.id), base, len) {
+        // SAFETY: the array that was seized, with what it held.
+        if !unsafe { install(area.hot(cpu, rig.id), base, len) } {
             return 13;
         }
     }

@@ -131,7 +131,8 @@ pub fn flush_cpu<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu_number:
     unsafe { free_many(floor, cache, core::slice::from_raw_parts_mut(base, len)) };
     let spare = {
         let mut inner = cpu.inner.lock(floor.platform);
-        if inner.base.is_null() && install(area.hot(cpu_number, cache.id), base, 0) {
+        // SAFETY: the array was this stack's until a moment ago; its sentinels are where they were.
+        if inner.base.is_null() && unsafe { install(area.hot(cpu_number, cache.id), base, 0) } {
             inner.base = base;
             inner.batch = 0;
             None
