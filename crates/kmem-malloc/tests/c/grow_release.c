@@ -33,7 +33,7 @@ int main(int argc, char **argv)
         }
         /* Blocks of pages go back by themselves; small ones may be kept in reserve until asked for. */
         if (size < 4096) malloc_trim(0);
-        CHECK(resident() < start + (24 << 20));
+        CHECK(resident() < start + (8 << 20));
         /* Address space does not creep: a later round needs no more than the first. */
         if (round == 0) space = statm(0);
         CHECK(statm(0) <= space + (64 << 20));
