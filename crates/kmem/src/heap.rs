@@ -553,7 +553,9 @@ pub fn write_report(out: &mut dyn Write) -> fmt::Result {
     // SAFETY: getpid has no requirements.
     write!(out, "process {} ", unsafe { libc::getpid() })?;
     write_comm(out)?;
-    heap.write_report(out, ownership())?;
+    let layer = cpus();
+    let cpus = if layer.indexed() > 0 { layer.indexed() } else { layer.count() };
+    heap.write_report(out, cpus, ownership())?;
     writeln!(out, "end")
 }
 

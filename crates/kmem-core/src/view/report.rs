@@ -19,14 +19,10 @@ use crate::heap::{BlockStats, Kmem};
 use crate::platform::{PAGE_SHIFT, Platform};
 
 impl<P: Platform, C: Config> Kmem<P, C> {
-    /// Writes the records of this heap. `ownership` says how CPUs are owned.
-    pub fn write_report(&self, out: &mut dyn Write, ownership: &str) -> fmt::Result {
-        writeln!(
-            out,
-            "engine slub cpus {} nodes {} ownership {ownership}",
-            self.platform().cpus(),
-            self.platform().nodes()
-        )?;
+    /// Writes the records of this heap. `cpus` is the number of CPUs its user would count, which is not the platform's where
+    /// that has further ones for threads that own none; `ownership` says how CPUs are owned.
+    pub fn write_report(&self, out: &mut dyn Write, cpus: usize, ownership: &str) -> fmt::Result {
+        writeln!(out, "engine slub cpus {cpus} nodes {} ownership {ownership}", self.platform().nodes())?;
         let mut result = Ok(());
         self.for_each_cache(|cache| {
             let counts = slub::count(self.floor(), &cache.engine);
