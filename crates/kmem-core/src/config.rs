@@ -4,7 +4,7 @@
 //! subsystems, and run-time options. A [`Config`] is a type, so a heap of one configuration carries no
 //! code of another.
 
-use crate::cache::geometry::{Geometry, Rules};
+use crate::engine::geometry::{Geometry, Rules};
 use crate::kmalloc::classes::{ClassSet, FineSet, KernelSet};
 use crate::platform::PAGE_SIZE;
 

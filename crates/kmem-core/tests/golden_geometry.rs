@@ -3,8 +3,8 @@
 mod golden_support;
 
 use golden_support::{Row, request_flags, rows};
-use kmem_core::cache::geometry::order::cpu_partial_slabs;
-use kmem_core::cache::geometry::{Geometry, GeometryError, KernelVersion, Request, Rules, compute};
+use kmem_core::engine::slub::geometry::order::cpu_partial_slabs;
+use kmem_core::engine::slub::geometry::{Geometry, GeometryError, KernelVersion, Request, Rules, compute};
 use kmem_core::flags::SlabFlags;
 
 /// The machine of the captures: 4 CPUs, and no groups to charge (so ACCOUNT has no meaning). It was also

@@ -3,7 +3,7 @@
 mod golden_support;
 
 use golden_support::{rows, slabinfo};
-use kmem_core::cache::geometry::{KernelVersion, Request, Rules, compute};
+use kmem_core::engine::slub::geometry::{KernelVersion, Request, Rules, compute};
 use kmem_core::flags::SlabFlags;
 use kmem_core::kmalloc::classes::{ClassSet, KernelSet, Kind, MAX_BYTES};
 

@@ -11,8 +11,8 @@
 mod golden_support;
 
 use golden_support::{request_flags, rows, slabinfo};
-use kmem_core::cache::geometry::{Request, Rules, compute};
 use kmem_core::cache::merge::{Candidate, Wanted, find};
+use kmem_core::engine::slub::geometry::{Request, Rules, compute};
 use kmem_core::flags::SlabFlags;
 
 const CAPTURED: Rules = Rules { accounting: false, ..Rules::LINUX_6_1.with_cpus(4) };

@@ -3,10 +3,10 @@
 mod golden_support;
 
 use golden_support::{Row, rows, slabinfo};
-use kmem_core::cache::geometry::order::{
+use kmem_core::engine::slub::geometry::order::{
     cpu_partial, cpu_partial_slabs, min_partial, objects_in, order_of, slab_order,
 };
-use kmem_core::cache::geometry::{KernelVersion, Rules};
+use kmem_core::engine::slub::geometry::{KernelVersion, Rules};
 
 fn rules_of(row: &Row<'_>) -> Rules {
     Rules::LINUX_6_1.with_cpus(row.number("ncpu") as u32)

@@ -24,7 +24,7 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use kmem_core::cache::geometry::{self, Request};
+use kmem_core::engine::slub::geometry::{self, Request};
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::aligned::{MAPPED, Resized};
 use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind, MAX_BYTES};

@@ -4,9 +4,9 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 
 use crate::cache::create::Plan;
-use crate::cache::geometry::{self, Request};
 use crate::cache::{KmemCache, registry::Registry};
 use crate::config::Config;
+use crate::engine::slub::geometry::{self, Request};
 use crate::engine::{sheaf, slub};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;

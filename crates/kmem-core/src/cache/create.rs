@@ -3,11 +3,11 @@
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
-use crate::cache::geometry::{self, Geometry, GeometryError, Request};
 use crate::cache::registry::Registry;
 use crate::cache::{CacheRef, KmemCache, life, merge};
 use crate::config::Config;
 use crate::engine::sheaf;
+use crate::engine::slub::geometry::{self, Geometry, GeometryError, Request};
 use crate::engine::slub::{self, Constructor};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;

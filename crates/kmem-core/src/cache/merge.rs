@@ -17,7 +17,7 @@
 //!
 //! Pure functions: whoever calls holds the registry's lock.
 
-use super::geometry::{Geometry, Request, Rules, WORD, effective_align, round_up};
+use crate::engine::geometry::{Geometry, Request, Rules, WORD, effective_align, round_up};
 use crate::flags::SlabFlags;
 
 /// Properties of an existing cache that decide whether it can take an alias.
@@ -84,7 +84,7 @@ pub struct Wanted {
 impl Wanted {
     /// What a new cache needs, or `None` when it must have slabs of its own.
     ///
-    /// `request` is one that [`compute`](super::geometry::compute) accepted, with the debug letters
+    /// `request` is one that [`compute`](crate::engine::slub::geometry::compute) accepted, with the debug letters
     /// that the options give to the *new* name already in its flags.
     #[must_use]
     pub const fn of(request: &Request, usersize: usize, rules: &Rules) -> Option<Self> {
@@ -136,8 +136,8 @@ pub fn find<'a>(oldest_first: impl IntoIterator<Item = &'a Candidate>, wanted: &
 
 #[cfg(test)]
 mod tests {
-    use super::super::geometry::compute;
     use super::*;
+    use crate::engine::slub::geometry::compute;
 
     const RULES: Rules = Rules::LINUX_6_1;
 

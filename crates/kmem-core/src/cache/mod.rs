@@ -2,7 +2,7 @@
 //!
 //! # Theory
 //! A cache is created from a name, a size and properties; the geometry rules turn those into a layout
-//! ([`geometry`]); a cache that asks for the same as an older one becomes its alias ([`merge`]).
+//! ([`crate::engine::geometry`]); a cache that asks for the same as an older one becomes its alias ([`merge`]).
 //! Descriptors live in a cache of their own, as in the kernel.
 //!
 //! # Life of a cache
@@ -14,7 +14,6 @@
 //! Every call takes `&Kmem` and a [`CacheRef`]. A reference must not be used after the cache was
 //! destroyed: that is why the calls that use one are unsafe. `kmem::Cache<T>` is the safe face.
 
-pub mod geometry;
 pub mod merge;
 pub mod registry;
 pub mod sheaves;
@@ -31,6 +30,7 @@ pub use destroy::DestroyError;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
+use crate::engine::geometry::Geometry;
 use crate::engine::slub;
 use crate::platform::Platform;
 
@@ -70,7 +70,7 @@ impl<P: Platform> KmemCache<P> {
     }
 
     /// The layout.
-    pub fn geometry(&self) -> &geometry::Geometry {
+    pub fn geometry(&self) -> &Geometry {
         &self.engine.geometry
     }
 

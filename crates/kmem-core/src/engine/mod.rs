@@ -7,7 +7,10 @@
 //! [`sheaf::alloc`] and [`sheaf::free`] for one object, [`sheaf::alloc_bulk`] and [`sheaf::free_bulk`]
 //! for many, flushing, shrinking and counting. Everything below those names belongs to this floor.
 
+pub mod geometry;
 pub mod sheaf;
+pub mod slab;
+pub mod slob;
 pub mod slub;
 
 use crate::page::Pages;

@@ -19,8 +19,8 @@
 
 mod names;
 
-use crate::cache::geometry::KernelVersion;
-use crate::cache::geometry::order::order_of;
+use crate::engine::slub::geometry::KernelVersion;
+use crate::engine::slub::geometry::order::order_of;
 use crate::gfp::Gfp;
 use crate::platform::{MAX_ORDER, PAGE_SHIFT, PAGE_SIZE};
 

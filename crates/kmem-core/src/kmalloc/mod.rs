@@ -27,10 +27,10 @@ pub mod vmalloc;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::cache::create::Plan;
-use crate::cache::geometry::{self, Request};
 use crate::cache::{CacheRef, KmemCache};
 use crate::config::Config;
 use crate::engine::sheaf;
+use crate::engine::slub::geometry::{self, Request};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::{Kmem, State};

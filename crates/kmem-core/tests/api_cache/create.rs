@@ -3,9 +3,9 @@
 use std::cell::Cell;
 
 use kmem_core::cache::create::MAX_NAME;
-use kmem_core::cache::geometry::{GeometryError, KernelVersion, MAX_SIZE};
 use kmem_core::cache::{CacheArgs, CreateError};
 use kmem_core::config::Config;
+use kmem_core::engine::slub::geometry::{GeometryError, KernelVersion, MAX_SIZE};
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 use kmem_core::heap::{Kmem, State};

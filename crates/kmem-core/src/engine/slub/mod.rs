@@ -32,6 +32,7 @@
 //! # Lock order
 //! CPU slab, then barn, then node (see [`crate::sync::rank`]). None is held while pages are fetched.
 
+pub mod geometry;
 pub mod object;
 pub mod word;
 
@@ -54,7 +55,7 @@ pub(crate) use slab::extent;
 
 use core::sync::atomic::{AtomicPtr, AtomicU32};
 
-use crate::cache::geometry::Geometry;
+use crate::engine::geometry::Geometry;
 use crate::flags::SlabFlags;
 use crate::percpu::{CpuArea, StackId};
 use crate::platform::{MAX_NODES, Platform};

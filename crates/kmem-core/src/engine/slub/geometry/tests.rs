@@ -1,6 +1,7 @@
 //! The rules one at a time. Captured tables are checked in `tests/golden_geometry.rs`.
 
 use super::*;
+use crate::platform::PAGE_SIZE;
 
 const V6_1: Rules = Rules::LINUX_6_1;
 const V6_12: Rules = Rules::DEFAULT;

@@ -1,39 +1,12 @@
-//! One slot: the walk from the object to the end of its metadata, and alignment.
+//! One slot: the walk from the object to the end of its metadata.
 //!
 //! The picture of a slot is in [the parent module](super). What is decided here is only which regions
 //! there are; each begins where the one before ends, so that they cannot overlap (I-GEO-4).
 //!
 //! Pure functions: no memory, no lock, no state.
 
-use super::{KernelVersion, Request, TRACK_SIZE, WORD};
+use super::{KernelVersion, Request, TRACK_SIZE, WORD, round_up};
 use crate::flags::SlabFlags;
-
-/// The alignment in effect for an object of `size` bytes: what was asked (0: nothing), at least a word.
-///
-/// With [`SlabFlags::HWCACHE_ALIGN`] also a cache line, halved as long as two objects fit in it: an
-/// object then touches as few lines as it can without wasting more than half of its slot.
-#[must_use]
-pub const fn effective_align(flags: SlabFlags, align: usize, size: usize, cache_line: usize) -> usize {
-    let mut result = if align > WORD { align } else { WORD };
-    if flags.contains(SlabFlags::HWCACHE_ALIGN) {
-        let mut line = cache_line;
-        while line > 1 && size <= line / 2 {
-            line /= 2;
-        }
-        if line > result {
-            result = line;
-        }
-    }
-    result.next_multiple_of(WORD)
-}
-
-/// The next number, `n` or larger, that has none of the bits of `align - 1`: for a power of two, the next
-/// multiple. (For another multiple of the word it is at least a multiple of the word, which is all
-/// that [`Rules::odd_alignments`](super::Rules::odd_alignments) keeps of it.)
-#[must_use]
-pub const fn round_up(n: usize, align: usize) -> usize {
-    (n + (align - 1)) & !(align - 1)
-}
 
 /// The regions of one slot.
 #[derive(Clone, Copy)]

@@ -1,0 +1,1 @@
+//! SLAB: objects in slabs that know their free ones by an index, arrays of free objects in front of them.

@@ -1,0 +1,1 @@
+//! SLOB: first fit in pages that all sizes share, for the smallest machines.
