@@ -4,12 +4,19 @@
 //! subsystems, and run-time options. A [`Config`] is a type, so a heap of one configuration carries no
 //! code of another.
 
+use core::marker::PhantomData;
+
+use crate::engine::Engine;
+pub use crate::engine::Reserves;
 use crate::engine::geometry::{Geometry, Rules};
+use crate::engine::slub::Slub;
 use crate::kmalloc::classes::{ClassSet, FineSet, KernelSet};
 use crate::platform::PAGE_SIZE;
 
 /// The compile-time choices of a heap.
 pub trait Config: Sized + Sync + 'static {
+    /// How objects are kept in pages.
+    type Engine: Engine;
     /// Size classes of kmalloc.
     type Classes: ClassSet;
     /// Free pointers are stored encoded.
@@ -41,21 +48,11 @@ pub trait Config: Sized + Sync + 'static {
     fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves;
 }
 
-/// What a cache keeps beyond what is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reserves {
-    /// Empty slabs of a node.
-    pub min_partial: u32,
-    /// Slabs of a CPU's partial chain.
-    pub cpu_partial_slabs: u32,
-    /// Full sheaves of a node's barn.
-    pub barn_sheaves: u32,
-}
-
 /// As Linux 6.1 with SLUB: its size classes, its geometry, plain lists, ascending order. For conformance.
-pub struct KernelConfig;
+pub struct KernelConfig<E = Slub>(PhantomData<fn(E)>);
 
-impl Config for KernelConfig {
+impl Config for KernelConfig<Slub> {
+    type Engine = Slub;
     type Classes = KernelSet;
     const HARDENED: bool = false;
     const RANDOM: bool = false;
@@ -84,15 +81,14 @@ impl Config for KernelConfig {
 }
 
 /// For programs: fine size classes, encoded free pointers, random order.
-pub struct UserConfig;
+pub struct UserConfig<E = Slub>(PhantomData<fn(E)>);
 
-impl UserConfig {
-    /// The geometry of user space is that of four CPUs on every machine: more would only ask for larger slabs,
-    /// and a constant geometry lets a free check an address without a look at the cache.
-    pub const RULES: Rules = Rules::DEFAULT.with_cpus(4);
-}
+/// The geometry of user space is that of four CPUs on every machine: more would only ask for larger slabs,
+/// and a constant geometry lets a free check an address without a look at the cache.
+pub const USER_RULES: Rules = Rules::DEFAULT.with_cpus(4);
 
-impl Config for UserConfig {
+impl Config for UserConfig<Slub> {
+    type Engine = Slub;
     type Classes = FineSet;
     const HARDENED: bool = true;
     const RANDOM: bool = true;
@@ -104,7 +100,7 @@ impl Config for UserConfig {
     const ABORT: bool = true;
 
     fn rules(_cpus: u32) -> Rules {
-        Self::RULES
+        USER_RULES
     }
 
     /// Up to about 32 KiB of objects a CPU, at least 4 and at most 126 of them.

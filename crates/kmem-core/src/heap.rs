@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use crate::cache::KmemCache;
 use crate::cache::registry::Registry;
 use crate::config::Config;
-use crate::engine::{Floor, sheaf, slub};
+use crate::engine::{Engine, Floor, Node, sheaf};
 use crate::kmalloc::MAX_CLASSES;
 use crate::kmalloc::classes::Kind;
 use crate::kmalloc::huge::HugeTable;
@@ -42,9 +42,9 @@ pub enum State {
 }
 
 /// The static descriptors of the first two caches and their nodes.
-pub(crate) struct Boot<P: Platform> {
-    pub caches: [UnsafeCell<MaybeUninit<KmemCache<P>>>; 2],
-    pub nodes: [UnsafeCell<slub::Node<P>>; 2 * MAX_NODES],
+pub(crate) struct Boot<E: Engine> {
+    pub caches: [UnsafeCell<MaybeUninit<KmemCache<E>>>; 2],
+    pub nodes: [UnsafeCell<Node<E>>; 2 * MAX_NODES],
 }
 
 /// Counters of blocks that no cache holds.
@@ -94,17 +94,19 @@ impl BlockStats {
 pub struct Kmem<P: Platform, C: Config> {
     pub(crate) platform: P,
     pub(crate) pages: Pages<P>,
-    pub(crate) arrays: sheaf::Arrays<P>,
+    pub(crate) arrays: sheaf::Arrays<C::Engine>,
     pub(crate) state: AtomicU8,
-    pub(crate) registry: Lock<Registry<P>, { rank::REGISTRY }>,
-    pub(crate) boot: Boot<P>,
-    pub(crate) kmem_cache: AtomicPtr<KmemCache<P>>,
-    pub(crate) kmem_cache_node: AtomicPtr<KmemCache<P>>,
-    pub(crate) kmalloc: [[AtomicPtr<KmemCache<P>>; MAX_CLASSES]; Kind::COUNT],
+    pub(crate) registry: Lock<Registry<C::Engine>, { rank::REGISTRY }>,
+    pub(crate) boot: Boot<C::Engine>,
+    pub(crate) kmem_cache: AtomicPtr<KmemCache<C::Engine>>,
+    pub(crate) kmem_cache_node: AtomicPtr<KmemCache<C::Engine>>,
+    pub(crate) kmalloc: [[AtomicPtr<KmemCache<C::Engine>>; MAX_CLASSES]; Kind::COUNT],
     pub(crate) huge: HugeTable<P>,
     pub(crate) deferred: Deferred,
     pub(crate) large_stats: BlockStats,
     pub(crate) huge_stats: BlockStats,
+    /// What the engine keeps for the whole heap.
+    pub(crate) engine: <C::Engine as Engine>::Heap,
     config: core::marker::PhantomData<fn(C)>,
 }
 
@@ -122,7 +124,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             registry: Lock::new(Registry::new()),
             boot: Boot {
                 caches: [const { UnsafeCell::new(MaybeUninit::uninit()) }; 2],
-                nodes: [const { UnsafeCell::new(slub::Node::new()) }; 2 * MAX_NODES],
+                nodes: [const { UnsafeCell::new(Node::new()) }; 2 * MAX_NODES],
             },
             kmem_cache: AtomicPtr::new(core::ptr::null_mut()),
             kmem_cache_node: AtomicPtr::new(core::ptr::null_mut()),
@@ -131,14 +133,21 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             deferred: Deferred::new(),
             large_stats: BlockStats::new(),
             huge_stats: BlockStats::new(),
+            engine: C::Engine::HEAP,
             config: core::marker::PhantomData,
         }
     }
 
     /// The floors as the engine sees them.
     #[inline]
-    pub(crate) fn floor(&self) -> Floor<'_, P> {
-        Floor { platform: &self.platform, pages: &self.pages, arrays: &self.arrays, abort: C::ABORT }
+    pub(crate) fn floor(&self) -> Floor<'_, P, C::Engine> {
+        Floor {
+            platform: &self.platform,
+            pages: &self.pages,
+            arrays: &self.arrays,
+            heap: &self.engine,
+            abort: C::ABORT,
+        }
     }
 
     /// The platform.
@@ -181,12 +190,14 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         self.for_each_cache_unlocked(|cache| {
             for cpu in 0..self.platform.cpus() {
                 if let Some(cpu) = cache.engine.cpu(&self.platform, cpu) {
-                    cpu.inner.lock_for_fork(&self.platform);
+                    cpu.stack.lock_for_fork(&self.platform);
                 }
             }
         });
-        self.for_each_node_unlocked(|node| node.barn.lock_for_fork(&self.platform));
-        self.for_each_node_unlocked(|node| node.list.lock_for_fork(&self.platform));
+        for rank in [rank::BARN, rank::NODE] {
+            self.for_each_node_unlocked(|node| C::Engine::lock_node_for_fork(node, &self.platform, rank));
+        }
+        C::Engine::lock_heap_for_fork(&self.engine, &self.platform);
         self.pages.lock_for_fork(&self.platform);
         self.huge.lock_for_fork(&self.platform);
     }
@@ -200,12 +211,16 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         unsafe {
             self.huge.unlock_after_fork(&self.platform);
             self.pages.unlock_after_fork(&self.platform);
-            self.for_each_node_unlocked(|node| node.list.unlock_after_fork(&self.platform));
-            self.for_each_node_unlocked(|node| node.barn.unlock_after_fork(&self.platform));
+            C::Engine::unlock_heap_after_fork(&self.engine, &self.platform);
+            for rank in [rank::NODE, rank::BARN] {
+                self.for_each_node_unlocked(|node| {
+                    C::Engine::unlock_node_after_fork(node, &self.platform, rank);
+                });
+            }
             self.for_each_cache_unlocked(|cache| {
                 for cpu in 0..self.platform.cpus() {
                     if let Some(cpu) = cache.engine.cpu(&self.platform, cpu) {
-                        cpu.inner.unlock_after_fork(&self.platform);
+                        cpu.stack.unlock_after_fork(&self.platform);
                     }
                 }
             });
@@ -214,7 +229,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     /// Every cache, for one who holds the registry's lock (or is the interrupted holder's own signal handler).
-    fn for_each_cache_unlocked(&self, mut visit: impl FnMut(&KmemCache<P>)) {
+    fn for_each_cache_unlocked(&self, mut visit: impl FnMut(&KmemCache<C::Engine>)) {
         // SAFETY: the registry's lock is held, so the list stands still.
         let registry = unsafe { self.registry.peek() };
         let mut next = registry.newest();
@@ -224,7 +239,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
     }
 
-    fn for_each_node_unlocked(&self, mut visit: impl FnMut(&slub::Node<P>)) {
+    fn for_each_node_unlocked(&self, mut visit: impl FnMut(&Node<C::Engine>)) {
         self.for_each_cache_unlocked(|cache| {
             for node in 0..self.platform.nodes() {
                 visit(cache.engine.node(node));

@@ -14,13 +14,13 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use kmem_core::cache::{CacheArgs, CacheRef, KmemCache};
-use kmem_core::engine::slub::Counts;
+use kmem_core::engine::Counts;
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 use kmem_core::percpu::{Pushed, StackId};
 
 use crate::heap::{self, OutOfMemory};
-use crate::host::{Host, HostCpus};
+use crate::host::HostCpus;
 
 /// A named cache of objects of type `T`.
 pub struct Cache<T> {
@@ -29,7 +29,7 @@ pub struct Cache<T> {
     /// Place of the CPU stacks' words; 0 until the cache is made, and for ever if it has none. Any other value also says
     /// that the heap was made.
     place: AtomicUsize,
-    descriptor: AtomicPtr<KmemCache<Host>>,
+    descriptor: AtomicPtr<KmemCache>,
     objects: PhantomData<fn() -> T>,
 }
 
@@ -59,7 +59,7 @@ impl<T> Cache<T> {
     }
 
     /// The cache of the heap behind this one, made if need be. `None`: no memory, or a type that no slab can hold.
-    fn cache(&self) -> Option<CacheRef<Host>> {
+    fn cache(&self) -> Option<CacheRef> {
         // Acquire pairs with the Release of `make`.
         match CacheRef::from_raw(self.descriptor.load(Ordering::Acquire)) {
             Some(cache) => Some(cache),
@@ -69,7 +69,7 @@ impl<T> Cache<T> {
 
     #[cold]
     #[inline(never)]
-    fn make(&self) -> Option<CacheRef<Host>> {
+    fn make(&self) -> Option<CacheRef> {
         let heap = heap::heap()?;
         let args = CacheArgs { align: align_of::<T>(), flags: Some(self.flags), ..CacheArgs::default() };
         let cache = heap.create(self.name, size_of::<T>().max(1), args).ok()?;

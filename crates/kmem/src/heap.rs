@@ -24,6 +24,7 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use kmem_core::config::USER_RULES;
 use kmem_core::engine::slub::geometry::{self, Request};
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::aligned::{MAPPED, Resized};
@@ -193,7 +194,7 @@ static CHECKS: [Check; MAX_CLASSES + 1] = {
     while class < FineSet::COUNT {
         let size = FineSet::SIZES[class] as usize;
         let (bytes, objects) = if class < FineSet::SLAB_CLASSES {
-            match geometry::compute(&Request::new(size), &UserConfig::RULES) {
+            match geometry::compute(&Request::new(size), &USER_RULES) {
                 Ok(geometry) => (PAGE_SIZE << geometry.order, geometry.objects),
                 Err(_) => panic!("a size class has a geometry"),
             }

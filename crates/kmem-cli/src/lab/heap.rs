@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kmem_core::cache::{CacheArgs, CacheRef, CreateError, DestroyError};
 use kmem_core::engine::sheaf::MAX_CAPACITY;
+use kmem_core::engine::slub::Slub;
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 use kmem_core::page::{Kind, ZoneKind};
@@ -36,17 +37,17 @@ pub(crate) struct Wish<'a> {
 }
 
 /// Machine, heap, cache and objects.
-pub(crate) struct Heap<C: Config> {
+pub(crate) struct Heap<C: Config<Engine = Slub>> {
     machine: Machine,
     /// Boxed: a heap that was initialised does not move.
     kmem: Box<Kmem<Machine, C>>,
-    cache: Option<CacheRef<Machine>>,
+    cache: Option<CacheRef>,
     live: BTreeSet<usize>,
     /// Letters of slabs by address, given when a slab is first seen.
     names: RefCell<BTreeMap<usize, usize>>,
 }
 
-impl<C: Config> Heap<C> {
+impl<C: Config<Engine = Slub>> Heap<C> {
     /// Builds a machine and starts a heap on it. `None`: its memory does not suffice for that.
     ///
     /// # Panics
@@ -82,7 +83,7 @@ impl<C: Config> Heap<C> {
         self.kmem.create(wish.name, wish.size, args).map(|_| ())
     }
 
-    fn cache(&self) -> CacheRef<Machine> {
+    fn cache(&self) -> CacheRef {
         self.cache.expect("a cache was created")
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::lab::picture::State;
 use kmem_core::{KernelConfig, UserConfig};
 
-fn bench<C: Config>(cpus: usize, nodes: usize, flags: SlabFlags) -> Heap<C> {
+fn bench<C: Config<Engine = Slub>>(cpus: usize, nodes: usize, flags: SlabFlags) -> Heap<C> {
     let mut heap = Heap::new(cpus, nodes).expect("enough memory");
     heap.create(&Wish { name: "mycache", size: 20, align: 8, flags: flags | SlabFlags::NO_MERGE }).unwrap();
     heap
@@ -37,7 +37,7 @@ fn objects_come_in_ascending_order_and_the_picture_knows_them() {
 
 #[test]
 fn every_object_is_accounted_for_at_each_step() {
-    fn run<C: Config>(nodes: usize) {
+    fn run<C: Config<Engine = Slub>>(nodes: usize) {
         let mut heap = bench::<C>(4, nodes, SlabFlags::empty());
         let mut taken = 0;
         let check = |heap: &Heap<C>, expected: usize| {

@@ -12,6 +12,7 @@ mod picture;
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
+use kmem_core::engine::slub::Slub;
 use kmem_core::flags::SlabFlags;
 use kmem_core::platform::PAGE_SIZE;
 use kmem_core::{Config, KernelConfig, UserConfig};
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &LabArgs) -> Result<u8> {
     }
 }
 
-fn lab<C: Config>(args: &LabArgs) -> Result<u8> {
+fn lab<C: Config<Engine = Slub>>(args: &LabArgs) -> Result<u8> {
     let heap: Heap<C> = Heap::new(args.cpus.into(), args.nodes.into())
         .ok_or_else(|| Failure::input("the machine has too little memory for a heap"))?;
     let terminal = io::stdout().is_terminal();
@@ -64,7 +65,7 @@ fn lab<C: Config>(args: &LabArgs) -> Result<u8> {
     Ok(0)
 }
 
-struct Lab<C: Config> {
+struct Lab<C: Config<Engine = Slub>> {
     heap: Heap<C>,
     style: Style,
     wait: bool,
@@ -73,7 +74,7 @@ struct Lab<C: Config> {
     mine: Vec<usize>,
 }
 
-impl<C: Config> Lab<C> {
+impl<C: Config<Engine = Slub>> Lab<C> {
     /// Starts a step: waits for the student, then prints the call it makes.
     fn step(&mut self, call: &str) {
         if self.wait && self.steps > 0 {

@@ -6,8 +6,8 @@ use core::sync::atomic::Ordering;
 use crate::cache::create::Plan;
 use crate::cache::{KmemCache, registry::Registry};
 use crate::config::Config;
-use crate::engine::slub::geometry::{self, Request};
-use crate::engine::{sheaf, slub};
+use crate::engine::geometry::Request;
+use crate::engine::{Engine, Node, sheaf};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::{Kmem, State};
@@ -43,16 +43,21 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let rules = C::rules(self.platform.cpus() as u32);
         let request = Request { align, flags: SlabFlags::NOLEAKTRACE, ..Request::new(size) };
         // The sizes of the heap's own structures are constants far below the limits.
-        let Ok(geometry) = geometry::compute(&request, &rules) else { unreachable!("internal cache {name}") };
+        let Ok(geometry) = C::Engine::geometry(&request, &rules) else {
+            unreachable!("internal cache {name}")
+        };
         Plan {
             name,
+            request,
+            rules,
             owned_name: None,
             geometry,
             exact_pages: 0,
             ctor: None,
+            dtor: None,
             usercopy: (0, 0),
             capacity: 0,
-            id,
+            id: if C::Engine::STACKS { id } else { 0 },
             refcount: -1,
         }
     }
@@ -72,7 +77,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return Ok(());
         }
         if !self.pages.is_ready() {
-            assert!(self.platform.window().pages <= slub::MAX_WINDOW_PAGES, "the window is too large");
+            assert!(self.platform.window().pages <= C::Engine::MAX_WINDOW_PAGES, "the window is too large");
             self.pages.init(&self.platform);
         }
         if self.state() == State::Down {
@@ -113,21 +118,26 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// The first two caches, from static descriptors to their own slabs.
     fn bootstrap(&self) -> Result<(), NoMemory> {
         let (node_id, cache_id) = (Self::internal_id(0), Self::internal_id(1));
-        let node_plan = self.internal_plan("kmem_cache_node", size_of::<slub::Node<P>>(), 64, node_id);
-        let cache_plan = self.internal_plan("kmem_cache", size_of::<KmemCache<P>>(), 64, cache_id);
-        self.platform.cpu_area().publish(node_id);
-        self.platform.cpu_area().publish(cache_id);
+        let node_plan = self.internal_plan("kmem_cache_node", size_of::<Node<C::Engine>>(), 64, node_id);
+        let cache_plan = self.internal_plan("kmem_cache", size_of::<KmemCache<C::Engine>>(), 64, cache_id);
+        if C::Engine::STACKS {
+            self.platform.cpu_area().publish(node_id);
+            self.platform.cpu_area().publish(cache_id);
+        }
+        let (Some(nodes), Some(caches)) = (self.describe(node_plan), self.describe(cache_plan)) else {
+            return Err(NoMemory);
+        };
         // SAFETY: `init` runs alone, so the static descriptors are this thread's.
         let (nodes, caches) = unsafe {
-            let nodes = (*self.boot.caches[0].get()).write(self.describe(node_plan, ptr::null()));
-            let caches = (*self.boot.caches[1].get()).write(self.describe(cache_plan, ptr::null()));
+            let nodes = (*self.boot.caches[0].get()).write(nodes);
+            let caches = (*self.boot.caches[1].get()).write(caches);
             (&*ptr::from_mut(nodes), &*ptr::from_mut(caches))
         };
         for node in 0..self.platform.nodes() {
             for (i, cache) in [nodes, caches].into_iter().enumerate() {
                 let early = self.boot.nodes[i * MAX_NODES + node].get();
                 // SAFETY: as above; the static node starts empty again when an earlier attempt failed.
-                unsafe { early.write(slub::Node::new()) };
+                unsafe { early.write(Node::new()) };
                 cache.engine.nodes[node].store(early, Ordering::Release);
             }
         }
@@ -135,8 +145,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if settled.is_none() {
             for cache in [nodes, caches] {
                 self.flush(cache);
-                slub::shrink_all(self.floor(), &cache.engine);
-                slub::reset_cpus(self.floor(), &cache.engine);
+                sheaf::shrink(self.floor(), &cache.engine, false);
+                sheaf::reset_cpus(self.floor(), &cache.engine);
             }
             return Err(NoMemory);
         }
@@ -149,7 +159,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     /// Moves descriptors and node structures into objects of the caches they describe. Nothing has moved when it fails.
-    fn settle(&self, nodes: &KmemCache<P>, caches: &KmemCache<P>) -> Option<()> {
+    fn settle(&self, nodes: &KmemCache<C::Engine>, caches: &KmemCache<C::Engine>) -> Option<()> {
         let floor = self.floor();
         let count = self.platform.nodes();
         let mut homes = [[ptr::null_mut::<u8>(); MAX_NODES]; 2];
@@ -158,7 +168,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         'fetch: {
             for node in 0..count {
                 for set in &mut homes {
-                    set[node] = sheaf::alloc_one(floor, &nodes.engine, Gfp::KERNEL, Some(node));
+                    set[node] = C::Engine::alloc_one(floor, &nodes.engine, Gfp::KERNEL, Some(node));
                     if set[node].is_null() {
                         complete = false;
                         break 'fetch;
@@ -167,7 +177,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             self.set_state(State::Partial);
             for descriptor in &mut descriptors {
-                *descriptor = sheaf::alloc_one(floor, &caches.engine, Gfp::KERNEL, None);
+                *descriptor = C::Engine::alloc_one(floor, &caches.engine, Gfp::KERNEL, None);
                 if descriptor.is_null() {
                     complete = false;
                     break 'fetch;
@@ -178,10 +188,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             // SAFETY: these objects were just taken and hold nothing.
             unsafe {
                 for object in homes.into_iter().flatten().filter(|object| !object.is_null()) {
-                    slub::free_many(floor, &nodes.engine, &mut [object]);
+                    C::Engine::free_many(floor, &nodes.engine, &mut [object]);
                 }
                 for object in descriptors.into_iter().filter(|object| !object.is_null()) {
-                    slub::free_many(floor, &caches.engine, &mut [object]);
+                    C::Engine::free_many(floor, &caches.engine, &mut [object]);
                 }
             }
             self.set_state(State::Down);
@@ -193,26 +203,26 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         for (i, old) in [nodes, caches].into_iter().enumerate() {
             for (node, home) in homes[i][..count].iter().enumerate() {
-                let home = home.cast::<slub::Node<P>>();
+                let home = home.cast::<Node<C::Engine>>();
                 let early = old.engine.nodes[node].load(Ordering::Relaxed);
                 // SAFETY: the object is made for a node; the early one is this thread's, nothing is locked, and it is not used again.
                 unsafe { home.write(early.read()) };
                 old.engine.nodes[node].store(home, Ordering::Release);
             }
-            let new = descriptors[i].cast::<KmemCache<P>>();
+            let new = descriptors[i].cast::<KmemCache<C::Engine>>();
             // SAFETY: the object is made for a descriptor; the static one is not used again.
             let new = unsafe {
                 new.write(ptr::from_ref(old).read());
                 &*new
             };
-            slub::rename_slabs(floor, &new.engine);
+            C::Engine::rename_slabs(floor, &new.engine);
             let place = if i == 0 { &self.kmem_cache_node } else { &self.kmem_cache };
             place.store(descriptors[i].cast(), Ordering::Release);
         }
         Some(())
     }
 
-    fn list_boot_caches(&self, registry: &mut Registry<P>) {
+    fn list_boot_caches(&self, registry: &mut Registry<C::Engine>) {
         for place in [&self.kmem_cache, &self.kmem_cache_node] {
             // SAFETY: `settle` stored both.
             if let Some(cache) = unsafe { place.load(Ordering::Acquire).as_ref() } {
@@ -227,7 +237,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         report::say(
             &self.platform,
             format_args!(
-                "SLUB: HWalign={}, Order={}-{}, MinObjects={}, CPUs={}, Nodes={}",
+                "{}: HWalign={}, Order={}-{}, MinObjects={}, CPUs={}, Nodes={}",
+                Upper(C::Engine::NAME),
                 rules.cache_line,
                 rules.min_order,
                 rules.max_order,
@@ -236,5 +247,14 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 self.platform.nodes()
             ),
         );
+    }
+}
+
+/// A name in capitals, as kernels print it.
+struct Upper(&'static str);
+
+impl core::fmt::Display for Upper {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.chars().try_for_each(|letter| core::fmt::Write::write_char(f, letter.to_ascii_uppercase()))
     }
 }

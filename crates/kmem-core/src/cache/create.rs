@@ -6,14 +6,13 @@ use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize,
 use crate::cache::registry::Registry;
 use crate::cache::{CacheRef, KmemCache, life, merge};
 use crate::config::Config;
-use crate::engine::sheaf;
-use crate::engine::slub::geometry::{self, Geometry, GeometryError, Request};
-use crate::engine::slub::{self, Constructor};
+use crate::engine::geometry::{Geometry, GeometryError, Request, Rules};
+use crate::engine::{self, Constructor, Engine, Node, Setup, sheaf};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::{Kmem, State};
 use crate::percpu::{CpuArea, StackId};
-use crate::platform::{MAX_NODES, PAGE_SIZE, Platform};
+use crate::platform::{MAX_NODES, Platform};
 use crate::report;
 
 /// What a creator may ask for beside name and size. The default asks for nothing.
@@ -25,6 +24,8 @@ pub struct CacheArgs {
     pub flags: Option<SlabFlags>,
     /// Runs once for each object when its slab is made; objects must be freed in that state.
     pub ctor: Option<Constructor>,
+    /// Runs once for each object when its slab is given back (as in Linux 2.6; no later kernel has it).
+    pub dtor: Option<Constructor>,
     /// Start of the window that may be copied to and from user space.
     pub useroffset: usize,
     /// Bytes of that window; 0 for none.
@@ -67,10 +68,13 @@ pub const MAX_NAME: usize = 255;
 /// Everything that creation decided before it takes memory.
 pub(crate) struct Plan {
     pub name: &'static str,
+    pub request: Request,
+    pub rules: Rules,
     pub owned_name: Option<(NonNull<u8>, usize)>,
     pub geometry: Geometry,
     pub exact_pages: usize,
     pub ctor: Option<Constructor>,
+    pub dtor: Option<Constructor>,
     pub usercopy: (usize, usize),
     pub capacity: u32,
     pub id: StackId,
@@ -85,7 +89,12 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Errors
     /// See [`CreateError`]; nothing is left behind. With [`SlabFlags::PANIC`] an error stops the program instead.
-    pub fn create(&self, name: &str, size: usize, args: CacheArgs) -> Result<CacheRef<P>, CreateError> {
+    pub fn create(
+        &self,
+        name: &str,
+        size: usize,
+        args: CacheArgs,
+    ) -> Result<CacheRef<C::Engine>, CreateError> {
         let flags = args.flags.unwrap_or(SlabFlags::empty());
         let result = self.try_create(name, size, args, flags);
         if let Err(error) = result {
@@ -110,7 +119,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         size: usize,
         args: CacheArgs,
         flags: SlabFlags,
-    ) -> Result<CacheRef<P>, CreateError> {
+    ) -> Result<CacheRef<C::Engine>, CreateError> {
         if name.is_empty() || name.len() > MAX_NAME {
             return Err(CreateError::BadName);
         }
@@ -137,11 +146,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             size,
             align: args.align,
             flags,
-            has_ctor: args.ctor.is_some(),
+            has_ctor: args.ctor.is_some() || args.dtor.is_some(),
             freeptr_offset: args.freeptr_offset,
             sheaf_capacity: args.sheaf_capacity,
         };
-        let geometry = geometry::compute(&request, &rules).map_err(CreateError::Geometry)?;
+        let geometry = C::Engine::geometry(&request, &rules).map_err(CreateError::Geometry)?;
 
         // Before the lock: kmalloc may have to make one of its own caches for it.
         let copy = self.copy_name(name).ok_or(CreateError::NoMemory)?;
@@ -161,13 +170,16 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // SAFETY: the copy is valid UTF-8 and lives until the cache's descriptor is given back.
         let text: &'static str =
             unsafe { core::str::from_utf8_unchecked(core::slice::from_raw_parts(copy.as_ptr(), name.len())) };
-        let id = registry.take_id(self.first_dynamic_id());
+        let id = if C::Engine::STACKS { registry.take_id(self.first_dynamic_id()) } else { 0 };
         let plan = Plan {
             name: text,
+            request,
+            rules,
             owned_name: Some((copy, name.len())),
             geometry,
             exact_pages: 0,
             ctor: args.ctor,
+            dtor: args.dtor,
             usercopy,
             capacity: if id == 0 {
                 0
@@ -195,17 +207,17 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     fn find_alias<'r>(
         &self,
-        registry: &'r Registry<P>,
+        registry: &'r Registry<C::Engine>,
         request: &Request,
-        rules: &geometry::Rules,
-    ) -> Option<&'r KmemCache<P>> {
+        rules: &Rules,
+    ) -> Option<&'r KmemCache<C::Engine>> {
         let wanted = merge::Wanted::of(request, 0, rules)?;
         // Oldest first: the list runs from the newest, so the last that fits is the one.
         let mut found = None;
         let mut next = registry.newest();
         while let Some(cache) = next {
             let mut candidate =
-                merge::Candidate::new(&cache.engine.geometry, cache.engine.ctor.is_some(), cache.usercopy.1);
+                merge::Candidate::new(cache.geometry(), cache.is_constructed(), cache.usercopy.1);
             candidate.refcount = cache.refcount.load(Ordering::Relaxed);
             if cache.life.load(Ordering::Relaxed) == life::LIVE && merge::fits(&candidate, &wanted) {
                 found = Some(cache);
@@ -224,7 +236,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// Takes memory for a planned cache and lists it. Nothing is left behind when there is none; the plan's
     /// name and number stay the caller's.
-    pub(crate) fn build<'a>(&'a self, registry: &mut Registry<P>, plan: Plan) -> Option<&'a KmemCache<P>> {
+    pub(crate) fn build<'a>(
+        &'a self,
+        registry: &mut Registry<C::Engine>,
+        plan: Plan,
+    ) -> Option<&'a KmemCache<C::Engine>> {
         let floor = self.floor();
         // SAFETY: from state Up on both boot caches exist and live as long as the heap.
         let (caches, nodes) = unsafe {
@@ -233,35 +249,35 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 self.kmem_cache_node.load(Ordering::Acquire).as_ref()?,
             )
         };
-        let descriptor = sheaf::alloc_one(floor, &caches.engine, Gfp::KERNEL, None);
+        let descriptor = C::Engine::alloc_one(floor, &caches.engine, Gfp::KERNEL, None);
         if descriptor.is_null() {
             return None;
         }
-        let descriptor = descriptor.cast::<KmemCache<P>>();
-        let sequence = match self.sequence(&plan.geometry, plan.exact_pages) {
-            Ok(sequence) => sequence,
-            Err(()) => {
-                // SAFETY: the descriptor was just taken.
-                unsafe { slub::free_many(floor, &caches.engine, &mut [descriptor.cast()]) };
-                return None;
-            }
+        let descriptor = descriptor.cast::<KmemCache<C::Engine>>();
+        let Some(cache) = self.describe(plan) else {
+            // SAFETY: the descriptor was just taken.
+            unsafe { C::Engine::free_many(floor, &caches.engine, &mut [descriptor.cast()]) };
+            return None;
         };
-        let cache = self.describe(plan, sequence);
         // SAFETY: the object is large enough and aligned for a descriptor: the cache was made for it.
         unsafe { descriptor.write(cache) };
         // SAFETY: just written; nobody else knows it.
-        let cache: &'a KmemCache<P> = unsafe { &*descriptor };
+        let cache: &'a KmemCache<C::Engine> = unsafe { &*descriptor };
         for node in 0..self.platform.nodes() {
-            let memory = sheaf::alloc_one(floor, &nodes.engine, Gfp::KERNEL, Some(node));
+            let memory = C::Engine::alloc_one(floor, &nodes.engine, Gfp::KERNEL, Some(node));
             if memory.is_null() {
                 self.dismantle(cache);
                 return None;
             }
-            let memory = memory.cast::<slub::Node<P>>();
+            let memory = memory.cast::<Node<C::Engine>>();
             // SAFETY: as for the descriptor.
-            unsafe { memory.write(slub::Node::new()) };
+            unsafe { memory.write(Node::new()) };
             // Release pairs with the Acquire of `Cache::node`.
             cache.engine.nodes[node].store(memory, Ordering::Release);
+            if !C::Engine::prepare_node(floor, &cache.engine, node) {
+                self.dismantle(cache);
+                return None;
+            }
         }
         if cache.engine.id != 0 {
             self.platform.cpu_area().publish(cache.engine.id);
@@ -270,24 +286,29 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         Some(cache)
     }
 
-    /// The descriptor of a planned cache, without nodes.
-    pub(crate) fn describe(&self, plan: Plan, sequence: *const u16) -> KmemCache<P> {
+    /// The descriptor of a planned cache, without nodes. `None`: no memory for what the engine adds to it.
+    pub(crate) fn describe(&self, plan: Plan) -> Option<KmemCache<C::Engine>> {
         let pages = if plan.exact_pages != 0 { plan.exact_pages } else { 1 << plan.geometry.order };
-        let reserves = C::reserves(&plan.geometry, pages, sheaf::sheaf_objects(plan.capacity));
-        KmemCache {
-            engine: slub::Cache {
+        let setup = Setup {
+            request: &plan.request,
+            rules: &plan.rules,
+            geometry: &plan.geometry,
+            exact_pages: plan.exact_pages,
+            capacity: plan.capacity,
+            reserves: C::reserves(&plan.geometry, pages, sheaf::sheaf_objects(plan.capacity)),
+            hardened: C::HARDENED,
+            random: C::RANDOM,
+        };
+        Some(KmemCache {
+            engine: engine::Cache {
                 name: plan.name,
                 geometry: plan.geometry,
                 exact_pages: plan.exact_pages,
                 ctor: plan.ctor,
-                random: if C::HARDENED { self.platform.entropy() | 1 } else { 0 },
-                sequence,
+                dtor: plan.dtor,
                 id: plan.id,
-                capacity: plan.capacity,
-                barn_sheaves: reserves.barn_sheaves,
-                min_partial: AtomicU32::new(reserves.min_partial),
-                cpu_partial_slabs: AtomicU32::new(reserves.cpu_partial_slabs),
-                remote_ratio: AtomicU32::new(1000),
+                capacity: AtomicU32::new(plan.capacity),
+                own: C::Engine::new_cache(self.floor(), &setup)?,
                 nodes: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_NODES],
             },
             refcount: AtomicI32::new(plan.refcount),
@@ -296,63 +317,28 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             owned_name: plan.owned_name,
             life: AtomicU8::new(life::LIVE),
             older: AtomicPtr::new(ptr::null_mut()),
-        }
-    }
-
-    /// A random order for the objects of the cache's slabs; null when the heap hands them out in ascending
-    /// order. `Err` when there is no memory for it.
-    ///
-    /// Indices are shuffled within windows of about a page: the order in a page cannot be guessed, and the pages of
-    /// a slab that nobody asked for yet stay untouched. The memory comes from the caches of arrays, not from kmalloc:
-    /// kmalloc's own classes are made here too. A slab with more objects than the largest array has entries is not
-    /// shuffled.
-    fn sequence(&self, geometry: &Geometry, exact_pages: usize) -> Result<*const u16, ()> {
-        let objects = geometry.objects;
-        let bytes = objects * size_of::<u16>();
-        if !C::RANDOM || objects < 2 || exact_pages != 0 || !sheaf::array_fits(self.floor(), bytes) {
-            return Ok(ptr::null());
-        }
-        let sequence = sheaf::alloc_array(self.floor(), bytes, Gfp::KERNEL).cast::<u16>();
-        if sequence.is_null() {
-            return Err(());
-        }
-        // SAFETY: a fresh array of that many entries.
-        let entries = unsafe {
-            for i in 0..objects {
-                sequence.add(i).write(i as u16);
-            }
-            core::slice::from_raw_parts_mut(sequence, objects)
-        };
-        let window = (PAGE_SIZE / geometry.size).max(2);
-        for part in entries.chunks_mut(window) {
-            for i in (1..part.len()).rev() {
-                part.swap(i, (self.platform.entropy() % (i as u64 + 1)) as usize);
-            }
-        }
-        Ok(sequence)
+        })
     }
 
     /// Gives back the memory of a cache that is not listed (any more) and has no slabs. Not its name, not its number.
-    pub(crate) fn dismantle(&self, cache: &KmemCache<P>) {
+    pub(crate) fn dismantle(&self, cache: &KmemCache<C::Engine>) {
         let floor = self.floor();
         // SAFETY: `build` ran, so both exist.
         let (caches, nodes) = unsafe {
             (&*self.kmem_cache.load(Ordering::Acquire), &*self.kmem_cache_node.load(Ordering::Acquire))
         };
-        for node in &cache.engine.nodes {
-            let memory = node.swap(ptr::null_mut(), Ordering::AcqRel);
-            if !memory.is_null() {
-                // SAFETY: it came from this cache in `build`, and the dying cache is the only one that knew it.
-                unsafe { slub::free_many(floor, &nodes.engine, &mut [memory.cast()]) };
+        for (number, node) in cache.engine.nodes.iter().enumerate() {
+            if node.load(Ordering::Acquire).is_null() {
+                continue;
             }
+            C::Engine::release_node(floor, &cache.engine, number);
+            let memory = node.swap(ptr::null_mut(), Ordering::AcqRel);
+            // SAFETY: it came from this cache in `build`, and the dying cache is the only one that knew it.
+            unsafe { C::Engine::free_many(floor, &nodes.engine, &mut [memory.cast()]) };
         }
-        if !cache.engine.sequence.is_null() {
-            let bytes = cache.engine.geometry.objects * size_of::<u16>();
-            // SAFETY: made by `sequence` with that many bytes; nobody carves from this cache any more.
-            unsafe { sheaf::free_array(floor, cache.engine.sequence.cast_mut().cast(), bytes) };
-        }
+        C::Engine::drop_cache(floor, &cache.engine);
         let descriptor = ptr::from_ref(cache).cast_mut().cast::<u8>();
         // SAFETY: the descriptor came from this cache in `build`, and this was its last use.
-        unsafe { slub::free_many(floor, &caches.engine, &mut [descriptor]) };
+        unsafe { C::Engine::free_many(floor, &caches.engine, &mut [descriptor]) };
     }
 }

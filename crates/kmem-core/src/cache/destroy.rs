@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use crate::cache::{CacheRef, life};
 use crate::config::Config;
-use crate::engine::slub;
+use crate::engine::{counts, sheaf};
 use crate::heap::Kmem;
 use crate::platform::Platform;
 use crate::report;
@@ -44,7 +44,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The reference is to a live cache, and nobody allocates from it during the call or, when it succeeds, uses it after.
-    pub unsafe fn destroy(&self, cache: CacheRef<P>) -> Result<bool, DestroyError> {
+    pub unsafe fn destroy(&self, cache: CacheRef<C::Engine>) -> Result<bool, DestroyError> {
         // SAFETY: the caller's promise.
         let descriptor = unsafe { cache.get() };
         let id = descriptor.engine.id;
@@ -61,15 +61,15 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             descriptor.life.store(life::DYING, Ordering::Relaxed);
             self.flush(descriptor);
-            let left = slub::shrink_all(self.floor(), &descriptor.engine);
+            let left = sheaf::shrink(self.floor(), &descriptor.engine, false);
             let mut stacks_gone = true;
             for cpu in 0..self.platform.cpus() {
-                stacks_gone &= slub::remove_stack(self.floor(), &descriptor.engine, cpu);
+                stacks_gone &= sheaf::remove_stack(self.floor(), &descriptor.engine, cpu);
             }
             registry.remove(descriptor);
             if left > 0 {
                 descriptor.life.store(life::ZOMBIE, Ordering::Relaxed);
-                let objects = slub::count(self.floor(), &descriptor.engine).in_use();
+                let objects = counts::count(self.floor(), &descriptor.engine).in_use();
                 report::say(
                     &self.platform,
                     format_args!(
@@ -82,7 +82,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 return Err(DestroyError::ObjectsRemain(objects));
             }
             if id != 0 && stacks_gone {
-                slub::reset_cpus(self.floor(), &descriptor.engine);
+                sheaf::reset_cpus(self.floor(), &descriptor.engine);
                 registry.release_id(id);
             }
             descriptor.owned_name

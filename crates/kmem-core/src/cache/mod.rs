@@ -31,14 +31,14 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 use crate::engine::geometry::Geometry;
-use crate::engine::slub;
-use crate::platform::Platform;
+use crate::engine::slub::Slub;
+use crate::engine::{self, Engine};
 
 /// The descriptor of a cache.
 #[repr(C)]
-pub struct KmemCache<P: Platform> {
+pub struct KmemCache<E: Engine = Slub> {
     /// What the engine knows. First, so that the pointer kept in slabs is also the descriptor's.
-    pub(crate) engine: slub::Cache<P>,
+    pub(crate) engine: engine::Cache<E>,
     /// Users: the creator and the aliases. Negative: may never be merged.
     pub(crate) refcount: AtomicI32,
     /// Bytes a user may touch; grows when a larger cache is merged into this one.
@@ -48,7 +48,7 @@ pub struct KmemCache<P: Platform> {
     /// Bytes of name and sequence that destruction gives back: (name, name's length).
     pub(crate) owned_name: Option<(NonNull<u8>, usize)>,
     pub(crate) life: AtomicU8,
-    pub(crate) older: AtomicPtr<KmemCache<P>>,
+    pub(crate) older: AtomicPtr<KmemCache<E>>,
 }
 
 /// Where a cache is in its life.
@@ -58,7 +58,7 @@ pub(crate) mod life {
     pub(crate) const ZOMBIE: u8 = 2;
 }
 
-impl<P: Platform> KmemCache<P> {
+impl<E: Engine> KmemCache<E> {
     /// The name given by its first creator.
     pub fn name(&self) -> &str {
         self.engine.name
@@ -67,6 +67,11 @@ impl<P: Platform> KmemCache<P> {
     /// Bytes of an object that its user may touch.
     pub fn object_size(&self) -> usize {
         self.object_size.load(Ordering::Relaxed)
+    }
+
+    /// Its objects keep a state while they are free: they have a constructor or a destructor.
+    pub fn is_constructed(&self) -> bool {
+        self.engine.ctor.is_some() || self.engine.dtor.is_some()
     }
 
     /// The layout.
@@ -97,45 +102,45 @@ impl<P: Platform> KmemCache<P> {
 }
 
 /// A reference to a live cache. Copies are free; none may be used after the cache was destroyed.
-pub struct CacheRef<P: Platform>(pub(crate) NonNull<KmemCache<P>>);
+pub struct CacheRef<E: Engine = Slub>(pub(crate) NonNull<KmemCache<E>>);
 
-impl<P: Platform> Clone for CacheRef<P> {
+impl<E: Engine> Clone for CacheRef<E> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<P: Platform> Copy for CacheRef<P> {}
-impl<P: Platform> PartialEq for CacheRef<P> {
+impl<E: Engine> Copy for CacheRef<E> {}
+impl<E: Engine> PartialEq for CacheRef<E> {
     fn eq(&self, other: &Self) -> bool {
         self.0 == other.0
     }
 }
-impl<P: Platform> Eq for CacheRef<P> {}
-impl<P: Platform> core::fmt::Debug for CacheRef<P> {
+impl<E: Engine> Eq for CacheRef<E> {}
+impl<E: Engine> core::fmt::Debug for CacheRef<E> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "CacheRef({:p})", self.0)
     }
 }
 // SAFETY: a cache may be used from any thread.
-unsafe impl<P: Platform> Send for CacheRef<P> {}
+unsafe impl<E: Engine> Send for CacheRef<E> {}
 // SAFETY: as above.
-unsafe impl<P: Platform> Sync for CacheRef<P> {}
+unsafe impl<E: Engine> Sync for CacheRef<E> {}
 
-impl<P: Platform> CacheRef<P> {
+impl<E: Engine> CacheRef<E> {
     /// A reference to a cache that an observer was shown ([`crate::heap::Kmem::for_each_cache`]).
-    pub fn new(cache: &KmemCache<P>) -> Self {
+    pub fn new(cache: &KmemCache<E>) -> Self {
         Self(NonNull::from(cache))
     }
 
     /// The reference as a pointer, to be kept in an atomic.
     #[must_use]
-    pub fn as_raw(self) -> *mut KmemCache<P> {
+    pub fn as_raw(self) -> *mut KmemCache<E> {
         self.0.as_ptr()
     }
 
     /// The reference from a pointer of [`CacheRef::as_raw`]; nothing for null.
     #[must_use]
-    pub fn from_raw(cache: *mut KmemCache<P>) -> Option<Self> {
+    pub fn from_raw(cache: *mut KmemCache<E>) -> Option<Self> {
         NonNull::new(cache).map(Self)
     }
 
@@ -143,7 +148,7 @@ impl<P: Platform> CacheRef<P> {
     ///
     /// # Safety
     /// The cache is alive for as long as the answer is used.
-    pub unsafe fn get<'a>(self) -> &'a KmemCache<P> {
+    pub unsafe fn get<'a>(self) -> &'a KmemCache<E> {
         // SAFETY: the caller's promise.
         unsafe { self.0.as_ref() }
     }
@@ -155,6 +160,6 @@ impl<P: Platform> CacheRef<P> {
     pub unsafe fn stack_id(self) -> u16 {
         // SAFETY: the caller's promise.
         let cache = unsafe { self.get() };
-        if cache.engine.capacity == 0 { 0 } else { cache.engine.id }
+        if cache.engine.capacity() == 0 { 0 } else { cache.engine.id }
     }
 }

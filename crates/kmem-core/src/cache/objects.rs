@@ -4,7 +4,8 @@ use core::sync::atomic::Ordering;
 
 use crate::cache::{CacheRef, KmemCache, life};
 use crate::config::Config;
-use crate::engine::{sheaf, slub};
+use crate::engine::{Counts, Engine, Fault, counts, sheaf};
+use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::kmalloc::FreeError;
@@ -35,7 +36,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// # Safety
     /// The cache is alive.
     #[inline]
-    pub unsafe fn alloc(&self, cache: CacheRef<P>, gfp: Gfp) -> *mut u8 {
+    pub unsafe fn alloc(&self, cache: CacheRef<C::Engine>, gfp: Gfp) -> *mut u8 {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.get() };
         let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
@@ -51,7 +52,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The cache is alive.
-    pub unsafe fn alloc_node(&self, cache: CacheRef<P>, gfp: Gfp, node: Option<usize>) -> *mut u8 {
+    pub unsafe fn alloc_node(&self, cache: CacheRef<C::Engine>, gfp: Gfp, node: Option<usize>) -> *mut u8 {
         let node = node.filter(|&node| node < self.platform.nodes());
         let here = self.platform.current_node();
         if node.is_none_or(|node| node == here) && !gfp.contains(Gfp::THISNODE) {
@@ -61,7 +62,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.get() };
         let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
-        let object = sheaf::alloc_one(self.floor(), &cache.engine, gfp, Some(node.unwrap_or(here)));
+        let object = C::Engine::alloc_one(self.floor(), &cache.engine, gfp, Some(node.unwrap_or(here)));
         if gfp.contains(Gfp::ZERO) && !object.is_null() {
             self.clear(cache, object);
         }
@@ -72,13 +73,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The cache is alive.
-    pub unsafe fn zalloc(&self, cache: CacheRef<P>, gfp: Gfp) -> *mut u8 {
+    pub unsafe fn zalloc(&self, cache: CacheRef<C::Engine>, gfp: Gfp) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe { self.alloc(cache, gfp | Gfp::ZERO) }
     }
 
-    fn clear(&self, cache: &KmemCache<P>, object: *mut u8) {
-        if cache.engine.ctor.is_none() {
+    fn clear(&self, cache: &KmemCache<C::Engine>, object: *mut u8) {
+        if !cache.is_constructed() {
             // SAFETY: the object was just allocated and has that many bytes.
             unsafe { object.write_bytes(0, cache.object_size()) };
         }
@@ -92,7 +93,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The cache is alive; nobody uses the object any more.
-    pub unsafe fn free(&self, cache: CacheRef<P>, object: *mut u8) -> Result<(), FreeError> {
+    pub unsafe fn free(&self, cache: CacheRef<C::Engine>, object: *mut u8) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         let wanted = unsafe { cache.get() };
         let real = self.cache_of(object)?;
@@ -111,7 +112,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     /// The cache that an object is from, when an object starts there.
-    pub(crate) fn cache_of(&self, object: *mut u8) -> Result<&KmemCache<P>, FreeError> {
+    pub(crate) fn cache_of(&self, object: *mut u8) -> Result<&KmemCache<C::Engine>, FreeError> {
         let page = self.pages.at(object as usize).ok_or(FreeError::Foreign(object as usize))?;
         let slab = self.pages.head(page);
         if slab.kind() != Kind::Slab {
@@ -119,10 +120,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         // SAFETY: a slab's descriptor points to its cache, whose first field the engine's cache is; a cache lives
         // at least as long as its slabs.
-        let cache: &KmemCache<P> = unsafe { &*slab.cache.load(Ordering::Relaxed).cast() };
-        let base = self.pages.address(slab) as usize;
-        let objects = slab.objects.load(Ordering::Relaxed).into();
-        match cache.engine.index_of(base, object as usize, objects) {
+        let cache: &KmemCache<C::Engine> = unsafe { &*slab.cache.load(Ordering::Relaxed).cast() };
+        match C::Engine::index_of(self.floor(), &cache.engine, slab, object as usize) {
             Some(_) => Ok(cache),
             None => Err(FreeError::Interior { address: object as usize, cache: cache.engine.name }),
         }
@@ -133,14 +132,18 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// # Safety
     /// The object is one of this cache's; nobody uses it any more.
     #[inline]
-    pub(crate) unsafe fn free_to(&self, cache: &KmemCache<P>, object: *mut u8) -> Result<(), FreeError> {
+    pub(crate) unsafe fn free_to(
+        &self,
+        cache: &KmemCache<C::Engine>,
+        object: *mut u8,
+    ) -> Result<(), FreeError> {
         let Some(page) = self.pages.at(object as usize) else {
             return Err(FreeError::Foreign(object as usize));
         };
         if cache.life.load(Ordering::Relaxed) != life::LIVE {
             // A destroyed cache that was left with objects: its slabs take them back, its stacks are gone.
             // SAFETY: the caller's promise.
-            unsafe { slub::free_many(self.floor(), &cache.engine, &mut [object]) };
+            unsafe { C::Engine::free_many(self.floor(), &cache.engine, &mut [object]) };
             return Ok(());
         }
         // SAFETY: the caller's promise.
@@ -153,7 +156,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The cache is alive.
-    pub unsafe fn alloc_bulk(&self, cache: CacheRef<P>, gfp: Gfp, out: &mut [*mut u8]) -> bool {
+    pub unsafe fn alloc_bulk(&self, cache: CacheRef<C::Engine>, gfp: Gfp, out: &mut [*mut u8]) -> bool {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.get() };
         let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
@@ -176,7 +179,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// The cache is alive; each entry is an object that nobody uses any more, and is there once.
     pub unsafe fn free_bulk(
         &self,
-        cache: Option<CacheRef<P>>,
+        cache: Option<CacheRef<C::Engine>>,
         objects: &mut [*mut u8],
     ) -> Result<(), FreeError> {
         let mut result = Ok(());
@@ -210,7 +213,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The cache is alive.
-    pub unsafe fn cache_size(&self, cache: CacheRef<P>) -> usize {
+    pub unsafe fn cache_size(&self, cache: CacheRef<C::Engine>) -> usize {
         // SAFETY: the caller's promise.
         unsafe { cache.get() }.object_size()
     }
@@ -220,34 +223,27 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The cache is alive.
-    pub unsafe fn shrink(&self, cache: CacheRef<P>) -> bool {
+    pub unsafe fn shrink(&self, cache: CacheRef<C::Engine>) -> bool {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.get() };
         self.drain_deferred();
         self.flush(cache);
-        slub::shrink(self.floor(), &cache.engine) > 0
+        let keep = cache.engine.flags().contains(SlabFlags::TYPESAFE_BY_RCU);
+        sheaf::shrink(self.floor(), &cache.engine, keep) > 0
     }
 
     /// Empties CPUs and barns of a cache.
-    pub(crate) fn flush(&self, cache: &KmemCache<P>) {
-        let floor = self.floor();
-        sheaf::flush_barns(floor, &cache.engine);
-        for cpu in 0..self.platform.cpus() {
-            slub::flush_cpu(floor, &cache.engine, cpu);
-        }
-        // The frees of one CPU's flush may have left slabs in the chain of the CPU that flushed.
-        for cpu in 0..self.platform.cpus() {
-            slub::flush_cpu(floor, &cache.engine, cpu);
-        }
+    pub(crate) fn flush(&self, cache: &KmemCache<C::Engine>) {
+        sheaf::flush(self.floor(), &cache.engine);
     }
 
     /// What the cache holds.
     ///
     /// # Safety
     /// The cache is alive.
-    pub unsafe fn counts(&self, cache: CacheRef<P>) -> slub::Counts {
+    pub unsafe fn counts(&self, cache: CacheRef<C::Engine>) -> Counts {
         // SAFETY: the caller's promise.
-        slub::count(self.floor(), &unsafe { cache.get() }.engine)
+        counts::count(self.floor(), &unsafe { cache.get() }.engine)
     }
 
     /// Checks every slab on the lists of the cache's nodes; returns how many.
@@ -257,9 +253,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The cache is alive, and nobody works on it.
-    pub unsafe fn validate_cache(&self, cache: CacheRef<P>) -> Result<u64, slub::Fault> {
+    pub unsafe fn validate_cache(&self, cache: CacheRef<C::Engine>) -> Result<u64, Fault> {
         // SAFETY: the caller's promise.
-        slub::validate(self.floor(), &unsafe { cache.get() }.engine)
+        C::Engine::validate(self.floor(), &unsafe { cache.get() }.engine)
     }
 
     /// A CPU goes away: what it keeps of every cache goes back to the nodes. Nothing happens for a CPU that does not exist.
@@ -268,7 +264,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return;
         }
         let floor = self.floor();
-        self.for_each_cache(|cache| slub::flush_cpu(floor, &cache.engine, cpu));
+        self.for_each_cache(|cache| sheaf::flush_cpu(floor, &cache.engine, cpu));
         self.pages.drain_cpu(&self.platform, cpu);
     }
 
@@ -278,8 +274,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         self.for_each_cache(|cache| {
             self.flush(cache);
             for node in 0..self.platform.nodes().min(MAX_NODES) {
-                let keep = cache.engine.flags().contains(crate::flags::SlabFlags::TYPESAFE_BY_RCU);
-                slub::release_empty(floor_of(self), &cache.engine, node, keep);
+                let keep = cache.engine.flags().contains(SlabFlags::TYPESAFE_BY_RCU);
+                C::Engine::release_empty(self.floor(), &cache.engine, node, keep);
             }
         });
         for cpu in 0..self.platform.cpus() {
@@ -290,7 +286,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// Visits every cache, newest first, while none can come or go. None at all for a signal handler that interrupted the
     /// creation or destruction of one.
-    pub fn for_each_cache(&self, mut visit: impl FnMut(&KmemCache<P>)) {
+    pub fn for_each_cache(&self, mut visit: impl FnMut(&KmemCache<C::Engine>)) {
         let Some(registry) = self.registry.lock_unless_held(&self.platform) else { return };
         let mut next = registry.newest();
         while let Some(cache) = next {
@@ -298,8 +294,4 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             next = cache.older();
         }
     }
-}
-
-fn floor_of<P: Platform, C: Config>(heap: &Kmem<P, C>) -> crate::engine::Floor<'_, P> {
-    heap.floor()
 }

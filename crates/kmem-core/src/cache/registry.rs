@@ -6,32 +6,32 @@
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::cache::KmemCache;
+use crate::engine::Engine;
 use crate::percpu::{MAX_STACKS, StackId};
-use crate::platform::Platform;
 
 /// The caches, newest first.
-pub struct Registry<P: Platform> {
-    newest: AtomicPtr<KmemCache<P>>,
+pub struct Registry<E: Engine> {
+    newest: AtomicPtr<KmemCache<E>>,
     /// Caches listed.
     pub count: usize,
     /// One bit a number: set while in use.
     used: [u64; MAX_STACKS / 64],
 }
 
-impl<P: Platform> Registry<P> {
+impl<E: Engine> Registry<E> {
     /// No caches.
     pub(crate) const fn new() -> Self {
         Self { newest: AtomicPtr::new(core::ptr::null_mut()), count: 0, used: [0; MAX_STACKS / 64] }
     }
 
     /// The cache created last.
-    pub(crate) fn newest(&self) -> Option<&KmemCache<P>> {
+    pub(crate) fn newest(&self) -> Option<&KmemCache<E>> {
         // SAFETY: listed caches are valid; the list stands still while the registry is borrowed.
         unsafe { self.newest.load(Ordering::Acquire).as_ref() }
     }
 
     /// Lists a complete cache.
-    pub(crate) fn add(&mut self, cache: &KmemCache<P>) {
+    pub(crate) fn add(&mut self, cache: &KmemCache<E>) {
         cache.older.store(self.newest.load(Ordering::Relaxed), Ordering::Relaxed);
         // Release pairs with the Acquire of `newest` and `older`.
         self.newest.store(core::ptr::from_ref(cache).cast_mut(), Ordering::Release);
@@ -39,7 +39,7 @@ impl<P: Platform> Registry<P> {
     }
 
     /// Takes a cache off the list. False when it is not listed.
-    pub(crate) fn remove(&mut self, cache: &KmemCache<P>) -> bool {
+    pub(crate) fn remove(&mut self, cache: &KmemCache<E>) -> bool {
         let wanted = core::ptr::from_ref(cache).cast_mut();
         let mut link = &self.newest;
         loop {

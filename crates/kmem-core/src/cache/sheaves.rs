@@ -19,7 +19,8 @@ use core::ptr;
 
 use crate::cache::{CacheRef, life};
 use crate::config::Config;
-use crate::engine::sheaf;
+use crate::engine::slub::Slub;
+use crate::engine::{Engine, sheaf};
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::platform::Platform;
@@ -27,17 +28,17 @@ use crate::report;
 
 /// Objects taken ahead of time. Belongs to the heap that made it; goes back by [`Kmem::return_sheaf`].
 #[must_use = "a sheaf that is dropped leaks its objects"]
-pub struct Sheaf<P: Platform> {
-    cache: CacheRef<P>,
+pub struct Sheaf<E: Engine = Slub> {
+    cache: CacheRef<E>,
     entries: *mut *mut u8,
     len: usize,
     room: usize,
 }
 
 // SAFETY: the array and the objects belong to the sheaf, and the cache may be used from any thread.
-unsafe impl<P: Platform> Send for Sheaf<P> {}
+unsafe impl<E: Engine> Send for Sheaf<E> {}
 
-impl<P: Platform> Sheaf<P> {
+impl<E: Engine> Sheaf<E> {
     /// Objects left (`kmem_cache_sheaf_size`).
     #[must_use]
     pub fn size(&self) -> usize {
@@ -52,7 +53,7 @@ impl<P: Platform> Sheaf<P> {
 
     /// The cache that its objects are of.
     #[must_use]
-    pub fn cache(&self) -> CacheRef<P> {
+    pub fn cache(&self) -> CacheRef<E> {
         self.cache
     }
 }
@@ -80,9 +81,14 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The cache is alive, and stays so until the sheaf was returned.
-    pub unsafe fn prefill_sheaf(&self, cache: CacheRef<P>, gfp: Gfp, n: usize) -> Option<Sheaf<P>> {
+    pub unsafe fn prefill_sheaf(
+        &self,
+        cache: CacheRef<C::Engine>,
+        gfp: Gfp,
+        n: usize,
+    ) -> Option<Sheaf<C::Engine>> {
         // SAFETY: the caller's promise.
-        let capacity = unsafe { cache.get() }.engine.capacity as usize;
+        let capacity = unsafe { cache.get() }.engine.capacity() as usize;
         let room = n.max(capacity).max(1);
         let entries = self.sheaf_array(room, gfp)?;
         let mut sheaf = Sheaf { cache, entries, len: 0, room };
@@ -103,7 +109,12 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The sheaf was made by this heap, and its cache is alive.
-    pub unsafe fn refill_sheaf(&self, sheaf: &mut Sheaf<P>, gfp: Gfp, n: usize) -> Result<(), NotFilled> {
+    pub unsafe fn refill_sheaf(
+        &self,
+        sheaf: &mut Sheaf<C::Engine>,
+        gfp: Gfp,
+        n: usize,
+    ) -> Result<(), NotFilled> {
         if n <= sheaf.len {
             return Ok(());
         }
@@ -132,7 +143,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The sheaf was made by this heap, and its cache is alive.
-    pub unsafe fn alloc_from_sheaf(&self, sheaf: &mut Sheaf<P>, gfp: Gfp) -> *mut u8 {
+    pub unsafe fn alloc_from_sheaf(&self, sheaf: &mut Sheaf<C::Engine>, gfp: Gfp) -> *mut u8 {
         // SAFETY: the caller's promise.
         let cache = unsafe { sheaf.cache.get() };
         let Some(left) = sheaf.len.checked_sub(1) else {
@@ -142,7 +153,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // SAFETY: I-PREFILL-1.
         let object = unsafe { sheaf.entries.add(left).read() };
         sheaf.len = left;
-        if gfp.contains(Gfp::ZERO) && cache.engine.ctor.is_none() {
+        if gfp.contains(Gfp::ZERO) && !cache.is_constructed() {
             // SAFETY: an object that nobody else knows, of that many bytes.
             unsafe { object.write_bytes(0, cache.object_size()) };
         }
@@ -153,7 +164,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The sheaf was made by this heap, and its cache is alive.
-    pub unsafe fn return_sheaf(&self, sheaf: Sheaf<P>) {
+    pub unsafe fn return_sheaf(&self, sheaf: Sheaf<C::Engine>) {
         // SAFETY: the caller's promise.
         let cache = unsafe { sheaf.cache.get() };
         debug_assert!(cache.life.load(core::sync::atomic::Ordering::Relaxed) == life::LIVE);
@@ -169,7 +180,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// As [`Kmem::refill_sheaf`].
-    unsafe fn fill(&self, sheaf: &mut Sheaf<P>, gfp: Gfp, n: usize) -> bool {
+    unsafe fn fill(&self, sheaf: &mut Sheaf<C::Engine>, gfp: Gfp, n: usize) -> bool {
         let wanted = n.saturating_sub(sheaf.len);
         debug_assert!(sheaf.len + wanted <= sheaf.room);
         // SAFETY: the array has room for `n` entries and is the sheaf's; null pointers make it one of initialised entries.

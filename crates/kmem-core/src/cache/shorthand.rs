@@ -2,7 +2,7 @@
 
 use crate::cache::{CacheArgs, CacheRef, CreateError};
 use crate::config::Config;
-use crate::engine::slub::Constructor;
+use crate::engine::Constructor;
 use crate::flags::SlabFlags;
 use crate::heap::Kmem;
 use crate::platform::Platform;
@@ -12,7 +12,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Errors
     /// As [`Kmem::create`]; a type of no bytes has no cache.
-    pub fn create_for<T>(&self, name: &str, flags: SlabFlags) -> Result<CacheRef<P>, CreateError> {
+    pub fn create_for<T>(&self, name: &str, flags: SlabFlags) -> Result<CacheRef<C::Engine>, CreateError> {
         self.create_usercopy(name, size_of::<T>(), align_of::<T>(), flags, (0, 0), None)
     }
 
@@ -26,7 +26,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         name: &str,
         flags: SlabFlags,
         field: (usize, usize),
-    ) -> Result<CacheRef<P>, CreateError> {
+    ) -> Result<CacheRef<C::Engine>, CreateError> {
         self.create_usercopy(name, size_of::<T>(), align_of::<T>(), flags, field, None)
     }
 
@@ -43,7 +43,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         flags: SlabFlags,
         window: (usize, usize),
         ctor: Option<Constructor>,
-    ) -> Result<CacheRef<P>, CreateError> {
+    ) -> Result<CacheRef<C::Engine>, CreateError> {
         let (useroffset, usersize) = window;
         let args =
             CacheArgs { align, flags: Some(flags), ctor, useroffset, usersize, ..CacheArgs::default() };

@@ -191,6 +191,15 @@ impl Geometry {
         self.red_left_pad
     }
 
+    /// Number of the object that starts at `address`, where the first of `objects` slots is at `slots`; nothing when none
+    /// does.
+    #[must_use]
+    pub const fn index_of(&self, slots: usize, address: usize, objects: usize) -> Option<usize> {
+        let Some(offset) = address.checked_sub(slots + self.red_left_pad) else { return None };
+        let index = offset / self.size;
+        if index < objects && index * self.size == offset { Some(index) } else { None }
+    }
+
     /// Bytes from the object to the end of its slot.
     #[must_use]
     pub const fn slot_end(&self) -> usize {

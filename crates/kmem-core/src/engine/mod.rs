@@ -1,37 +1,303 @@
 //! How objects lie in slabs, and the stacks of free objects in front of them.
 //!
-//! An engine keeps objects in pages; [`sheaf`] is the layer of CPU stacks and node barns in front of
-//! it. The engine here is [`slub`].
+//! # Theory
+//! An engine keeps objects in pages. There are three, each whole in its folder: [`slub`] chains free objects inside the slab
+//! they lie in; [`slab`] keeps an index of them and arrays in front of three lists of slabs; [`slob`] knows no
+//! slabs at all. A heap has one of them, chosen by its type ([`crate::config::Config::Engine`]).
+//!
+//! What is the same for all is here, once: the descriptor of a cache ([`Cache`]), what it keeps on each CPU and node
+//! ([`Cpu`], [`Node`]), and the layer of CPU stacks in front of the engine ([`sheaf`]). What an engine adds to each
+//! is a type of its own, named by the trait [`Engine`].
 //!
 //! # What the floors above see
 //! [`sheaf::alloc`] and [`sheaf::free`] for one object, [`sheaf::alloc_bulk`] and [`sheaf::free_bulk`]
-//! for many, flushing, shrinking and counting. Everything below those names belongs to this floor.
+//! for many, [`sheaf::flush`], and the engine's shrinking, counting and checking. Everything below those names belongs to
+//! this floor.
 
+pub mod cache;
+pub mod counts;
 pub mod geometry;
 pub mod sheaf;
 pub mod slab;
 pub mod slob;
 pub mod slub;
 
-use crate::page::Pages;
+pub use cache::{Cache, Constructor, Cpu, CpuStats, Node, Stack};
+pub use counts::{Counts, Fault};
+
+use crate::gfp::Gfp;
+use crate::page::{Page, Pages};
 use crate::platform::Platform;
+use geometry::{Geometry, GeometryError, Request, Rules};
 
 /// What an engine works with: the floors below it.
-pub struct Floor<'a, P: Platform> {
+pub struct Floor<'a, P: Platform, E: Engine> {
     /// The world below.
     pub platform: &'a P,
     /// The page floor.
     pub pages: &'a Pages<P>,
     /// Caches of the arrays behind CPU stacks and barns, by size class; null before they exist.
-    pub arrays: &'a sheaf::Arrays<P>,
+    pub arrays: &'a sheaf::Arrays<E>,
+    /// What the engine keeps for the whole heap.
+    pub heap: &'a E::Heap,
     /// Damage found in free memory stops the program instead of being isolated.
     pub abort: bool,
 }
 
-impl<P: Platform> Clone for Floor<'_, P> {
+impl<P: Platform, E: Engine> Clone for Floor<'_, P, E> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<P: Platform> Copy for Floor<'_, P> {}
+impl<P: Platform, E: Engine> Copy for Floor<'_, P, E> {}
+
+/// What a cache keeps beyond what is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserves {
+    /// Empty slabs of a node.
+    pub min_partial: u32,
+    /// Slabs of a CPU's partial chain.
+    pub cpu_partial_slabs: u32,
+    /// Full sheaves of a node's barn.
+    pub barn_sheaves: u32,
+}
+
+/// What creation decided about a cache, for the engine to prepare its own part of the descriptor.
+pub struct Setup<'a> {
+    /// What was asked.
+    pub request: &'a Request,
+    /// By which rules.
+    pub rules: &'a Rules,
+    /// The layout, as the engine made it; the heap may have adapted it to its configuration.
+    pub geometry: &'a Geometry,
+    /// Pages of a slab, where that is not a power of two; 0: the order of the geometry counts.
+    pub exact_pages: usize,
+    /// Objects that each CPU's stack holds; 0: no stacks.
+    pub capacity: u32,
+    /// What the configuration lets the cache keep.
+    pub reserves: Reserves,
+    /// Free pointers are stored encoded.
+    pub hardened: bool,
+    /// Objects of a slab are handed out in random order.
+    pub random: bool,
+}
+
+/// A way to keep objects in pages.
+///
+/// # Safety
+/// An implementation promises that
+/// - objects it hands out lie in memory of the page floor, do not overlap any other object that was handed out and
+///   not given back, have `geometry.size` bytes and the geometry's alignment;
+/// - all zero is a valid value of [`Engine::Cpu`] and [`Engine::Guarded`].
+pub unsafe trait Engine: Sized + Send + Sync + 'static {
+    /// Its name, as users write it.
+    const NAME: &'static str;
+    /// Free objects wait on the CPUs' stacks. Otherwise every request goes to the engine, and nothing has a number.
+    const STACKS: bool;
+    /// kmalloc rounds up to size classes, each a cache. Otherwise [`Engine::kmalloc`] serves it.
+    const CLASSES: bool;
+    /// From an object's address alone its cache can be told.
+    const KNOWS_CACHE: bool;
+    /// What leaves a full stack is what was freed first; otherwise what was freed last.
+    const SPILL_OLDEST: bool;
+    /// The largest window, in pages, that it can address.
+    const MAX_WINDOW_PAGES: usize;
+
+    /// Its part of a cache's descriptor.
+    type Cache: Send + Sync;
+    /// Its part of what a cache keeps on a node.
+    type Node: Send + Sync;
+    /// Its part of what a cache keeps on a CPU, beyond the lock of [`Cpu::stack`]. All zero at first.
+    type Cpu: Send + Sync;
+    /// The same, under that lock. All zero at first.
+    type Guarded: Send;
+    /// What it keeps for a whole heap.
+    type Heap: Send + Sync;
+
+    /// A heap without caches.
+    const HEAP: Self::Heap;
+    /// A node without slabs.
+    const NODE: Self::Node;
+
+    /// The layout of a cache's slots and slabs.
+    ///
+    /// # Errors
+    /// See [`GeometryError`].
+    fn geometry(request: &Request, rules: &Rules) -> Result<Geometry, GeometryError>;
+
+    /// Its part of the descriptor of a new cache. `None`: no memory.
+    fn new_cache<P: Platform>(floor: Floor<'_, P, Self>, setup: &Setup<'_>) -> Option<Self::Cache>;
+
+    /// Gives back what [`Engine::new_cache`] took; the cache has no slabs and is not used any more.
+    fn drop_cache<P: Platform>(floor: Floor<'_, P, Self>, cache: &Cache<Self>);
+
+    /// Completes a node's structure of a new cache, before anybody else knows the cache. False: no memory.
+    fn prepare_node<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>, _node: usize) -> bool {
+        true
+    }
+
+    /// Gives back what [`Engine::prepare_node`] and use took for a node's structure: it has no slabs and no users.
+    fn release_node<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>, _node: usize) {}
+
+    /// One object without the stacks; null: no memory. `node`: `None` for the caller's own; strict with [`Gfp::THISNODE`].
+    fn alloc_one<P: Platform>(
+        floor: Floor<'_, P, Self>,
+        cache: &Cache<Self>,
+        gfp: Gfp,
+        node: Option<usize>,
+    ) -> *mut u8 {
+        let mut one = [core::ptr::null_mut()];
+        match Self::alloc_many(floor, cache, gfp, node, &mut one, 1) {
+            0 => core::ptr::null_mut(),
+            _ => one[0],
+        }
+    }
+
+    /// Takes up to `out.len()` objects from the slabs; makes a new slab only while it has fewer than `at_least`. Returns how
+    /// many. `node` as for [`Engine::alloc_one`].
+    fn alloc_many<P: Platform>(
+        floor: Floor<'_, P, Self>,
+        cache: &Cache<Self>,
+        gfp: Gfp,
+        node: Option<usize>,
+        out: &mut [*mut u8],
+        at_least: usize,
+    ) -> usize;
+
+    /// Gives free objects back to their slabs. The order of the array is lost.
+    ///
+    /// # Safety
+    /// Every entry is an object of this cache that the caller owns, each one once.
+    unsafe fn free_many<P: Platform>(floor: Floor<'_, P, Self>, cache: &Cache<Self>, objects: &mut [*mut u8]);
+
+    /// Gives back one object of another node than the caller's, or of a cache without stacks.
+    ///
+    /// # Safety
+    /// As [`Engine::free_many`].
+    unsafe fn free_away<P: Platform>(floor: Floor<'_, P, Self>, cache: &Cache<Self>, object: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::free_many(floor, cache, &mut [object]) };
+    }
+
+    /// How many objects the next refill of `cpu`'s stack asks for: at least 1, not more than [`sheaf::MAX_BATCH`].
+    fn batch<P: Platform>(
+        floor: Floor<'_, P, Self>,
+        cache: &Cache<Self>,
+        cpu: usize,
+        stack: &mut Stack<Self>,
+    ) -> usize;
+
+    /// Objects for an empty stack: from what the node has at hand, then from the slabs. At least one, and as many
+    /// as the engine sees fit, if there is memory; it asks for `batch`. The first in `out` is handed out first.
+    fn refill<P: Platform>(
+        floor: Floor<'_, P, Self>,
+        cache: &Cache<Self>,
+        gfp: Gfp,
+        out: &mut [*mut u8; sheaf::MAX_BATCH],
+        batch: usize,
+    ) -> usize;
+
+    /// How many objects leave a full stack at once; not more than [`sheaf::MAX_CAPACITY`].
+    fn spill(cache: &Cache<Self>) -> usize;
+
+    /// Takes what left a full stack, what was freed last first.
+    ///
+    /// # Safety
+    /// As [`Engine::free_many`].
+    unsafe fn store<P: Platform>(floor: Floor<'_, P, Self>, cache: &Cache<Self>, objects: &mut [*mut u8]);
+
+    /// Empties what nodes keep in front of their slabs.
+    fn flush_nodes<P: Platform>(floor: Floor<'_, P, Self>, cache: &Cache<Self>);
+
+    /// Sends back to the nodes what the engine itself keeps on a CPU; the stack is not its affair.
+    fn flush_cpu<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>, _cpu: usize) {}
+
+    /// Gives back the empty slabs of one node and puts the others in the order in which they should be used. `keep_pages`:
+    /// empty slabs stay.
+    fn release_empty<P: Platform>(
+        floor: Floor<'_, P, Self>,
+        cache: &Cache<Self>,
+        node: usize,
+        keep_pages: bool,
+    );
+
+    /// Clears the engine's part of a CPU for the next cache with the same number. The cache is dead.
+    fn reset_cpu(_cpu: &Self::Cpu) {}
+
+    /// Adds what the engine keeps to `counts`. Leaves out what is locked by the very thread that asks.
+    fn count<P: Platform>(floor: Floor<'_, P, Self>, cache: &Cache<Self>, counts: &mut Counts);
+
+    /// Checks every slab it can reach. Returns how many. Nobody works on the cache.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    fn validate<P: Platform>(floor: Floor<'_, P, Self>, cache: &Cache<Self>) -> Result<u64, Fault>;
+
+    /// Tells the slabs that their cache moved to another address. All of them are on the nodes' lists.
+    fn rename_slabs<P: Platform>(floor: Floor<'_, P, Self>, cache: &Cache<Self>);
+
+    /// Address of the first slot of a slab.
+    fn slots<P: Platform>(floor: Floor<'_, P, Self>, _cache: &Cache<Self>, slab: &Page) -> usize {
+        floor.pages.address(slab) as usize
+    }
+
+    /// Number of the object that starts at `address` in a slab of this cache; nothing when none does.
+    fn index_of<P: Platform>(
+        floor: Floor<'_, P, Self>,
+        cache: &Cache<Self>,
+        slab: &Page,
+        address: usize,
+    ) -> Option<usize> {
+        let objects = slab.objects.load(core::sync::atomic::Ordering::Relaxed);
+        cache.geometry.index_of(Self::slots(floor, cache, slab), address, objects.into())
+    }
+
+    /// One object, if it can be had without a lock. Callable from any context.
+    fn take_at_once<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>) -> *mut u8 {
+        core::ptr::null_mut()
+    }
+
+    /// A block for kmalloc, where there are no classes; null: no memory. `size` is not 0; `align` a power of two, or 0 for
+    /// what kmalloc gives by itself.
+    fn kmalloc<P: Platform>(
+        _floor: Floor<'_, P, Self>,
+        _size: usize,
+        _align: usize,
+        _gfp: Gfp,
+        _node: Option<usize>,
+    ) -> *mut u8 {
+        core::ptr::null_mut()
+    }
+
+    /// Frees a block of [`Engine::kmalloc`]. `Err`: nothing of the kind starts there, or it is free already (true).
+    ///
+    /// # Safety
+    /// Nobody uses the block any more.
+    unsafe fn kfree<P: Platform>(_floor: Floor<'_, P, Self>, _ptr: *mut u8) -> Result<(), bool> {
+        Err(false)
+    }
+
+    /// The usable bytes of a block of [`Engine::kmalloc`]; nothing when no such block starts there.
+    fn ksize<P: Platform>(_floor: Floor<'_, P, Self>, _ptr: *const u8) -> Option<usize> {
+        None
+    }
+
+    /// Takes the engine's locks of this rank in a node, so that a fork leaves a heap at rest.
+    fn lock_node_for_fork<P: Platform>(_node: &Node<Self>, _platform: &P, _rank: u8) {}
+
+    /// Releases what [`Engine::lock_node_for_fork`] took.
+    ///
+    /// # Safety
+    /// Called once after it, by the same thread or its copy in the child.
+    unsafe fn unlock_node_after_fork<P: Platform>(_node: &Node<Self>, _platform: &P, _rank: u8) {}
+
+    /// Takes the lock of what the engine keeps for the whole heap.
+    fn lock_heap_for_fork<P: Platform>(_heap: &Self::Heap, _platform: &P) {}
+
+    /// Releases what [`Engine::lock_heap_for_fork`] took.
+    ///
+    /// # Safety
+    /// As [`Engine::unlock_node_after_fork`].
+    unsafe fn unlock_heap_after_fork<P: Platform>(_heap: &Self::Heap, _platform: &P) {}
+}

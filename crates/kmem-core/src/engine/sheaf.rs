@@ -1,10 +1,10 @@
-//! The layer of CPU stacks (sheaves) and node barns in front of an engine.
+//! The layer of CPU stacks (sheaves, array caches) in front of every engine.
 //!
 //! # Theory
-//! An allocation pops this CPU's stack; a free pushes it. When the stack runs empty the CPU takes a
-//! whole sheaf from its node's barn, or a batch from the slabs, slab by slab; when it runs full, half of
-//! it goes to the barn, or back to the slabs, grouped by slab. The batch starts small and doubles with
-//! each refill up to half a stack, so that a program that needs ten objects does not carve a hundred.
+//! An allocation pops this CPU's stack; a free pushes it. When the stack runs empty the engine fetches a batch: from what
+//! the node has at hand, else from its slabs. When it runs full a batch leaves it for the engine to keep. How large the batches are,
+//! which end of the stack they leave from, and where they go is the engine's policy; the stacks themselves, their arrays and
+//! how they are owned are here, once.
 //!
 //! Refilling never owns a CPU: it fills a local array and pushes that to whichever CPU the thread
 //! is on by then. What does not fit any more goes back to the slabs.
@@ -14,14 +14,13 @@
 //! stacks themselves, so a refill cannot need a refill.
 
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
-use crate::engine::Floor;
-use crate::engine::slub::{self, Cache};
+use crate::engine::cache::count;
+use crate::engine::{Cache, Engine, Floor, Stack};
 use crate::gfp::Gfp;
 use crate::page::Page;
-use crate::percpu::barn::BarnSheaf;
-use crate::percpu::{CpuArea, FULL, Pushed, install};
+use crate::percpu::{CpuArea, FULL, Pushed, empty, install};
 use crate::platform::Platform;
 
 /// Objects that move between a stack and anything else at once, at most.
@@ -37,9 +36,6 @@ pub const fn sheaf_objects(capacity: u32) -> usize {
     }
 }
 
-/// Objects that the first refill of a CPU asks for.
-const FIRST_BATCH: u32 = 4;
-
 /// Sizes of the arrays behind stacks and barn sheaves, in bytes.
 pub const ARRAY_SIZES: [usize; 5] = [64, 128, 256, 512, 1024];
 
@@ -47,9 +43,9 @@ pub const ARRAY_SIZES: [usize; 5] = [64, 128, 256, 512, 1024];
 pub const MAX_CAPACITY: usize = ARRAY_SIZES[ARRAY_SIZES.len() - 1] / size_of::<*mut u8>() - 2;
 
 /// Caches without stacks, one for each of [`ARRAY_SIZES`]; null before bootstrap made them.
-pub struct Arrays<P: Platform>([AtomicPtr<Cache<P>>; ARRAY_SIZES.len()]);
+pub struct Arrays<E: Engine>([AtomicPtr<Cache<E>>; ARRAY_SIZES.len()]);
 
-impl<P: Platform> Arrays<P> {
+impl<E: Engine> Arrays<E> {
     /// No caches yet.
     #[must_use]
     pub const fn new() -> Self {
@@ -57,34 +53,34 @@ impl<P: Platform> Arrays<P> {
     }
 
     /// Makes the cache for `ARRAY_SIZES[class]` known. It must live as long as the heap.
-    pub fn set(&self, class: usize, cache: &Cache<P>) {
+    pub fn set(&self, class: usize, cache: &Cache<E>) {
         // Release pairs with the Acquire of `cache`.
         self.0[class].store(ptr::from_ref(cache).cast_mut(), Ordering::Release);
     }
 
     /// The cache for arrays of so many bytes.
-    fn cache(&self, bytes: usize) -> Option<&Cache<P>> {
+    fn cache(&self, bytes: usize) -> Option<&Cache<E>> {
         let class = ARRAY_SIZES.iter().position(|&size| size >= bytes)?;
         // SAFETY: `set` stores caches that live as long as the heap.
         unsafe { self.0[class].load(Ordering::Acquire).as_ref() }
     }
 }
 
-impl<P: Platform> Default for Arrays<P> {
+impl<E: Engine> Default for Arrays<E> {
     fn default() -> Self {
         Self::new()
     }
 }
 
 /// True when there is a cache for arrays of so many bytes.
-pub(crate) fn array_fits<P: Platform>(floor: Floor<'_, P>, bytes: usize) -> bool {
+pub(crate) fn array_fits<P: Platform, E: Engine>(floor: Floor<'_, P, E>, bytes: usize) -> bool {
     floor.arrays.cache(bytes).is_some()
 }
 
 /// An array of at least `bytes` bytes; null: no memory, or larger than any of [`ARRAY_SIZES`].
-pub(crate) fn alloc_array<P: Platform>(floor: Floor<'_, P>, bytes: usize, gfp: Gfp) -> *mut u8 {
+pub(crate) fn alloc_array<P: Platform, E: Engine>(floor: Floor<'_, P, E>, bytes: usize, gfp: Gfp) -> *mut u8 {
     match floor.arrays.cache(bytes) {
-        Some(cache) => alloc_one(floor, cache, gfp, None),
+        Some(cache) => E::alloc_one(floor, cache, gfp, None),
         None => ptr::null_mut(),
     }
 }
@@ -93,57 +89,21 @@ pub(crate) fn alloc_array<P: Platform>(floor: Floor<'_, P>, bytes: usize, gfp: G
 ///
 /// # Safety
 /// It came from [`alloc_array`] with the same `bytes`, and nobody uses it any more.
-pub(crate) unsafe fn free_array<P: Platform>(floor: Floor<'_, P>, array: *mut u8, bytes: usize) {
+pub(crate) unsafe fn free_array<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    array: *mut u8,
+    bytes: usize,
+) {
     if let Some(cache) = floor.arrays.cache(bytes) {
         // SAFETY: the caller's promise.
-        unsafe { slub::free_many(floor, cache, &mut [array]) };
+        unsafe { E::free_many(floor, cache, &mut [array]) };
     }
-}
-
-/// One object without the stacks: from the CPU slab's transaction, or from wherever there is one.
-pub fn alloc_one<P: Platform>(
-    floor: Floor<'_, P>,
-    cache: &Cache<P>,
-    gfp: Gfp,
-    node: Option<usize>,
-) -> *mut u8 {
-    // A CPU slab may be of another node: its thread migrated while it was fetched. Who asks for a node goes where that
-    // is looked at.
-    let any = node.is_none() || !slub::needs_node(floor, gfp);
-    if any && let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
-        let object = {
-            let _inner = cpu.inner.lock(floor.platform);
-            cpu.take_one(floor.pages, cache)
-        };
-        if !object.is_null() {
-            slub_count(&cpu.stats.alloc_slow);
-            return object;
-        }
-    }
-    let mut one = [ptr::null_mut()];
-    if slub::alloc_many(floor, cache, gfp, node, &mut one, 1) == 1 {
-        if let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
-            slub_count(&cpu.stats.alloc_slow);
-        }
-        one[0]
-    } else {
-        ptr::null_mut()
-    }
-}
-
-fn slub_count(counter: &AtomicU64) {
-    slub_count_by(counter, 1);
-}
-
-/// A plain add, as everywhere in these counters.
-fn slub_count_by(counter: &AtomicU64, by: usize) {
-    counter.store(counter.load(Ordering::Relaxed) + by as u64, Ordering::Relaxed);
 }
 
 /// One object; null when there is no memory. Its contents are undefined, or what the constructor left.
 #[inline]
-pub fn alloc<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp) -> *mut u8 {
-    if cache.capacity != 0 {
+pub fn alloc<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, gfp: Gfp) -> *mut u8 {
+    if cache.capacity() != 0 {
         // SAFETY: the cache is alive and has this number.
         let object = unsafe { floor.platform.cpu_area().pop(cache.id) };
         if !object.is_null() {
@@ -151,26 +111,19 @@ pub fn alloc<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp) -> *m
         }
         return refill(floor, cache, gfp);
     }
-    alloc_one(floor, cache, gfp, None)
+    E::alloc_one(floor, cache, gfp, None)
 }
 
 /// One object when this CPU's stack is empty.
 #[cold]
 #[inline(never)]
-pub fn refill<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp) -> *mut u8 {
+pub fn refill<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, gfp: Gfp) -> *mut u8 {
     let mut objects = [ptr::null_mut(); MAX_BATCH];
     let batch = prepare(floor, cache, gfp);
-    let node = floor.platform.current_node();
-    let mut got = cache.node(node).barn.lock(floor.platform).trade(&mut objects, cache.barn_sheaves);
-    if let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
-        slub_count(&cpu.stats.alloc_slow);
-        if got > 0 {
-            slub_count(&cpu.stats.barn_get);
-        }
+    if let Some(cpu) = cache.here(floor.platform) {
+        count(&cpu.stats.alloc_slow, 1);
     }
-    if got == 0 {
-        got = slub::alloc_many(floor, cache, gfp, None, &mut objects[..batch], 1);
-    }
+    let got = E::refill(floor, cache, gfp, &mut objects, batch);
     if got == 0 {
         return ptr::null_mut();
     }
@@ -193,7 +146,7 @@ pub fn refill<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp) -> *
         // SAFETY: the objects were just taken from the slabs, so they are this thread's.
         unsafe {
             stow(floor, cache, mine);
-            slub::free_many(floor, cache, foreign);
+            E::free_many(floor, cache, foreign);
         }
     } else {
         // SAFETY: as above.
@@ -206,71 +159,184 @@ pub fn refill<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp) -> *
 ///
 /// # Safety
 /// The objects are free objects of this cache, owned by the caller.
-unsafe fn stow<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, objects: &mut [*mut u8]) {
+unsafe fn stow<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, objects: &mut [*mut u8]) {
     objects.reverse();
     // SAFETY: the caller's promise.
     unsafe {
         let pushed = floor.platform.cpu_area().push_many(cache.id, objects);
-        slub::free_many(floor, cache, &mut objects[pushed..]);
+        E::free_many(floor, cache, &mut objects[pushed..]);
     }
 }
 
 /// Makes sure that this CPU has a stack, and says how many objects to fetch.
-fn prepare<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp) -> usize {
+pub(crate) fn prepare<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, gfp: Gfp) -> usize {
     let number = floor.platform.current_cpu();
     let Some(cpu) = cache.cpu(floor.platform, number) else { return 1 };
-    let limit = (cache.capacity / 2).clamp(1, MAX_BATCH as u32);
     {
-        let mut inner = cpu.inner.lock(floor.platform);
-        if !inner.base.is_null() {
-            let batch = inner.batch.clamp(FIRST_BATCH.min(limit), limit);
-            inner.batch = (batch * 2).min(limit);
-            return batch as usize;
+        let mut stack = cpu.stack.lock(floor.platform);
+        if !stack.base.is_null() {
+            return E::batch(floor, cache, number, &mut stack);
         }
     }
-    let array = alloc_array(floor, stack_bytes(cache), gfp).cast::<*mut u8>();
-    if array.is_null() {
+    let room = cache.capacity();
+    let base = alloc_stack(floor, room, gfp);
+    if base.is_null() {
         return 1;
     }
-    let base = array.wrapping_add(1);
-    // SAFETY: the array has room for `capacity` entries and two sentinels, and belongs to this thread until it is installed.
-    unsafe {
-        array.write(ptr::null_mut());
-        for i in 0..cache.capacity as usize {
-            base.add(i).write(ptr::null_mut());
-        }
-        base.add(cache.capacity as usize).write(FULL);
-    }
-    let installed = {
-        let mut inner = cpu.inner.lock(floor.platform);
+    let (installed, batch) = {
+        let mut stack = cpu.stack.lock(floor.platform);
         let hot = floor.platform.cpu_area().hot(number, cache.id);
         // SAFETY: the array was made above, sentinels and all; it stays until it was seized under this lock.
-        if inner.base.is_null() && unsafe { install(hot, base, 0) } {
-            inner.base = base;
-            inner.batch = FIRST_BATCH.min(limit);
-            true
-        } else {
-            false
+        let installed = stack.base.is_null() && unsafe { install(hot, base, 0) };
+        if installed {
+            stack.base = base;
+            stack.room = room;
         }
+        (installed, E::batch(floor, cache, number, &mut stack))
     };
     if !installed {
         // SAFETY: nobody else saw the array.
-        unsafe { free_stack(floor, cache, base) };
+        unsafe { free_stack(floor, base, room) };
     }
-    FIRST_BATCH.min(limit) as usize
+    batch
 }
 
-fn stack_bytes<P: Platform>(cache: &Cache<P>) -> usize {
-    (cache.capacity as usize + 2) * size_of::<*mut u8>()
+const fn stack_bytes(room: u32) -> usize {
+    (room as usize + 2) * size_of::<*mut u8>()
+}
+
+/// The first entry of a new array for `room` objects, with its sentinels; null: no memory.
+fn alloc_stack<P: Platform, E: Engine>(floor: Floor<'_, P, E>, room: u32, gfp: Gfp) -> *mut *mut u8 {
+    let array = alloc_array(floor, stack_bytes(room), gfp).cast::<*mut u8>();
+    if array.is_null() {
+        return array;
+    }
+    let base = array.wrapping_add(1);
+    // SAFETY: the array has room for so many entries and two sentinels, and belongs to this thread until it is installed.
+    unsafe {
+        array.write(ptr::null_mut());
+        for i in 0..room as usize {
+            base.add(i).write(ptr::null_mut());
+        }
+        base.add(room as usize).write(FULL);
+    }
+    base
 }
 
 /// Gives back the array behind a stack.
 ///
 /// # Safety
-/// `base` is the first entry of an array made for this cache's capacity, and no CPU points at it.
-pub(crate) unsafe fn free_stack<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, base: *mut *mut u8) {
+/// `base` is the first entry of an array of [`alloc_stack`] with the same `room`, and no CPU points at it.
+unsafe fn free_stack<P: Platform, E: Engine>(floor: Floor<'_, P, E>, base: *mut *mut u8, room: u32) {
     // SAFETY: the array starts one entry before its base.
-    unsafe { free_array(floor, base.wrapping_sub(1).cast(), stack_bytes(cache)) };
+    unsafe { free_array(floor, base.wrapping_sub(1).cast(), stack_bytes(room)) };
+}
+
+/// Takes a CPU's stack away: its array, null when there is none or it cannot be taken now, how many objects it holds, and
+/// its room.
+fn take_stack<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    number: usize,
+    stack: &mut Stack<E>,
+) -> (*mut *mut u8, usize, u32) {
+    if stack.base.is_null() {
+        return (stack.base, 0, 0);
+    }
+    // SAFETY: the cache is alive, and the stack's lock keeps two seizures apart.
+    let top = unsafe { floor.platform.cpu_area().seize(number, cache.id) };
+    if top == empty() {
+        return (ptr::null_mut(), 0, 0);
+    }
+    let base = core::mem::replace(&mut stack.base, ptr::null_mut());
+    (base, (top as usize - base as usize) / size_of::<*mut u8>(), stack.room)
+}
+
+/// Sends everything that `number` keeps of the cache back to the nodes: its stack, and what the engine keeps there.
+pub fn flush_cpu<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, number: usize) {
+    let Some(cpu) = cache.cpu(floor.platform, number) else { return };
+    let hot = floor.platform.cpu_area().hot(number, cache.id);
+    let (base, len, room) = {
+        let mut stack = cpu.stack.lock(floor.platform);
+        // A stack without objects stays where it is: to seize one interrupts every CPU that runs the process.
+        // Relaxed: nothing is read through it, and what is pushed meanwhile might as well have come later.
+        let idle = hot.top.load(Ordering::Relaxed) == stack.base && stack.room == cache.capacity();
+        if idle { (ptr::null_mut(), 0, 0) } else { take_stack(floor, cache, number, &mut stack) }
+    };
+    if !base.is_null() {
+        // SAFETY: entries below the old top are free objects of this cache (I-CPU-1), and the array was detached, so this
+        // thread owns both.
+        unsafe { E::free_many(floor, cache, core::slice::from_raw_parts_mut(base, len)) };
+        let back = {
+            let mut stack = cpu.stack.lock(floor.platform);
+            // An array of another size than the cache's stacks now have is not put back.
+            // SAFETY: the array was this stack's until a moment ago; its sentinels are where they were.
+            let back = stack.base.is_null() && room == cache.capacity() && unsafe { install(hot, base, 0) };
+            if back {
+                stack.base = base;
+                stack.batch = 0;
+            }
+            back
+        };
+        if !back {
+            // SAFETY: the array was allocated with that room and is not installed anywhere.
+            unsafe { free_stack(floor, base, room) };
+        }
+    }
+    E::flush_cpu(floor, cache, number);
+}
+
+/// Takes CPU `number`'s array away for good, when the cache dies. Its stack must have been flushed.
+/// False when it could not be taken: then its number must not be used again.
+pub(crate) fn remove_stack<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    number: usize,
+) -> bool {
+    let Some(cpu) = cache.cpu(floor.platform, number) else { return true };
+    let (base, room, gone) = {
+        let mut stack = cpu.stack.lock(floor.platform);
+        let (base, _, room) = take_stack(floor, cache, number, &mut stack);
+        stack.batch = 0;
+        (base, room, stack.base.is_null())
+    };
+    if !base.is_null() {
+        // SAFETY: the array was allocated with that room and is not installed anywhere.
+        unsafe { free_stack(floor, base, room) };
+    }
+    gone
+}
+
+/// Makes the CPUs' memory of a dying cache all zero again, for the next cache with its number.
+pub(crate) fn reset_cpus<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) {
+    for number in 0..floor.platform.cpus() {
+        let Some(cpu) = cache.cpu(floor.platform, number) else { continue };
+        cpu.reset();
+        floor.platform.cpu_area().hot(number, cache.id).allocs.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Empties CPUs and nodes of a cache down to its slabs.
+pub fn flush<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) {
+    E::flush_nodes(floor, cache);
+    // The frees of one CPU's flush may have left something on the CPU that flushed, or on a node: once more.
+    for _ in 0..2 {
+        for cpu in 0..floor.platform.cpus() {
+            flush_cpu(floor, cache, cpu);
+        }
+    }
+    E::flush_nodes(floor, cache);
+}
+
+/// Gives back the empty slabs of every node and puts the others in order. Returns the slabs left. Flush first.
+/// `keep_pages`: empty slabs stay.
+pub fn shrink<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, keep_pages: bool) -> u64 {
+    let mut left = 0;
+    for node in 0..floor.platform.nodes() {
+        E::release_empty(floor, cache, node, keep_pages);
+        left += cache.node(node).slabs.load(Ordering::Relaxed);
+    }
+    left
 }
 
 /// What a free found wrong.
@@ -285,18 +351,18 @@ pub struct FreedTwice;
 /// # Safety
 /// `object` is an object of this cache, `page` the descriptor of its page, and the caller owns it.
 #[inline]
-pub unsafe fn free<P: Platform>(
-    floor: Floor<'_, P>,
-    cache: &Cache<P>,
+pub unsafe fn free<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
     page: &Page,
     object: *mut u8,
 ) -> Result<(), FreedTwice> {
-    if cache.capacity == 0 || (P::NUMA && floor.pages.head(page).node() != floor.platform.current_node()) {
-        if let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
-            slub_count(&cpu.stats.free_slow);
+    if cache.capacity() == 0 || (P::NUMA && floor.pages.head(page).node() != floor.platform.current_node()) {
+        if let Some(cpu) = cache.here(floor.platform) {
+            count(&cpu.stats.free_slow, 1);
         }
         // SAFETY: the caller's promise.
-        unsafe { slub::free_many(floor, cache, &mut [object]) };
+        unsafe { E::free_away(floor, cache, object) };
         return Ok(());
     }
     // SAFETY: the caller's promise.
@@ -311,124 +377,96 @@ pub unsafe fn free<P: Platform>(
     }
 }
 
-/// Frees an object for which this CPU's stack has no room: half of the stack leaves first.
+/// Frees an object for which this CPU's stack has no room: a batch leaves the stack first.
 ///
 /// # Safety
 /// As [`free`].
 #[cold]
 #[inline(never)]
-pub unsafe fn flush_and_push<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, object: *mut u8) {
+pub unsafe fn flush_and_push<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    object: *mut u8,
+) {
     let area = floor.platform.cpu_area();
-    if let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
-        slub_count(&cpu.stats.free_slow);
+    if let Some(cpu) = cache.here(floor.platform) {
+        count(&cpu.stats.free_slow, 1);
     }
-    prepare(floor, cache, Gfp::NOWAIT);
-    let mut objects = [ptr::null_mut(); MAX_BATCH];
-    let batch = sheaf_objects(cache.capacity);
+    ensure(floor, cache);
     // SAFETY: the caller's promise; popped objects belong to this thread.
     unsafe {
         if area.push(cache.id, object) == Pushed::Done {
             return;
         }
-        let got = area.pop_many(cache.id, &mut objects[..batch]);
-        if got > 0 {
-            store(floor, cache, &mut objects[..got]);
+        if E::SPILL_OLDEST {
+            spill_oldest(floor, cache);
+        } else {
+            let mut objects = [ptr::null_mut(); MAX_BATCH];
+            let got = area.pop_many(cache.id, &mut objects[..E::spill(cache).min(MAX_BATCH)]);
+            if got > 0 {
+                E::store(floor, cache, &mut objects[..got]);
+            }
         }
         if area.push(cache.id, object) != Pushed::Done {
-            slub::free_many(floor, cache, &mut [object]);
+            E::free_many(floor, cache, &mut [object]);
         }
     }
 }
 
-/// Leaves a sheaf in the barn, or the objects in their slabs.
-///
-/// # Safety
-/// The objects are free objects of this cache, owned by the caller.
-unsafe fn store<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, objects: &mut [*mut u8]) {
-    let node = cache.node(floor.platform.current_node());
-    let room = sheaf_objects(cache.capacity);
-    let limit = cache.barn_sheaves;
-    let wants = {
-        let mut barn = node.barn.lock(floor.platform);
-        if barn.give(objects, limit) {
-            drop(barn);
-            if let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
-                slub_count(&cpu.stats.barn_put);
-            }
-            return;
+/// Sends what has been on this CPU's stack longest to the engine. The rest is off the stack for an instant.
+fn spill_oldest<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) {
+    let area = floor.platform.cpu_area();
+    let mut objects = [ptr::null_mut(); MAX_CAPACITY];
+    // SAFETY: the cache is alive and has this number; popped objects are free ones of it, and this thread's.
+    unsafe {
+        let got = area.pop_many(cache.id, &mut objects);
+        // Newest first.
+        let (rest, oldest) = objects[..got].split_at_mut(got - E::spill(cache).min(got));
+        if !oldest.is_empty() {
+            E::store(floor, cache, oldest);
         }
-        barn.wants_sheaf(limit)
-    };
-    if wants {
-        let memory = alloc_array(floor, BarnSheaf::bytes(room), Gfp::NOWAIT);
-        if !memory.is_null() {
-            let mut barn = node.barn.lock(floor.platform);
-            // SAFETY: fresh memory of the right size.
-            unsafe { barn.add_empty(memory, room as u32) };
-            if barn.give(objects, limit) {
-                return;
-            }
-        }
-    }
-    // SAFETY: the caller's promise.
-    unsafe { slub::free_many(floor, cache, objects) };
-    node.barn.lock(floor.platform).refuse();
-    let mut surplus = [ptr::null_mut(); MAX_BATCH];
-    loop {
-        let got = node.barn.lock(floor.platform).take_surplus(&mut surplus);
-        if got == 0 {
-            return;
-        }
-        // SAFETY: a barn holds free objects of its cache only; they are this thread's now.
-        unsafe { slub::free_many(floor, cache, &mut surplus[..got]) };
+        rest.reverse();
+        let back = area.push_many(cache.id, rest);
+        E::free_many(floor, cache, &mut rest[back..]);
     }
 }
 
-/// Empties the barns: their objects go to the slabs, the sheaves' memory back to its cache.
-pub fn flush_barns<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>) {
-    if cache.capacity == 0 {
-        return;
-    }
-    let room = sheaf_objects(cache.capacity);
-    for node in 0..floor.platform.nodes() {
-        let mut objects = [ptr::null_mut(); MAX_BATCH];
-        loop {
-            let got = cache.node(node).barn.lock(floor.platform).take(&mut objects);
-            if got == 0 {
-                break;
-            }
-            // SAFETY: a barn holds free objects of its cache only; they are this thread's now.
-            unsafe { slub::free_many(floor, cache, &mut objects[..got]) };
-        }
-        while let Some(memory) = { cache.node(node).barn.lock(floor.platform).remove_empty() } {
-            // SAFETY: the sheaf's memory was made with that many bytes.
-            unsafe { free_array(floor, memory, BarnSheaf::bytes(room)) };
-        }
+/// Makes sure that this CPU has a stack, for a free: it must not wait, and does without when there is no memory.
+fn ensure<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) {
+    let Some(cpu) = cache.here(floor.platform) else { return };
+    let missing = cpu.stack.lock(floor.platform).base.is_null();
+    if missing {
+        prepare(floor, cache, Gfp::NOWAIT);
     }
 }
 
 /// Fills all of `out`, or nothing. Contents as for [`alloc`].
-pub fn alloc_bulk<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp, out: &mut [*mut u8]) -> bool {
+pub fn alloc_bulk<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    gfp: Gfp,
+    out: &mut [*mut u8],
+) -> bool {
     let mut got = 0;
-    if cache.capacity != 0 {
+    if cache.capacity() != 0 {
         // SAFETY: the cache is alive and has this number.
         got = unsafe { floor.platform.cpu_area().pop_many(cache.id, out) };
     }
     let popped = got;
     while got < out.len() {
         let want = (out.len() - got).min(MAX_BATCH);
-        let more = slub::alloc_many(floor, cache, gfp, None, &mut out[got..got + want], want);
+        let more = E::alloc_many(floor, cache, gfp, None, &mut out[got..got + want], want);
         if more == 0 {
             // SAFETY: these objects were just taken and are this thread's.
-            unsafe { slub::free_many(floor, cache, &mut out[..got]) };
+            unsafe { E::free_many(floor, cache, &mut out[..got]) };
             return false;
         }
         got += more;
     }
     let number = floor.platform.current_cpu();
     if let Some(cpu) = cache.cpu(floor.platform, number) {
-        slub_count_by(&floor.platform.cpu_area().hot(number, cache.id).allocs, popped);
-        slub_count_by(&cpu.stats.alloc_slow, got - popped);
+        count(&floor.platform.cpu_area().hot(number, cache.id).allocs, popped as u64);
+        count(&cpu.stats.alloc_slow, (got - popped) as u64);
     }
     true
 }
@@ -437,14 +475,18 @@ pub fn alloc_bulk<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, gfp: Gfp, 
 ///
 /// # Safety
 /// Every entry is an object of this cache that the caller owns, each one once.
-pub unsafe fn free_bulk<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, objects: &mut [*mut u8]) {
+pub unsafe fn free_bulk<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    objects: &mut [*mut u8],
+) {
     let mut done = 0;
-    if cache.capacity != 0 && !P::NUMA {
+    if cache.capacity() != 0 && !P::NUMA {
         // SAFETY: the caller's promise.
         done = unsafe { floor.platform.cpu_area().push_many(cache.id, objects) };
     }
     for group in objects[done..].chunks_mut(MAX_BATCH) {
         // SAFETY: the caller's promise.
-        unsafe { slub::free_many(floor, cache, group) };
+        unsafe { E::free_many(floor, cache, group) };
     }
 }

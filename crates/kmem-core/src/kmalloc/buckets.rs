@@ -12,7 +12,8 @@ use core::fmt::Write;
 use crate::cache::create::MAX_NAME;
 use crate::cache::{CacheArgs, CacheRef, DestroyError};
 use crate::config::Config;
-use crate::engine::slub::Constructor;
+use crate::engine::slub::Slub;
+use crate::engine::{Constructor, Engine};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
@@ -23,13 +24,13 @@ use crate::report::Text;
 
 /// A set of caches, one for each size class that lies in slabs. Made by [`Kmem::kmem_buckets_create`].
 #[must_use = "dropping a set of caches leaks them"]
-pub struct Buckets<P: Platform> {
-    caches: [Option<CacheRef<P>>; MAX_CLASSES],
+pub struct Buckets<E: Engine = Slub> {
+    caches: [Option<CacheRef<E>>; MAX_CLASSES],
 }
 
-impl<P: Platform> Buckets<P> {
+impl<E: Engine> Buckets<E> {
     /// The caches, by ascending size.
-    pub fn caches(&self) -> impl Iterator<Item = CacheRef<P>> + '_ {
+    pub fn caches(&self) -> impl Iterator<Item = CacheRef<E>> + '_ {
         self.caches.iter().flatten().copied()
     }
 }
@@ -50,7 +51,7 @@ pub struct BucketArgs {
 impl<P: Platform, C: Config> Kmem<P, C> {
     /// Makes a set of caches named `name-8`, `name-16`, …; `None` when one of them cannot be made: no memory, a
     /// name that is empty or too long, flags that are not for creators. Nothing is left behind then.
-    pub fn kmem_buckets_create(&self, name: &str, args: BucketArgs) -> Option<Buckets<P>> {
+    pub fn kmem_buckets_create(&self, name: &str, args: BucketArgs) -> Option<Buckets<C::Engine>> {
         let mut set = Buckets { caches: [None; MAX_CLASSES] };
         if name.is_empty() {
             return None;
@@ -98,7 +99,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// The set is alive and of this heap.
     pub unsafe fn kmem_buckets_alloc(
         &self,
-        set: &Buckets<P>,
+        set: &Buckets<C::Engine>,
         size: usize,
         gfp: Gfp,
         node: Option<usize>,
@@ -120,7 +121,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// As [`Kmem::kmem_buckets_alloc`].
-    pub unsafe fn kmem_buckets_valloc(&self, set: &Buckets<P>, size: usize, gfp: Gfp) -> *mut u8 {
+    pub unsafe fn kmem_buckets_valloc(&self, set: &Buckets<C::Engine>, size: usize, gfp: Gfp) -> *mut u8 {
         // SAFETY: the caller's promise.
         self.kv_fallback(size, 1, gfp, |gfp| unsafe { self.kmem_buckets_alloc(set, size, gfp, None) })
     }
@@ -133,7 +134,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// As [`Kmem::destroy`] for each cache of the set.
-    pub unsafe fn kmem_buckets_destroy(&self, set: Buckets<P>) -> Result<(), DestroyError> {
+    pub unsafe fn kmem_buckets_destroy(&self, set: Buckets<C::Engine>) -> Result<(), DestroyError> {
         let mut result = Ok(());
         for cache in set.caches() {
             // SAFETY: the caller's promise.

@@ -29,8 +29,8 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use crate::cache::create::Plan;
 use crate::cache::{CacheRef, KmemCache};
 use crate::config::Config;
-use crate::engine::sheaf;
-use crate::engine::slub::geometry::{self, Request};
+use crate::engine::geometry::Request;
+use crate::engine::{Engine, sheaf};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::{Kmem, State};
@@ -90,9 +90,9 @@ impl core::fmt::Display for FreeError {
 impl core::error::Error for FreeError {}
 
 /// What an address is the start of.
-pub(crate) enum Block<'a, P: Platform> {
+pub(crate) enum Block<'a, E: Engine> {
     /// An object of a cache.
-    Object(&'a KmemCache<P>),
+    Object(&'a KmemCache<E>),
     /// A large block of so many pages.
     Large(usize),
     /// A mapping of so many bytes.
@@ -102,7 +102,7 @@ pub(crate) enum Block<'a, P: Platform> {
 impl<P: Platform, C: Config> Kmem<P, C> {
     /// The cache of a class, made at its first use where the configuration says so. `None`: no memory.
     #[inline]
-    pub(crate) fn class_cache(&self, kind: Kind, index: usize) -> Option<&KmemCache<P>> {
+    pub(crate) fn class_cache(&self, kind: Kind, index: usize) -> Option<&KmemCache<C::Engine>> {
         // Acquire pairs with the Release of `make_class`.
         let cache = self.kmalloc[kind as usize][index].load(Ordering::Acquire);
         // SAFETY: caches of classes live as long as the heap.
@@ -114,7 +114,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     #[cold]
     #[inline(never)]
-    fn make_class(&self, kind: Kind, index: usize) -> Option<&KmemCache<P>> {
+    fn make_class(&self, kind: Kind, index: usize) -> Option<&KmemCache<C::Engine>> {
         if self.state() < State::Up {
             return None;
         }
@@ -136,7 +136,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // A run of pages is aligned to a page whatever its length.
         let runs = index >= C::Classes::SLAB_CLASSES;
         let align = if runs { PAGE_SIZE } else { C::Classes::align_of(index, rules.version) };
-        let mut geometry = geometry::compute(&Request { align, flags, ..Request::new(size) }, &rules).ok()?;
+        let request = Request { align, flags, ..Request::new(size) };
+        let mut geometry = C::Engine::geometry(&request, &rules).ok()?;
         if C::MARK_FREED {
             geometry.offset = 0;
         }
@@ -164,10 +165,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // Only null while this very class is being made: the sequence of a class may come from the class itself.
         let plan = Plan {
             name: C::Classes::name(kind, index),
+            request,
+            rules,
             owned_name: None,
             geometry,
             exact_pages: if runs { size >> PAGE_SHIFT } else { 0 },
             ctor: None,
+            dtor: None,
             // All of a block may be copied to and from user space; for this reason no other cache is merged into a class.
             usercopy: (0, size),
             capacity: if id == 0 { 0 } else { capacity },
@@ -223,7 +227,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// What starts at `ptr`.
     #[inline]
-    pub(crate) fn block_at(&self, ptr: *const u8) -> Result<Block<'_, P>, FreeError> {
+    pub(crate) fn block_at(&self, ptr: *const u8) -> Result<Block<'_, C::Engine>, FreeError> {
         let address = ptr.addr();
         let Some(page) = self.pages.at(address) else {
             return match self.huge.find(&self.platform, address) {
@@ -282,8 +286,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     /// A cache of the usual kmalloc classes by index, for observers.
-    pub fn kmalloc_cache(&self, kind: Kind, index: usize) -> Option<&KmemCache<P>> {
-        let place: &AtomicPtr<KmemCache<P>> = self.kmalloc.get(kind as usize)?.get(index)?;
+    pub fn kmalloc_cache(&self, kind: Kind, index: usize) -> Option<&KmemCache<C::Engine>> {
+        let place: &AtomicPtr<KmemCache<C::Engine>> = self.kmalloc.get(kind as usize)?.get(index)?;
         // SAFETY: caches of classes live as long as the heap.
         unsafe { place.load(Ordering::Acquire).as_ref() }
     }

@@ -19,6 +19,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::cache::KmemCache;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
@@ -108,22 +109,16 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     /// One object of a cache from what this CPU has at hand.
-    fn take_at_once(&self, cache: &KmemCache<P>) -> *mut u8 {
+    fn take_at_once(&self, cache: &KmemCache<C::Engine>) -> *mut u8 {
         let engine = &cache.engine;
-        if engine.capacity != 0 {
+        if engine.capacity() != 0 {
             // SAFETY: the cache is one of kmalloc's, so it lives and has this number.
             let object = unsafe { self.platform.cpu_area().pop(engine.id) };
             if !object.is_null() {
                 return object;
             }
         }
-        let Some(cpu) = engine.cpu(&self.platform, self.platform.current_cpu()) else {
-            return ptr::null_mut();
-        };
-        match cpu.inner.try_lock(&self.platform) {
-            Some(_inner) => cpu.take_one(&self.pages, engine),
-            None => ptr::null_mut(),
-        }
+        C::Engine::take_at_once(self.floor(), engine)
     }
 
     /// Frees a block of [`Kmem::kmalloc_nolock`] without taking a lock; callable from any context. Null and
@@ -148,7 +143,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         let local = !P::NUMA || slab.node() == self.platform.current_node();
         let twice = FreeError::Double { address: ptr.addr(), cache: engine.name };
-        if engine.capacity != 0 && local {
+        if engine.capacity() != 0 && local {
             // SAFETY: the caller's promise; the cache is one of kmalloc's, so it lives and has this number.
             match unsafe { self.platform.cpu_area().push(engine.id, ptr) } {
                 Pushed::Done => return Ok(()),

@@ -11,6 +11,7 @@ use core::sync::atomic::Ordering;
 
 use crate::cache::KmemCache;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::heap::Kmem;
 use crate::kmalloc::zero_or_null;
 use crate::page::{Kind, Page};
@@ -58,11 +59,11 @@ impl fmt::Display for UsercopyError {
 impl core::error::Error for UsercopyError {}
 
 /// What an address lies in.
-enum Place<'a, P: Platform> {
+enum Place<'a, E: Engine> {
     /// Slot `index` of a slab, so many bytes from the start of its object (negative: before it).
-    Object { cache: &'a KmemCache<P>, start: usize, offset: isize },
-    /// The end of a slab, behind the last slot.
-    Tail(&'a KmemCache<P>),
+    Object { cache: &'a KmemCache<E>, start: usize, offset: isize },
+    /// In a slab, before the first or behind the last slot.
+    Tail(&'a KmemCache<E>),
     /// A large block.
     Large { start: usize, bytes: usize },
     /// A mapping that starts just there.
@@ -76,26 +77,30 @@ enum Place<'a, P: Platform> {
 }
 
 impl<P: Platform, C: Config> Kmem<P, C> {
-    fn place(&self, address: usize) -> Place<'_, P> {
+    fn place(&self, address: usize) -> Place<'_, C::Engine> {
         let Some(page) = self.pages.at(address) else {
             return self.huge.find(&self.platform, address).map_or(Place::Foreign, Place::Huge);
         };
         let head = self.pages.head(page);
         let start = self.pages.address(head).addr();
         match head.kind() {
-            Kind::Slab => self.place_in_slab(head, start, address),
+            Kind::Slab => self.place_in_slab(head, address),
             Kind::Large => Place::Large { start, bytes: head.pages() << PAGE_SHIFT },
             Kind::Allocated | Kind::Leaked => Place::Pages,
             _ => Place::Free,
         }
     }
 
-    fn place_in_slab(&self, slab: &Page, base: usize, address: usize) -> Place<'_, P> {
-        let cache = slab.cache.load(Ordering::Relaxed).cast::<KmemCache<P>>();
+    fn place_in_slab(&self, slab: &Page, address: usize) -> Place<'_, C::Engine> {
+        let cache = slab.cache.load(Ordering::Relaxed).cast::<KmemCache<C::Engine>>();
         // SAFETY: a slab's descriptor points to its cache, whose first field the engine's cache is, or is null while the slab
         // is being made or given back; a cache lives at least as long as its slabs.
         let Some(cache) = (unsafe { cache.as_ref() }) else { return Place::Pages };
         let geometry = cache.geometry();
+        let base = C::Engine::slots(self.floor(), &cache.engine, slab);
+        if address < base {
+            return Place::Tail(cache);
+        }
         let slot = (address - base) / geometry.size;
         if slot >= usize::from(slab.objects.load(Ordering::Relaxed)) {
             return Place::Tail(cache);

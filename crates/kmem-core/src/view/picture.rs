@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 
 use crate::cache::KmemCache;
 use crate::config::Config;
-use crate::engine::slub::{self, word};
+use crate::engine::slub::{self, Slub, word};
 use crate::heap::Kmem;
 use crate::percpu::CpuArea;
 use crate::platform::Platform;
@@ -75,9 +75,9 @@ pub struct SlabPicture {
     pub frozen: bool,
 }
 
-impl<P: Platform, C: Config> Kmem<P, C> {
+impl<P: Platform, C: Config<Engine = Slub>> Kmem<P, C> {
     /// The slab that the object or address lies in, when it belongs to the cache.
-    pub fn slab_of(&self, cache: &KmemCache<P>, address: usize) -> Option<SlabPicture> {
+    pub fn slab_of(&self, cache: &KmemCache, address: usize) -> Option<SlabPicture> {
         let slab = self.pages.head(self.pages.at(address)?);
         if slab.cache.load(Ordering::Relaxed) != core::ptr::from_ref(cache).cast_mut().cast() {
             return None;
@@ -90,7 +90,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             if here.slab_number() == number {
                 owner = SlabOwner::Cpu(cpu);
             }
-            let mut next = here.inner.lock(&self.platform).chain;
+            let mut next = here.stack.lock(&self.platform).own.chain;
             while let Some(link) = (next as usize).checked_sub(1).and_then(|index| self.pages.page(index)) {
                 if next == number {
                     owner = SlabOwner::CpuPartial(cpu);
@@ -99,7 +99,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
         }
         for node in 0..self.platform.nodes() {
-            let list = cache.engine.node(node).list.lock(&self.platform);
+            let list = cache.engine.node(node).own.list.lock(&self.platform);
             let mut next = list.first(&self.pages);
             let mut position = 0;
             while let Some(here) = next {
@@ -123,7 +123,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     /// Where object number `index` of the slab is, and its address.
-    pub fn object_place(&self, cache: &KmemCache<P>, slab: &SlabPicture, index: usize) -> (usize, Place) {
+    pub fn object_place(&self, cache: &KmemCache, slab: &SlabPicture, index: usize) -> (usize, Place) {
         let object = cache.engine.object(slab.base, index);
         let address = object as usize;
         let place = self
@@ -135,23 +135,23 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         (address, place)
     }
 
-    fn is_carved(&self, cache: &KmemCache<P>, slab: &SlabPicture, index: usize) -> bool {
-        if cache.engine.sequence.is_null() || slab.objects != cache.engine.geometry.objects {
+    fn is_carved(&self, cache: &KmemCache, slab: &SlabPicture, index: usize) -> bool {
+        if cache.engine.own.sequence.is_null() || slab.objects != cache.engine.geometry.objects {
             return index < slab.carved;
         }
         let Some(page) = self.pages.at(slab.base) else { return false };
         let start = usize::from(page.start.load(Ordering::Relaxed));
         (0..slab.carved).any(|i| {
             // SAFETY: the sequence has as many entries as a normal slab has objects, and the position wraps below that.
-            let at = unsafe { *cache.engine.sequence.add((start + i) % slab.objects) };
+            let at = unsafe { *cache.engine.own.sequence.add((start + i) % slab.objects) };
             usize::from(at) == index
         })
     }
 
-    fn on_cpu_stack(&self, cache: &KmemCache<P>, object: *mut u8) -> Option<Place> {
+    fn on_cpu_stack(&self, cache: &KmemCache, object: *mut u8) -> Option<Place> {
         for cpu in 0..self.platform.cpus() {
             let Some(here) = cache.engine.cpu(&self.platform, cpu) else { continue };
-            let inner = here.inner.lock(&self.platform);
+            let inner = here.stack.lock(&self.platform);
             if inner.base.is_null() {
                 continue;
             }
@@ -172,7 +172,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// another owner by now.
     fn while_owned(
         &self,
-        cache: &KmemCache<P>,
+        cache: &KmemCache,
         slab: &SlabPicture,
         look: impl FnOnce() -> Option<Place>,
     ) -> Option<Place> {
@@ -181,13 +181,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         match slab.owner {
             SlabOwner::Cpu(cpu) => {
                 let here = cache.engine.cpu(&self.platform, cpu)?;
-                let _inner = here.inner.lock(&self.platform);
+                let _inner = here.stack.lock(&self.platform);
                 if here.slab_number() == number { look() } else { None }
             }
             SlabOwner::CpuPartial(cpu) => {
                 let here = cache.engine.cpu(&self.platform, cpu)?;
-                let inner = here.inner.lock(&self.platform);
-                let mut next = inner.chain;
+                let inner = here.stack.lock(&self.platform);
+                let mut next = inner.own.chain;
                 while let Some(link) = (next as usize).checked_sub(1).and_then(|index| self.pages.page(index))
                 {
                     if next == number {
@@ -198,7 +198,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 None
             }
             SlabOwner::NodePartial(node, _) => {
-                let list = cache.engine.node(node).list.lock(&self.platform);
+                let list = cache.engine.node(node).own.list.lock(&self.platform);
                 let mut next = list.first(&self.pages);
                 while let Some(here) = next {
                     if core::ptr::eq(here, page) {
@@ -212,7 +212,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
     }
 
-    fn in_cpu_chain(&self, cache: &KmemCache<P>, slab: &SlabPicture, address: usize) -> Option<Place> {
+    fn in_cpu_chain(&self, cache: &KmemCache, slab: &SlabPicture, address: usize) -> Option<Place> {
         let SlabOwner::Cpu(cpu) = slab.owner else { return None };
         let here = cache.engine.cpu(&self.platform, cpu)?;
         self.while_owned(cache, slab, || {
@@ -222,7 +222,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         })
     }
 
-    fn on_slab_list(&self, cache: &KmemCache<P>, slab: &SlabPicture, address: usize) -> Option<Place> {
+    fn on_slab_list(&self, cache: &KmemCache, slab: &SlabPicture, address: usize) -> Option<Place> {
         self.while_owned(cache, slab, || {
             let head = word::load(self.pages.at(slab.base)?).head()?;
             let position = self.position_in(cache, slab, slab.base + head as usize, address)?;
@@ -233,7 +233,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// Where `address` stands in the chain from `head`. The caller holds the lock of the slab's owner.
     fn position_in(
         &self,
-        cache: &KmemCache<P>,
+        cache: &KmemCache,
         slab: &SlabPicture,
         mut head: usize,
         address: usize,
@@ -256,8 +256,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         None
     }
 
-    fn in_barn(&self, cache: &KmemCache<P>, object: *mut u8) -> bool {
+    fn in_barn(&self, cache: &KmemCache, object: *mut u8) -> bool {
         (0..self.platform.nodes())
-            .any(|node| cache.engine.node(node).barn.lock(&self.platform).contains(object))
+            .any(|node| cache.engine.node(node).own.barn.lock(&self.platform).contains(object))
     }
 }

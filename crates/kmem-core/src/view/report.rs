@@ -14,7 +14,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::Ordering;
 
 use crate::config::Config;
-use crate::engine::slub;
+use crate::engine::{self, Engine};
 use crate::heap::{BlockStats, Kmem};
 use crate::platform::{PAGE_SHIFT, Platform};
 
@@ -22,10 +22,15 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// Writes the records of this heap. `cpus` is the number of CPUs its user would count, which is not the platform's where
     /// that has further ones for threads that own none; `ownership` says how CPUs are owned.
     pub fn write_report(&self, out: &mut dyn Write, cpus: usize, ownership: &str) -> fmt::Result {
-        writeln!(out, "engine slub cpus {cpus} nodes {} ownership {ownership}", self.platform().nodes())?;
+        writeln!(
+            out,
+            "engine {} cpus {cpus} nodes {} ownership {ownership}",
+            C::Engine::NAME,
+            self.platform().nodes()
+        )?;
         let mut result = Ok(());
         self.for_each_cache(|cache| {
-            let counts = slub::count(self.floor(), &cache.engine);
+            let counts = engine::counts::count(self.floor(), &cache.engine);
             let geometry = cache.geometry();
             let line = format_args!(
                 "cache {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {:x}",
@@ -71,7 +76,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         self.for_each_cache(|cache| {
-            let counts = slub::count(self.floor(), &cache.engine);
+            let counts = engine::counts::count(self.floor(), &cache.engine);
             totals.objects_bytes += counts.in_use() * cache.geometry().size as u64;
         });
         totals.large_bytes = self.large_stats.bytes.load(Ordering::Relaxed);

@@ -8,7 +8,7 @@ use core::fmt::{self, Write};
 
 use crate::cache::KmemCache;
 use crate::config::Config;
-use crate::engine::slub;
+use crate::engine;
 use crate::heap::Kmem;
 use crate::platform::Platform;
 
@@ -55,8 +55,8 @@ pub fn write_row(out: &mut dyn Write, name: &str, row: &Row) -> fmt::Result {
 
 impl<P: Platform, C: Config> Kmem<P, C> {
     /// The numbers of one cache.
-    pub fn slabinfo_row(&self, cache: &KmemCache<P>) -> Row {
-        let counts = slub::count(self.floor(), &cache.engine);
+    pub fn slabinfo_row(&self, cache: &KmemCache<C::Engine>) -> Row {
+        let counts = engine::counts::count(self.floor(), &cache.engine);
         Row {
             active_objs: counts.active(),
             num_objs: counts.objects,

@@ -14,16 +14,16 @@ for_both! {
     some_caches_never_merge
 }
 
-fn plain<C: Config>(rig: &Rig<C>, name: &str, size: usize) -> Cache {
+fn plain<C: Config>(rig: &Rig<C>, name: &str, size: usize) -> Cache<C> {
     rig.heap.create(name, size, CacheArgs::default()).expect("a cache")
 }
 
-fn aliases(cache: Cache) -> u32 {
+fn aliases<C: Config>(cache: Cache<C>) -> u32 {
     // SAFETY: the tests of this file ask while the cache lives.
     unsafe { cache.get() }.aliases()
 }
 
-fn size<C: Config>(rig: &Rig<C>, cache: Cache) -> usize {
+fn size<C: Config>(rig: &Rig<C>, cache: Cache<C>) -> usize {
     // SAFETY: as above.
     unsafe { rig.heap.cache_size(cache) }
 }
@@ -31,10 +31,10 @@ fn size<C: Config>(rig: &Rig<C>, cache: Cache) -> usize {
 fn a_cache_that_asks_for_the_same_is_an_alias<C: Config>() {
     let rig = Rig::<C>::new();
     let first = plain(&rig, "first", 200);
-    assert_eq!(aliases(first), 0);
+    assert_eq!(aliases::<C>(first), 0);
     for (i, size) in (193..=200).enumerate() {
         assert_eq!(plain(&rig, "another", size), first, "{size}");
-        assert_eq!(aliases(first), i as u32 + 1);
+        assert_eq!(aliases::<C>(first), i as u32 + 1);
     }
     for size in [192, 201] {
         assert_ne!(plain(&rig, "other", size), first, "{size}");

@@ -18,12 +18,12 @@ for_both! {
     kmem_cache_free_bulk_of_any_cache
 }
 
-fn bulk<C: Config>(rig: &Rig<C>, cache: Cache, gfp: Gfp, out: &mut [*mut u8]) -> bool {
+fn bulk<C: Config>(rig: &Rig<C>, cache: Cache<C>, gfp: Gfp, out: &mut [*mut u8]) -> bool {
     // SAFETY: the cache is alive.
     unsafe { rig.heap.alloc_bulk(cache, gfp, out) }
 }
 
-fn free<C: Config>(rig: &Rig<C>, cache: Option<Cache>, objects: &mut [*mut u8]) -> Result<(), FreeError> {
+fn free<C: Config>(rig: &Rig<C>, cache: Option<Cache<C>>, objects: &mut [*mut u8]) -> Result<(), FreeError> {
     // SAFETY: the cache is alive and the test holds the objects, or asks for the error.
     unsafe { rig.heap.free_bulk(cache, objects) }
 }

@@ -7,7 +7,6 @@ use kmem_core::cache::{CacheArgs, DestroyError};
 use kmem_core::config::Config;
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
-use kmem_sim::Machine;
 
 use crate::support::{Cache, QUIET, Rig, fill, for_both, is_zero, small_machine};
 
@@ -23,22 +22,22 @@ for_both! {
     a_cache_with_a_filled_sheaf_is_in_use
 }
 
-fn prefill<C: Config>(rig: &Rig<C>, cache: Cache, n: usize) -> Option<Sheaf<Machine>> {
+fn prefill<C: Config>(rig: &Rig<C>, cache: Cache<C>, n: usize) -> Option<Sheaf<C::Engine>> {
     // SAFETY: the tests return their sheaves before they destroy the cache.
     unsafe { rig.heap.prefill_sheaf(cache, QUIET, n) }
 }
 
-fn refill<C: Config>(rig: &Rig<C>, sheaf: &mut Sheaf<Machine>, n: usize) -> Result<(), NotFilled> {
+fn refill<C: Config>(rig: &Rig<C>, sheaf: &mut Sheaf<C::Engine>, n: usize) -> Result<(), NotFilled> {
     // SAFETY: a sheaf of this heap.
     unsafe { rig.heap.refill_sheaf(sheaf, QUIET, n) }
 }
 
-fn from<C: Config>(rig: &Rig<C>, sheaf: &mut Sheaf<Machine>, gfp: Gfp) -> *mut u8 {
+fn from<C: Config>(rig: &Rig<C>, sheaf: &mut Sheaf<C::Engine>, gfp: Gfp) -> *mut u8 {
     // SAFETY: a sheaf of this heap.
     unsafe { rig.heap.alloc_from_sheaf(sheaf, gfp) }
 }
 
-fn give_back<C: Config>(rig: &Rig<C>, sheaf: Sheaf<Machine>) {
+fn give_back<C: Config>(rig: &Rig<C>, sheaf: Sheaf<C::Engine>) {
     // SAFETY: a sheaf of this heap.
     unsafe { rig.heap.return_sheaf(sheaf) }
 }

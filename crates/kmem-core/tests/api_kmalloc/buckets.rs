@@ -9,7 +9,6 @@ use kmem_core::kmalloc::ZERO_SIZE_PTR;
 use kmem_core::kmalloc::buckets::{BucketArgs, Buckets};
 use kmem_core::kmalloc::classes::{ClassSet, MAX_BYTES};
 use kmem_core::page::Kind;
-use kmem_sim::Machine;
 
 use crate::support::{QUIET, Rig, fill, filled, for_both, is_zero, small_machine};
 
@@ -22,16 +21,16 @@ for_both! {
     kmem_buckets_destroy
 }
 
-fn create<C: Config>(rig: &Rig<C>, args: BucketArgs) -> Option<Buckets<Machine>> {
+fn create<C: Config>(rig: &Rig<C>, args: BucketArgs) -> Option<Buckets<C::Engine>> {
     rig.heap.kmem_buckets_create("msg", args)
 }
 
-fn alloc<C: Config>(rig: &Rig<C>, set: &Buckets<Machine>, size: usize, gfp: Gfp) -> *mut u8 {
+fn alloc<C: Config>(rig: &Rig<C>, set: &Buckets<C::Engine>, size: usize, gfp: Gfp) -> *mut u8 {
     // SAFETY: the set is alive and of this heap.
     unsafe { rig.heap.kmem_buckets_alloc(set, size, gfp, None) }
 }
 
-fn destroy<C: Config>(rig: &Rig<C>, set: Buckets<Machine>) -> Result<(), DestroyError> {
+fn destroy<C: Config>(rig: &Rig<C>, set: Buckets<C::Engine>) -> Result<(), DestroyError> {
     // SAFETY: the set is not used afterwards.
     unsafe { rig.heap.kmem_buckets_destroy(set) }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use kmem_core::cache::{CacheArgs, CacheRef, CreateError, DestroyError};
 use kmem_core::config::Config;
-use kmem_core::engine::slub::Counts;
+use kmem_core::engine::Counts;
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 use kmem_core::heap::Kmem;
@@ -32,7 +32,8 @@ macro_rules! for_both {
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use for_both;
 
-pub(crate) type Cache = CacheRef<Machine>;
+/// A cache of a heap of this configuration.
+pub(crate) type Cache<C> = CacheRef<<C as Config>::Engine>;
 
 /// A request that may fail without a message.
 pub(crate) const QUIET: Gfp = Gfp::KERNEL.union(Gfp::NOWARN);
@@ -78,37 +79,37 @@ impl<C: Config> Rig<C> {
     }
 
     /// A cache that is an alias of nothing.
-    pub(crate) fn create(&self, name: &str, size: usize, args: CacheArgs) -> Result<Cache, CreateError> {
+    pub(crate) fn create(&self, name: &str, size: usize, args: CacheArgs) -> Result<Cache<C>, CreateError> {
         let flags = args.flags.unwrap_or(SlabFlags::empty()) | SlabFlags::NO_MERGE;
         self.heap.create(name, size, CacheArgs { flags: Some(flags), ..args })
     }
 
-    pub(crate) fn cache(&self, name: &str, size: usize) -> Cache {
+    pub(crate) fn cache(&self, name: &str, size: usize) -> Cache<C> {
         self.create(name, size, CacheArgs::default()).expect("a cache")
     }
 
-    pub(crate) fn destroy(&self, cache: Cache) -> Result<bool, DestroyError> {
+    pub(crate) fn destroy(&self, cache: Cache<C>) -> Result<bool, DestroyError> {
         // SAFETY: the test holds a use of the cache.
         unsafe { self.heap.destroy(cache) }
     }
 
-    pub(crate) fn alloc(&self, cache: Cache, gfp: Gfp) -> *mut u8 {
+    pub(crate) fn alloc(&self, cache: Cache<C>, gfp: Gfp) -> *mut u8 {
         // SAFETY: the cache is alive.
         unsafe { self.heap.alloc(cache, gfp) }
     }
 
-    pub(crate) fn take(&self, cache: Cache, n: usize) -> Vec<*mut u8> {
+    pub(crate) fn take(&self, cache: Cache<C>, n: usize) -> Vec<*mut u8> {
         let objects: Vec<*mut u8> = (0..n).map(|_| self.alloc(cache, Gfp::KERNEL)).collect();
         assert!(objects.iter().all(|object| !object.is_null()));
         objects
     }
 
-    pub(crate) fn free(&self, cache: Cache, object: *mut u8) -> Result<(), FreeError> {
+    pub(crate) fn free(&self, cache: Cache<C>, object: *mut u8) -> Result<(), FreeError> {
         // SAFETY: the cache is alive; the test holds the object, or asks for the error.
         unsafe { self.heap.free(cache, object) }
     }
 
-    pub(crate) fn give(&self, cache: Cache, objects: Vec<*mut u8>) {
+    pub(crate) fn give(&self, cache: Cache<C>, objects: Vec<*mut u8>) {
         objects.into_iter().for_each(|object| assert_eq!(self.free(cache, object), Ok(())));
     }
 
@@ -137,17 +138,17 @@ impl<C: Config> Rig<C> {
         self.heap.ksize(block).expect("a good block")
     }
 
-    pub(crate) fn shrink(&self, cache: Cache) -> bool {
+    pub(crate) fn shrink(&self, cache: Cache<C>) -> bool {
         // SAFETY: the cache is alive.
         unsafe { self.heap.shrink(cache) }
     }
 
-    pub(crate) fn counts(&self, cache: Cache) -> Counts {
+    pub(crate) fn counts(&self, cache: Cache<C>) -> Counts {
         // SAFETY: the cache is alive.
         unsafe { self.heap.counts(cache) }
     }
 
-    pub(crate) fn in_use(&self, cache: Cache) -> u64 {
+    pub(crate) fn in_use(&self, cache: Cache<C>) -> u64 {
         self.counts(cache).in_use()
     }
 

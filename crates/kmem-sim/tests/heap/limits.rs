@@ -24,7 +24,7 @@ fn caches_beyond_the_numbers_of_stacks_work<C: Config>() {
     let rig = Rig::<C>::new(&machine);
     let caches: Vec<_> = (0..MAX_STACKS + 20).map(|i| rig.cache("many", 8 + 8 * (i % 64))).collect();
     // SAFETY: the cache is alive.
-    let number = |&cache: &_| unsafe { kmem_core::cache::CacheRef::<Machine>::stack_id(cache) };
+    let number = |&cache: &_| unsafe { kmem_core::cache::CacheRef::<C::Engine>::stack_id(cache) };
     let bare: Vec<_> = caches.iter().copied().filter(|cache| number(cache) == 0).collect();
     assert!(bare.len() >= 20, "{} caches have stacks", caches.len() - bare.len());
     let cache = *bare.last().expect("a cache without stacks");

@@ -22,7 +22,7 @@ const SIZE: usize = 192;
 /// A heap with one cache, the blocks that the test holds, and their book.
 struct World<C: Config> {
     rig: Rig<C>,
-    cache: Cache,
+    cache: Cache<C>,
     book: Shadow,
     held: Vec<*mut u8>,
 }
@@ -219,7 +219,7 @@ fn interruptions<C: Config>(other_cpu: Option<usize>) {
 /// What the interruption does: the same operations, on blocks of its own.
 fn guest<C: Config>(
     rig: &Rig<C>,
-    cache: Cache,
+    cache: Cache<C>,
     operation: usize,
     mine: &mut Vec<*mut u8>,
     held: &mut Vec<*mut u8>,

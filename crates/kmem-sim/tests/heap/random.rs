@@ -28,7 +28,7 @@ enum Held {
 
 struct Walk<C: Config> {
     rig: Rig<C>,
-    caches: Vec<(Cache, usize)>,
+    caches: Vec<(Cache<C>, usize)>,
     book: Shadow,
     held: Vec<Held>,
     rng: Rng,

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use kmem_core::cache::{CacheArgs, CacheRef, CreateError, DestroyError};
 use kmem_core::config::Config;
-use kmem_core::engine::slub::Counts;
+use kmem_core::engine::Counts;
 use kmem_core::gfp::Gfp;
 use kmem_core::heap::Kmem;
 use kmem_core::kmalloc::FreeError;
@@ -18,7 +18,8 @@ use kmem_core::platform::Platform;
 use kmem_sim::{Machine, Outstanding, Shadow};
 
 /// A cache of a rig's heap.
-pub(crate) type Cache = CacheRef<Machine>;
+/// A cache of a heap of this configuration.
+pub(crate) type Cache<C> = CacheRef<<C as Config>::Engine>;
 
 /// A heap, and the machine below it.
 pub(crate) struct Rig<C: Config> {
@@ -61,47 +62,47 @@ impl<C: Config> Rig<C> {
     }
 
     /// A cache that is an alias of nothing.
-    pub(crate) fn create(&self, name: &str, size: usize, args: CacheArgs) -> Result<Cache, CreateError> {
+    pub(crate) fn create(&self, name: &str, size: usize, args: CacheArgs) -> Result<Cache<C>, CreateError> {
         use kmem_core::flags::SlabFlags;
         let flags = args.flags.unwrap_or(SlabFlags::empty()) | SlabFlags::NO_MERGE;
         self.heap.create(name, size, CacheArgs { flags: Some(flags), ..args })
     }
 
     /// A cache for a test that has memory.
-    pub(crate) fn cache(&self, name: &str, size: usize) -> Cache {
+    pub(crate) fn cache(&self, name: &str, size: usize) -> Cache<C> {
         self.create(name, size, CacheArgs::default()).expect("a cache")
     }
 
-    pub(crate) fn destroy(&self, cache: Cache) -> Result<bool, DestroyError> {
+    pub(crate) fn destroy(&self, cache: Cache<C>) -> Result<bool, DestroyError> {
         // SAFETY: the test destroys a cache once and does not use it afterwards.
         unsafe { self.heap.destroy(cache) }
     }
 
-    pub(crate) fn alloc(&self, cache: Cache, gfp: Gfp) -> *mut u8 {
+    pub(crate) fn alloc(&self, cache: Cache<C>, gfp: Gfp) -> *mut u8 {
         // SAFETY: the cache is alive.
         unsafe { self.heap.alloc(cache, gfp) }
     }
 
-    pub(crate) fn alloc_node(&self, cache: Cache, gfp: Gfp, node: usize) -> *mut u8 {
+    pub(crate) fn alloc_node(&self, cache: Cache<C>, gfp: Gfp, node: usize) -> *mut u8 {
         // SAFETY: the cache is alive.
         unsafe { self.heap.alloc_node(cache, gfp, Some(node)) }
     }
 
-    pub(crate) fn alloc_bulk(&self, cache: Cache, out: &mut [*mut u8]) -> bool {
+    pub(crate) fn alloc_bulk(&self, cache: Cache<C>, out: &mut [*mut u8]) -> bool {
         // SAFETY: the cache is alive.
         unsafe { self.heap.alloc_bulk(cache, Gfp::KERNEL, out) }
     }
 
-    pub(crate) fn try_free(&self, cache: Cache, object: *mut u8) -> Result<(), FreeError> {
+    pub(crate) fn try_free(&self, cache: Cache<C>, object: *mut u8) -> Result<(), FreeError> {
         // SAFETY: the cache is alive; the test holds the object, or asks for the error.
         unsafe { self.heap.free(cache, object) }
     }
 
-    pub(crate) fn free(&self, cache: Cache, object: *mut u8) {
+    pub(crate) fn free(&self, cache: Cache<C>, object: *mut u8) {
         self.try_free(cache, object).expect("a free of a good object");
     }
 
-    pub(crate) fn free_bulk(&self, cache: Cache, objects: &mut [*mut u8]) {
+    pub(crate) fn free_bulk(&self, cache: Cache<C>, objects: &mut [*mut u8]) {
         // SAFETY: the cache is alive and the test holds the objects.
         unsafe { self.heap.free_bulk(Some(cache), objects) }.expect("a free of good objects");
     }
@@ -117,17 +118,17 @@ impl<C: Config> Rig<C> {
         unsafe { self.heap.reallocate(block, size, Gfp::KERNEL) }.expect("a good block")
     }
 
-    pub(crate) fn shrink(&self, cache: Cache) -> bool {
+    pub(crate) fn shrink(&self, cache: Cache<C>) -> bool {
         // SAFETY: the cache is alive.
         unsafe { self.heap.shrink(cache) }
     }
 
-    pub(crate) fn counts(&self, cache: Cache) -> Counts {
+    pub(crate) fn counts(&self, cache: Cache<C>) -> Counts {
         // SAFETY: the cache is alive.
         unsafe { self.heap.counts(cache) }
     }
 
-    pub(crate) fn in_use(&self, cache: Cache) -> u64 {
+    pub(crate) fn in_use(&self, cache: Cache<C>) -> u64 {
         self.counts(cache).in_use()
     }
 

@@ -24,8 +24,8 @@ const THREADS: usize = 4;
 const ROUNDS: usize = if cfg!(debug_assertions) { 15_000 } else { 400_000 };
 
 /// A block on its way to another thread. The address is enough: the pattern in it is made from it.
-struct Parcel {
-    cache: Option<Cache>,
+struct Parcel<C: Config> {
+    cache: Option<Cache<C>>,
     ptr: usize,
     size: usize,
 }
@@ -39,16 +39,16 @@ fn machine(seed: u64) -> Machine {
 /// Allocates, keeps, frees and posts blocks; returns when `rounds` are over, holding nothing.
 fn work<C: Config>(
     rig: &Rig<C>,
-    caches: &[(Cache, usize)],
-    post: &[Mutex<Vec<Parcel>>],
+    caches: &[(Cache<C>, usize)],
+    post: &[Mutex<Vec<Parcel<C>>>],
     me: usize,
     rounds: usize,
 ) {
     let mut rng = Rng::new(me as u64 + 100);
     let mut book = Shadow::new();
-    let mut held: Vec<Parcel> = Vec::new();
+    let mut held: Vec<Parcel<C>> = Vec::new();
     rig.machine.set_cpu(me % rig.machine.cpus());
-    let free = |parcel: Parcel, book: &mut Shadow| {
+    let free = |parcel: Parcel<C>, book: &mut Shadow| {
         let ptr = parcel.ptr as *mut u8;
         leave(book, ptr);
         match parcel.cache {
@@ -93,7 +93,7 @@ fn work<C: Config>(
 }
 
 /// Checks a block that another thread filled, and frees it here.
-fn check_and_free<C: Config>(rig: &Rig<C>, parcel: &Parcel) {
+fn check_and_free<C: Config>(rig: &Rig<C>, parcel: &Parcel<C>) {
     let ptr = parcel.ptr as *mut u8;
     // SAFETY: the block is live and ours; nobody else writes to it.
     let damage = unsafe { Shadow::verify(ptr, parcel.size, ptr as u64) };
@@ -104,11 +104,11 @@ fn check_and_free<C: Config>(rig: &Rig<C>, parcel: &Parcel) {
     }
 }
 
-fn post_offices() -> Vec<Mutex<Vec<Parcel>>> {
+fn post_offices<C: Config>() -> Vec<Mutex<Vec<Parcel<C>>>> {
     (0..THREADS).map(|_| Mutex::new(Vec::new())).collect()
 }
 
-fn empty_the_post<C: Config>(rig: &Rig<C>, post: &[Mutex<Vec<Parcel>>]) {
+fn empty_the_post<C: Config>(rig: &Rig<C>, post: &[Mutex<Vec<Parcel<C>>>]) {
     for office in post {
         for parcel in office.lock().expect("the post").drain(..) {
             check_and_free(rig, &parcel);
@@ -116,7 +116,7 @@ fn empty_the_post<C: Config>(rig: &Rig<C>, post: &[Mutex<Vec<Parcel>>]) {
     }
 }
 
-fn finish<C: Config>(rig: &Rig<C>, caches: &[(Cache, usize)]) {
+fn finish<C: Config>(rig: &Rig<C>, caches: &[(Cache<C>, usize)]) {
     for &(cache, _) in caches {
         assert_eq!(rig.in_use(cache), 0);
     }

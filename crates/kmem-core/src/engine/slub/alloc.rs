@@ -6,11 +6,11 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::engine::Floor;
-use crate::engine::slub::cpu::{CpuSlab, Inner};
+use crate::engine::cache::count;
+use crate::engine::slub::Floor;
 use crate::engine::slub::object::Extent;
 use crate::engine::slub::word::{self, Word};
-use crate::engine::slub::{Cache, node, slab};
+use crate::engine::slub::{Cache, Cpu, Stack, node, slab};
 use crate::gfp::Gfp;
 use crate::page::Page;
 use crate::platform::Platform;
@@ -21,15 +21,45 @@ const CARVE: usize = 32;
 
 /// True when the node of an object must be looked at: always where the platform keeps nodes apart, elsewhere for strict
 /// requests on a machine with several.
-pub(crate) fn needs_node<P: Platform>(floor: Floor<'_, P>, gfp: Gfp) -> bool {
+fn needs_node<P: Platform>(floor: Floor<'_, P>, gfp: Gfp) -> bool {
     P::NUMA || (gfp.contains(Gfp::THISNODE) && floor.platform.nodes() > 1)
+}
+
+/// One object without the stacks: from the CPU slab's transaction, or from wherever there is one.
+pub(super) fn alloc_one<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    gfp: Gfp,
+    node: Option<usize>,
+) -> *mut u8 {
+    // A CPU slab may be of another node: its thread migrated while it was fetched. Who asks for a node goes where that
+    // is looked at.
+    let any = node.is_none() || !needs_node(floor, gfp);
+    if any && let Some(cpu) = cache.here(floor.platform) {
+        let object = {
+            let _own = cpu.stack.lock(floor.platform);
+            cpu.take_one(floor.pages, cache)
+        };
+        if !object.is_null() {
+            count(&cpu.stats.alloc_slow, 1);
+            return object;
+        }
+    }
+    let mut one = [core::ptr::null_mut()];
+    if alloc_many(floor, cache, gfp, node, &mut one, 1) == 0 {
+        return core::ptr::null_mut();
+    }
+    if let Some(cpu) = cache.here(floor.platform) {
+        count(&cpu.stats.alloc_slow, 1);
+    }
+    one[0]
 }
 
 /// Takes up to `out.len()` objects; makes a new slab only while it has fewer than `at_least`.
 /// Returns how many. `node`: `None` for the caller's own; strict with [`Gfp::THISNODE`].
-pub fn alloc_many<P: Platform>(
+pub(super) fn alloc_many<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
+    cache: &Cache,
     gfp: Gfp,
     node: Option<usize>,
     out: &mut [*mut u8],
@@ -38,14 +68,14 @@ pub fn alloc_many<P: Platform>(
     let here = floor.platform.current_node();
     let wanted = node.unwrap_or(here);
     let strict = gfp.contains(Gfp::THISNODE);
-    let cpu = cache.cpu(floor.platform, floor.platform.current_cpu());
+    let cpu = cache.here(floor.platform);
     let Some(cpu) = cpu.filter(|_| wanted == here && P::NUMA || !needs_node(floor, gfp)) else {
         return alloc_from_node(floor, cache, gfp, wanted, strict, out, at_least);
     };
     let mut got = 0;
     loop {
         if got < at_least {
-            let mut inner = cpu.inner.lock(floor.platform);
+            let mut inner = cpu.stack.lock(floor.platform);
             got += take(floor, cache, cpu, &mut inner, wanted, &mut out[got..]);
         }
         if got >= at_least {
@@ -62,7 +92,7 @@ pub fn alloc_many<P: Platform>(
         if P::NUMA && home != wanted {
             // The node has no memory and the request allows another's: that slab serves from its own node's list.
             {
-                let mut list = cache.node(home).list.lock(floor.platform);
+                let mut list = cache.node(home).own.list.lock(floor.platform);
                 thaw(new);
                 list.push_front(floor.pages, new);
             }
@@ -70,15 +100,15 @@ pub fn alloc_many<P: Platform>(
             continue;
         }
         let number = node::number(floor.pages, new);
-        let mut inner = cpu.inner.lock(floor.platform);
+        let mut inner = cpu.stack.lock(floor.platform);
         if cpu.slab_number() == 0 {
             own(new);
             cpu.set_slab(number);
         } else {
             // Another thread on this CPU was faster.
-            new.chain.store(u64::from(inner.chain), Ordering::Relaxed);
-            inner.chain = number;
-            inner.chain_slabs += 1;
+            new.chain.store(u64::from(inner.own.chain), Ordering::Relaxed);
+            inner.own.chain = number;
+            inner.own.chain_slabs += 1;
         }
     }
 }
@@ -98,9 +128,9 @@ fn own(slab: &Page) -> Option<u32> {
 /// Fills `out` from everything within reach of the CPU without making a slab.
 fn take<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
-    cpu: &CpuSlab<P>,
-    inner: &mut Inner,
+    cache: &Cache,
+    cpu: &Cpu,
+    inner: &mut Stack,
     wanted: usize,
     out: &mut [*mut u8],
 ) -> usize {
@@ -125,7 +155,7 @@ fn take<P: Platform>(
             }
             got += slab::carve(floor, cache, slab, &mut out[got..]);
             if got == out.len() {
-                if cache.capacity == 0 {
+                if cache.capacity() == 0 {
                     link_some(floor, cache, cpu, slab);
                 }
                 break;
@@ -134,9 +164,9 @@ fn take<P: Platform>(
             super::maintain::deactivate(floor, cache, cpu);
             continue;
         }
-        if let Some(slab) = node::slab_at(floor.pages, inner.chain) {
-            inner.chain = slab.chain.load(Ordering::Relaxed) as u32;
-            inner.chain_slabs -= 1;
+        if let Some(slab) = node::slab_at(floor.pages, inner.own.chain) {
+            inner.own.chain = slab.chain.load(Ordering::Relaxed) as u32;
+            inner.own.chain_slabs -= 1;
             adopt(floor, cache, cpu, slab);
             continue;
         }
@@ -148,7 +178,7 @@ fn take<P: Platform>(
 }
 
 /// Makes a frozen slab the CPU slab and hangs its free objects on the transaction word.
-fn adopt<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu: &CpuSlab<P>, slab: &Page) {
+fn adopt<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &Cpu, slab: &Page) {
     let head = own(slab);
     cpu.set_slab(node::number(floor.pages, slab));
     if let Some(head) = head {
@@ -158,13 +188,7 @@ fn adopt<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu: &CpuSlab<P>, s
 }
 
 /// Hangs a chain on the CPU's word; others may have given objects to it already.
-fn publish<P: Platform>(
-    floor: Floor<'_, P>,
-    cache: &Cache<P>,
-    cpu: &CpuSlab<P>,
-    slab: &Page,
-    chain: *mut u8,
-) {
+fn publish<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &Cpu, slab: &Page, chain: *mut u8) {
     let extent = slab::extent(floor, slab);
     let (tail, _) = tail(floor, cache, extent, chain);
     // SAFETY: the chain was taken by this CPU, which owns all of it; the slab cannot change: the caller holds `inner`.
@@ -176,7 +200,7 @@ fn publish<P: Platform>(
 /// the rest is lost, not used.
 pub(crate) fn tail<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
+    cache: &Cache,
     extent: Extent,
     chain: *mut u8,
 ) -> (*mut u8, u16) {
@@ -196,7 +220,7 @@ pub(crate) fn tail<P: Platform>(
 
 /// Reports damage in free memory; ends the program where the heap is built to.
 #[cold]
-fn damaged<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, what: core::fmt::Arguments<'_>) {
+fn damaged<P: Platform>(floor: Floor<'_, P>, cache: &Cache, what: core::fmt::Arguments<'_>) {
     report::say(
         floor.platform,
         format_args!("BUG {}: {what}; FIX {}: Isolate corrupted freechain", cache.name, cache.name),
@@ -209,7 +233,7 @@ fn damaged<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, what: core::fmt::
 /// The object after `object`; nothing at the end or after a damaged link, which is reported.
 fn follow<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
+    cache: &Cache,
     extent: Extent,
     object: *mut u8,
 ) -> Option<*mut u8> {
@@ -233,8 +257,8 @@ fn follow<P: Platform>(
 /// Moves objects from a chain to `out`; hangs the rest on the CPU's word.
 fn walk<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
-    cpu: &CpuSlab<P>,
+    cache: &Cache,
+    cpu: &Cpu,
     slab: &Page,
     chain: *mut u8,
     out: &mut [*mut u8],
@@ -255,7 +279,7 @@ fn walk<P: Platform>(
 }
 
 /// Carves a few more objects and links them, for a cache whose fast path is the transaction.
-fn link_some<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu: &CpuSlab<P>, slab: &Page) {
+fn link_some<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &Cpu, slab: &Page) {
     let mut some = [core::ptr::null_mut(); CARVE];
     let got = slab::carve(floor, cache, slab, &mut some);
     if got == 0 {
@@ -272,25 +296,25 @@ fn link_some<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, cpu: &CpuSlab<P
 /// Takes partial slabs from the node: the first becomes the CPU slab, a few more the CPU's chain.
 fn from_node<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
-    cpu: &CpuSlab<P>,
-    inner: &mut Inner,
+    cache: &Cache,
+    cpu: &Cpu,
+    inner: &mut Stack,
     wanted: usize,
 ) -> bool {
-    let limit = cache.cpu_partial_slabs.load(Ordering::Relaxed) / 2;
+    let limit = cache.own.cpu_partial_slabs.load(Ordering::Relaxed) / 2;
     let node = cache.node(wanted);
     let first = {
-        let mut list = node.list.lock(floor.platform);
+        let mut list = node.own.list.lock(floor.platform);
         let Some(first) = list.first(floor.pages) else { return false };
         list.remove(floor.pages, first);
         freeze(first);
-        while inner.chain_slabs < limit {
+        while inner.own.chain_slabs < limit {
             let Some(more) = list.first(floor.pages) else { break };
             list.remove(floor.pages, more);
             freeze(more);
-            more.chain.store(u64::from(inner.chain), Ordering::Relaxed);
-            inner.chain = node::number(floor.pages, more);
-            inner.chain_slabs += 1;
+            more.chain.store(u64::from(inner.own.chain), Ordering::Relaxed);
+            inner.own.chain = node::number(floor.pages, more);
+            inner.own.chain_slabs += 1;
         }
         first
     };
@@ -309,19 +333,19 @@ pub(crate) fn freeze(slab: &Page) {
 /// Objects of other nodes, when this one is out of partial slabs and the cache's ratio allows the look.
 fn from_other_nodes<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
+    cache: &Cache,
     wanted: usize,
     out: &mut [*mut u8],
 ) -> usize {
-    let ratio = u64::from(cache.remote_ratio.load(Ordering::Relaxed));
+    let ratio = u64::from(cache.own.remote_ratio.load(Ordering::Relaxed));
     if ratio == 0 || floor.platform.entropy() % 1024 > ratio {
         return 0;
     }
     for i in 1..floor.platform.nodes() {
         let near = floor.platform.nearest_node(wanted, i);
         let surplus = {
-            let list = cache.node(near).list.lock(floor.platform);
-            list.partial > cache.min_partial.load(Ordering::Relaxed)
+            let list = cache.node(near).own.list.lock(floor.platform);
+            list.partial > cache.own.min_partial.load(Ordering::Relaxed)
         };
         if surplus {
             let got = take_from_list(floor, cache, near, out);
@@ -336,7 +360,7 @@ fn from_other_nodes<P: Platform>(
 /// Takes objects one slab at a time under the node's lock, leaving the slabs there: for requests that a CPU slab cannot serve.
 fn alloc_from_node<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
+    cache: &Cache,
     gfp: Gfp,
     wanted: usize,
     strict: bool,
@@ -351,7 +375,7 @@ fn alloc_from_node<P: Platform>(
         }
         let Some(new) = slab::create(floor, cache, gfp, wanted, strict, false) else { return got };
         let real = new.node();
-        cache.node(real).list.lock(floor.platform).push_front(floor.pages, new);
+        cache.node(real).own.list.lock(floor.platform).push_front(floor.pages, new);
         if real != wanted {
             // The node has no memory and the request allows another's.
             got += take_from_list(floor, cache, real, &mut out[got..]);
@@ -366,12 +390,12 @@ fn alloc_from_node<P: Platform>(
 /// frees meanwhile touch nothing but its word.
 fn take_from_list<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
+    cache: &Cache,
     node: usize,
     out: &mut [*mut u8],
 ) -> usize {
     let mut got = 0;
-    let mut list = cache.node(node).list.lock(floor.platform);
+    let mut list = cache.node(node).own.list.lock(floor.platform);
     while got < out.len() {
         let Some(slab) = list.first(floor.pages) else { break };
         list.remove(floor.pages, slab);
@@ -389,7 +413,7 @@ fn take_from_list<P: Platform>(
 }
 
 /// Takes up to `out.len()` objects of a frozen slab whose free objects are on its own list.
-fn drain<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, slab: &Page, out: &mut [*mut u8]) -> usize {
+fn drain<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page, out: &mut [*mut u8]) -> usize {
     let extent = slab::extent(floor, slab);
     let mut got = 0;
     let mut old = word::load(slab);

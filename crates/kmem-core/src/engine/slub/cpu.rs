@@ -15,19 +15,17 @@
 //! ```
 //!
 //! # Invariants
-//! - I-CSLAB-1: `slab` changes only under `inner`, and never while objects hang on the word: taking the
+//! - I-CSLAB-1: `slab` changes only under the stack's lock, and never while objects hang on the word: taking the
 //!   slab away clears `slab` first and takes the objects second; a slab is put in place before its objects.
 //!   So an object that is given to the word while `slab` is seen unchanged belongs to that slab.
 //! - I-CSLAB-2: all zero is a CPU without a slab.
-//! - I-CSLAB-3: only holders of `inner` take objects from the word.
+//! - I-CSLAB-3: only holders of the stack's lock take objects from the word.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::engine::slub::{Cache, node};
+use crate::engine::slub::{Cache, Cpu, node};
 use crate::page::{Page, Pages};
-use crate::percpu::COLD_SIZE;
 use crate::platform::Platform;
-use crate::sync::{Lock, rank};
 
 const HEAD_BITS: u32 = 38;
 const HEAD_MASK: u64 = (1 << HEAD_BITS) - 1;
@@ -36,98 +34,52 @@ const STEP: u64 = 1 << HEAD_BITS;
 /// The largest window, in pages, whose objects fit in a transaction word.
 pub(crate) const MAX_WINDOW_PAGES: usize = 1 << (HEAD_BITS - 1 + 3 - crate::platform::PAGE_SHIFT);
 
-/// One CPU's state of one cache.
-#[repr(C, align(64))]
-pub struct CpuSlab<P: Platform> {
+/// What SLUB keeps of a cache on a CPU and changes without a lock.
+pub struct Transaction {
     transaction: AtomicU64,
     slab: AtomicU32,
-    /// What only the slow paths touch.
-    pub(crate) inner: Lock<Inner, { rank::CPU_SLAB }>,
-    /// Counters.
-    pub stats: CpuStats,
-    platform: core::marker::PhantomData<fn(P)>,
 }
 
-const _: () = assert!(size_of::<CpuStats>() + size_of::<Inner>() + 24 <= COLD_SIZE);
-
-/// The slow paths' part of a [`CpuSlab`].
-pub(crate) struct Inner {
-    /// First slab of the partial chain (page number, 0 ends).
-    pub chain: u32,
-    /// Slabs in the chain.
-    pub chain_slabs: u32,
-    /// Objects that the next refill asks for: doubles up to half a stack.
-    pub batch: u32,
-    /// The array behind this CPU's stack; null when there is none.
-    pub base: *mut *mut u8,
-}
-
-// SAFETY: the array belongs to this CPU's stack; the pointer moves under the lock.
-unsafe impl Send for Inner {}
-
-/// Plain counters of the slow paths of one CPU.
-pub struct CpuStats {
-    /// Allocations that missed the stack.
-    pub alloc_slow: AtomicU64,
-    /// Frees that missed the stack.
-    pub free_slow: AtomicU64,
-    /// Sheaves taken from the barn.
-    pub barn_get: AtomicU64,
-    /// Sheaves left in the barn.
-    pub barn_put: AtomicU64,
-    /// New slabs.
-    pub alloc_slab: AtomicU64,
-    /// Slabs of the smallest order because the preferred one was not to be had.
-    pub order_fallback: AtomicU64,
-}
-
-/// A plain add: the counter belongs to one CPU, and a count lost to a migration does not matter.
-#[inline]
-pub(crate) fn count(counter: &AtomicU64, by: u64) {
-    counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
-}
-
-impl<P: Platform> CpuSlab<P> {
-    /// Clears everything a cache left here, but for the transaction's number.
-    pub(crate) fn reset(&self) {
-        debug_assert_eq!(self.slab_number(), 0);
-        let stats = &self.stats;
-        for counter in [
-            &stats.alloc_slow,
-            &stats.free_slow,
-            &stats.barn_get,
-            &stats.barn_put,
-            &stats.alloc_slab,
-            &stats.order_fallback,
-        ] {
-            counter.store(0, Ordering::Relaxed);
-        }
+impl Transaction {
+    /// There is a CPU slab.
+    pub(crate) fn has_slab(&self) -> bool {
+        self.slab.load(Ordering::Relaxed) != 0
     }
+}
 
+/// What SLUB keeps of a cache on a CPU under the lock of its stack.
+pub struct Chain {
+    /// First slab of the partial chain (page number, 0 ends).
+    pub(crate) chain: u32,
+    /// Slabs in the chain.
+    pub(crate) chain_slabs: u32,
+}
+
+impl Cpu {
     /// The CPU slab, by number.
     #[inline]
     pub(crate) fn slab_number(&self) -> u32 {
         // Acquire pairs with the Release of `set_slab`.
-        self.slab.load(Ordering::Acquire)
+        self.own.slab.load(Ordering::Acquire)
     }
 
     /// The CPU slab.
-    pub(crate) fn slab<'a>(&self, pages: &'a Pages<P>) -> Option<&'a Page> {
+    pub(crate) fn slab<'a, P: Platform>(&self, pages: &'a Pages<P>) -> Option<&'a Page> {
         node::slab_at(pages, self.slab_number())
     }
 
-    /// Sets or clears the CPU slab. Under `inner`.
+    /// Sets or clears the CPU slab. Under the stack's lock.
     pub(crate) fn set_slab(&self, number: u32) {
-        self.slab.store(number, Ordering::Release);
+        self.own.slab.store(number, Ordering::Release);
     }
 
     /// The first free object of the CPU slab's chain, as it is this instant.
-    pub(crate) fn head_of_chain(&self, pages: &Pages<P>) -> *mut u8 {
-        Self::head(pages, self.transaction.load(Ordering::Acquire))
+    pub(crate) fn head_of_chain<P: Platform>(&self, pages: &Pages<P>) -> *mut u8 {
+        Self::head(pages, self.own.transaction.load(Ordering::Acquire))
     }
 
     #[inline]
-    fn head(pages: &Pages<P>, word: u64) -> *mut u8 {
+    fn head<P: Platform>(pages: &Pages<P>, word: u64) -> *mut u8 {
         match word & HEAD_MASK {
             0 => core::ptr::null_mut(),
             head => (pages.base_address() + (head as usize - 1) * 8) as *mut u8,
@@ -135,7 +87,7 @@ impl<P: Platform> CpuSlab<P> {
     }
 
     #[inline]
-    fn next(pages: &Pages<P>, word: u64, head: *mut u8) -> u64 {
+    fn next<P: Platform>(pages: &Pages<P>, word: u64, head: *mut u8) -> u64 {
         let head = if head.is_null() { 0 } else { ((head as usize - pages.base_address()) as u64 >> 3) + 1 };
         (word & !HEAD_MASK).wrapping_add(STEP) | head
     }
@@ -143,15 +95,15 @@ impl<P: Platform> CpuSlab<P> {
     #[inline]
     fn replace(&self, old: u64, new: u64) -> bool {
         // Release publishes links written before; Acquire pairs with the Release of the last giver.
-        self.transaction.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.own.transaction.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Takes the first free object. Under `inner`: while the lock is held the CPU slab stays, and with it the memory
+    /// Takes the first free object. Under the stack's lock: while the lock is held the CPU slab stays, and with it the memory
     /// that the link is read from. (Without it the slab could empty meanwhile, and its block leave the heap.)
     #[inline]
-    pub(crate) fn take_one(&self, pages: &Pages<P>, cache: &Cache<P>) -> *mut u8 {
+    pub(crate) fn take_one<P: Platform>(&self, pages: &Pages<P>, cache: &Cache) -> *mut u8 {
         loop {
-            let word = self.transaction.load(Ordering::Acquire);
+            let word = self.own.transaction.load(Ordering::Acquire);
             let object = Self::head(pages, word);
             if object.is_null() {
                 return object;
@@ -169,9 +121,9 @@ impl<P: Platform> CpuSlab<P> {
     }
 
     /// Takes the whole chain of free objects; null when there is none.
-    pub(crate) fn take_all(&self, pages: &Pages<P>) -> *mut u8 {
+    pub(crate) fn take_all<P: Platform>(&self, pages: &Pages<P>) -> *mut u8 {
         loop {
-            let word = self.transaction.load(Ordering::Acquire);
+            let word = self.own.transaction.load(Ordering::Acquire);
             if self.replace(word, Self::next(pages, word, core::ptr::null_mut())) {
                 return Self::head(pages, word);
             }
@@ -183,16 +135,16 @@ impl<P: Platform> CpuSlab<P> {
     /// # Safety
     /// `head` to `tail` is a linked chain of free objects of that slab, owned by the caller.
     #[inline]
-    pub(crate) unsafe fn give(
+    pub(crate) unsafe fn give<P: Platform>(
         &self,
         pages: &Pages<P>,
-        cache: &Cache<P>,
+        cache: &Cache,
         number: u32,
         head: *mut u8,
         tail: *mut u8,
     ) -> bool {
         loop {
-            let word = self.transaction.load(Ordering::Acquire);
+            let word = self.own.transaction.load(Ordering::Acquire);
             if self.slab_number() != number {
                 return false;
             }

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::engine::Floor;
+use crate::engine::slub::Floor;
 use crate::engine::slub::word::{self, Word};
 use crate::engine::slub::{Cache, maintain, node, slab};
 use crate::flags::SlabFlags;
@@ -14,7 +14,7 @@ use crate::report;
 ///
 /// # Safety
 /// Every entry is a free object of this cache that the caller owns, each one once.
-pub unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, objects: &mut [*mut u8]) {
+pub(super) unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &mut [*mut u8]) {
     let mut rest = objects;
     while let Some((&mut head, others)) = rest.split_first_mut() {
         let Some(slab) = slab_of(floor, cache, head) else {
@@ -42,7 +42,7 @@ pub unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, obje
 }
 
 /// The slab of an object; reports and leaks an object that is in no slab of this cache.
-fn slab_of<'a, P: Platform>(floor: Floor<'a, P>, cache: &Cache<P>, object: *mut u8) -> Option<&'a Page> {
+fn slab_of<'a, P: Platform>(floor: Floor<'a, P>, cache: &Cache, object: *mut u8) -> Option<&'a Page> {
     let found = floor.pages.at(object as usize).map(|page| floor.pages.head(page));
     if let Some(slab) = found
         && slab.cache.load(Ordering::Relaxed) == core::ptr::from_ref(cache).cast_mut().cast()
@@ -68,14 +68,14 @@ fn slab_of<'a, P: Platform>(floor: Floor<'a, P>, cache: &Cache<P>, object: *mut 
 /// `head` to `tail` are linked free objects of `slab`, owned by the caller.
 unsafe fn free_chain<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
+    cache: &Cache,
     slab: &Page,
     head: *mut u8,
     tail: *mut u8,
     count: u16,
 ) {
     let number = node::number(floor.pages, slab);
-    let cpu = cache.cpu(floor.platform, floor.platform.current_cpu());
+    let cpu = cache.here(floor.platform);
     if let Some(cpu) = cpu {
         // SAFETY: the caller's promise.
         if cpu.slab_number() == number && unsafe { cpu.give(floor.pages, cache, number, head, tail) } {
@@ -84,7 +84,7 @@ unsafe fn free_chain<P: Platform>(
     }
     let base = floor.pages.address(slab) as usize;
     let objects = slab.objects.load(Ordering::Relaxed);
-    let chains = cache.cpu_partial_slabs.load(Ordering::Relaxed) > 0;
+    let chains = cache.own.cpu_partial_slabs.load(Ordering::Relaxed) > 0;
     let keep_pages = cache.flags().contains(SlabFlags::TYPESAFE_BY_RCU);
     let home = cache.node(slab.node());
     let mut lock = None;
@@ -101,7 +101,7 @@ unsafe fn free_chain<P: Platform>(
         let to_chain = !old.frozen() && was_full && inuse > 0 && chains && cpu.is_some();
         if !old.frozen() && !to_chain && (inuse == 0 || was_full) && lock.is_none() {
             // I-SLUB-3: the list may have to change, so the lock comes before the compare-and-swap.
-            lock = Some(home.list.lock(floor.platform));
+            lock = Some(home.own.list.lock(floor.platform));
             old = word::load(slab);
             continue;
         }
@@ -123,7 +123,7 @@ unsafe fn free_chain<P: Platform>(
         return;
     }
     let Some(mut list) = lock else { return };
-    if new.inuse() == 0 && !keep_pages && list.partial >= cache.min_partial.load(Ordering::Relaxed) {
+    if new.inuse() == 0 && !keep_pages && list.partial >= cache.own.min_partial.load(Ordering::Relaxed) {
         if !was_full {
             list.remove(floor.pages, slab);
         }
@@ -136,7 +136,7 @@ unsafe fn free_chain<P: Platform>(
 }
 
 #[cold]
-fn overflow<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, inuse: u16, count: u16, object: *mut u8) {
+fn overflow<P: Platform>(floor: Floor<'_, P>, cache: &Cache, inuse: u16, count: u16, object: *mut u8) {
     report::say(
         floor.platform,
         format_args!(

@@ -37,51 +37,46 @@ pub mod object;
 pub mod word;
 
 mod alloc;
+mod barn;
 mod cpu;
 mod free;
 mod maintain;
 mod node;
+mod sequence;
 mod slab;
 
-pub use alloc::alloc_many;
-pub(crate) use alloc::needs_node;
 pub(crate) use cpu::MAX_WINDOW_PAGES;
-pub use cpu::{CpuSlab, CpuStats};
-pub use free::free_many;
-pub use maintain::{Counts, Fault, count, flush_cpu, release_empty, shrink, validate};
-pub(crate) use maintain::{remove_stack, rename_slabs, reset_cpus, shrink_all};
-pub use node::{Node, NodeList};
+pub use cpu::{Chain, Transaction};
+
+pub use node::{NodeList, Stock};
 pub(crate) use slab::extent;
 
-use core::sync::atomic::{AtomicPtr, AtomicU32};
+use core::sync::atomic::AtomicU32;
 
-use crate::engine::geometry::Geometry;
-use crate::flags::SlabFlags;
-use crate::percpu::{CpuArea, StackId};
-use crate::platform::{MAX_NODES, Platform};
+use crate::engine::geometry::{Geometry, GeometryError, Request, Rules};
+use crate::engine::{self, Counts, Engine, Fault, Setup, sheaf};
+use crate::gfp::Gfp;
+use crate::platform::Platform;
+use crate::sync::rank;
 
-/// Sets up one object when its slab is made. The argument is the object's first byte.
-pub type Constructor = unsafe extern "C" fn(*mut u8);
+/// The engine.
+pub struct Slub;
 
-/// What the engine knows of a cache. Constant after creation, but for the atomics.
-#[repr(C)]
-pub struct Cache<P: Platform> {
-    /// The name given by its creator. The text lives as long as the cache.
-    pub name: &'static str,
-    /// The layout of objects and slabs.
-    pub geometry: Geometry,
-    /// Pages of a slab, where that is not a power of two; 0: the order of the geometry counts.
-    pub exact_pages: usize,
-    /// Runs once for each object of a new slab.
-    pub ctor: Option<Constructor>,
+/// A cache of this engine.
+pub type Cache = engine::Cache<Slub>;
+/// What a node keeps of such a cache.
+pub type Node = engine::Node<Slub>;
+/// What a CPU keeps of it.
+pub type Cpu = engine::Cpu<Slub>;
+pub(crate) type Stack = engine::Stack<Slub>;
+pub(crate) type Floor<'a, P> = engine::Floor<'a, P, Slub>;
+
+/// What SLUB adds to a cache's descriptor.
+pub struct Own {
     /// Secret of this cache's free pointers; 0 leaves them plain.
     pub random: u64,
     /// `geometry.objects` indices in the order in which a slab's objects are carved; null for ascending order.
     pub sequence: *const u16,
-    /// Number of the CPU stacks and cold memory; 0 when the numbers ran out.
-    pub id: StackId,
-    /// Objects that each CPU's stack holds; 0: no stacks.
-    pub capacity: u32,
     /// Full sheaves that each node's barn keeps.
     pub barn_sheaves: u32,
     /// Empty slabs that each node keeps.
@@ -90,45 +85,150 @@ pub struct Cache<P: Platform> {
     pub cpu_partial_slabs: AtomicU32,
     /// Share (of 1000) of refills that may look at other nodes.
     pub remote_ratio: AtomicU32,
-    /// Per-node state; null where the node has none. Not public: nobody but creation may make a cache.
-    pub(crate) nodes: [AtomicPtr<Node<P>>; MAX_NODES],
 }
 
 // SAFETY: `sequence` points to memory that is written before the cache is shared and never after.
-unsafe impl<P: Platform> Sync for Cache<P> {}
-// SAFETY: as above; nothing in a cache belongs to a thread.
-unsafe impl<P: Platform> Send for Cache<P> {}
+unsafe impl Sync for Own {}
+// SAFETY: as above; nothing in it belongs to a thread.
+unsafe impl Send for Own {}
 
-impl<P: Platform> Cache<P> {
-    /// The cache's flags in effect.
-    #[inline]
-    pub fn flags(&self) -> SlabFlags {
-        self.geometry.flags
+// SAFETY: objects come from `slab::carve`, each once, and from chains of objects that were given back, each once (I-SLUB-1,
+// I-SLUB-2); a CPU without a slab is all zero (I-CSLAB-2).
+unsafe impl Engine for Slub {
+    const NAME: &'static str = "slub";
+    const STACKS: bool = true;
+    const CLASSES: bool = true;
+    const KNOWS_CACHE: bool = true;
+    const SPILL_OLDEST: bool = false;
+    const MAX_WINDOW_PAGES: usize = MAX_WINDOW_PAGES;
+
+    type Cache = Own;
+    type Node = Stock;
+    type Cpu = Transaction;
+    type Guarded = Chain;
+    type Heap = ();
+
+    const HEAP: () = ();
+    const NODE: Stock = Stock::new();
+
+    fn geometry(request: &Request, rules: &Rules) -> Result<Geometry, GeometryError> {
+        geometry::compute(request, rules)
     }
 
-    /// The per-node state of `node`.
-    ///
-    /// # Panics
-    /// When the node has none: creation gives every node one.
-    #[inline]
-    pub(crate) fn node(&self, node: usize) -> &Node<P> {
-        // Acquire pairs with the Release of the creation that stored it.
-        let node = self.nodes[node].load(core::sync::atomic::Ordering::Acquire);
-        debug_assert!(!node.is_null());
-        // SAFETY: creation stored a valid pointer for every node of the machine before the cache was
-        // shared, and it stays valid until the cache is destroyed.
-        unsafe { &*node }
+    fn new_cache<P: Platform>(floor: Floor<'_, P>, setup: &Setup<'_>) -> Option<Own> {
+        let reserves = setup.reserves;
+        Some(Own {
+            random: if setup.hardened { floor.platform.entropy() | 1 } else { 0 },
+            sequence: sequence::make(floor, setup).ok()?,
+            barn_sheaves: reserves.barn_sheaves,
+            min_partial: AtomicU32::new(reserves.min_partial),
+            cpu_partial_slabs: AtomicU32::new(reserves.cpu_partial_slabs),
+            remote_ratio: AtomicU32::new(1000),
+        })
     }
 
-    /// The state of this cache on `cpu`; nothing when its number is 0.
-    #[inline]
-    pub(crate) fn cpu<'a>(&self, platform: &'a P, cpu: usize) -> Option<&'a CpuSlab<P>> {
-        if self.id == 0 {
-            return None;
+    fn drop_cache<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {
+        sequence::free(floor, cache);
+    }
+
+    fn alloc_one<P: Platform>(floor: Floor<'_, P>, cache: &Cache, gfp: Gfp, node: Option<usize>) -> *mut u8 {
+        alloc::alloc_one(floor, cache, gfp, node)
+    }
+
+    fn alloc_many<P: Platform>(
+        floor: Floor<'_, P>,
+        cache: &Cache,
+        gfp: Gfp,
+        node: Option<usize>,
+        out: &mut [*mut u8],
+        at_least: usize,
+    ) -> usize {
+        alloc::alloc_many(floor, cache, gfp, node, out, at_least)
+    }
+
+    unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &mut [*mut u8]) {
+        // SAFETY: the caller's promise.
+        unsafe { free::free_many(floor, cache, objects) };
+    }
+
+    fn batch<P: Platform>(_floor: Floor<'_, P>, cache: &Cache, _cpu: usize, stack: &mut Stack) -> usize {
+        barn::batch(cache, stack)
+    }
+
+    fn refill<P: Platform>(
+        floor: Floor<'_, P>,
+        cache: &Cache,
+        gfp: Gfp,
+        out: &mut [*mut u8; sheaf::MAX_BATCH],
+        batch: usize,
+    ) -> usize {
+        match barn::take(floor, cache, out) {
+            0 => alloc::alloc_many(floor, cache, gfp, None, &mut out[..batch], 1),
+            got => got,
         }
-        let cold = platform.cpu_area().cold(cpu, self.id);
-        // SAFETY: cold memory is COLD_SIZE bytes, aligned to 64, lives as long as the platform, is zero at first (a
-        // valid `CpuSlab`), and only the cache with this number uses it, always at this type.
-        Some(unsafe { &*cold.cast::<CpuSlab<P>>() })
+    }
+
+    fn spill(cache: &Cache) -> usize {
+        sheaf::sheaf_objects(cache.capacity())
+    }
+
+    unsafe fn store<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &mut [*mut u8]) {
+        // SAFETY: the caller's promise.
+        unsafe { barn::store(floor, cache, objects) };
+    }
+
+    fn flush_nodes<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {
+        barn::flush(floor, cache);
+    }
+
+    fn flush_cpu<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: usize) {
+        maintain::flush_cpu(floor, cache, cpu);
+    }
+
+    fn release_empty<P: Platform>(floor: Floor<'_, P>, cache: &Cache, node: usize, keep_pages: bool) {
+        maintain::release_empty(floor, cache, node, keep_pages);
+    }
+
+    fn reset_cpu(cpu: &Transaction) {
+        debug_assert!(!cpu.has_slab());
+    }
+
+    fn count<P: Platform>(floor: Floor<'_, P>, cache: &Cache, counts: &mut Counts) {
+        maintain::count(floor, cache, counts);
+    }
+
+    fn validate<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Result<u64, Fault> {
+        maintain::validate(floor, cache)
+    }
+
+    fn rename_slabs<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {
+        maintain::rename_slabs(floor, cache);
+    }
+
+    fn take_at_once<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> *mut u8 {
+        let Some(cpu) = cache.here(floor.platform) else { return core::ptr::null_mut() };
+        match cpu.stack.try_lock(floor.platform) {
+            Some(_own) => cpu.take_one(floor.pages, cache),
+            None => core::ptr::null_mut(),
+        }
+    }
+
+    fn lock_node_for_fork<P: Platform>(node: &Node, platform: &P, rank: u8) {
+        match rank {
+            rank::BARN => node.own.barn.lock_for_fork(platform),
+            rank::NODE => node.own.list.lock_for_fork(platform),
+            _ => {}
+        }
+    }
+
+    unsafe fn unlock_node_after_fork<P: Platform>(node: &Node, platform: &P, rank: u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match rank {
+                rank::BARN => node.own.barn.unlock_after_fork(platform),
+                rank::NODE => node.own.list.unlock_after_fork(platform),
+                _ => {}
+            }
+        }
     }
 }

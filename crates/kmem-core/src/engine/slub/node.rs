@@ -1,56 +1,24 @@
 //! What one node keeps of one cache: its partial slabs and its barn.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use crate::page::{Page, Pages};
 use crate::percpu::barn::Barn;
 use crate::platform::Platform;
 use crate::sync::{Lock, rank};
 
-/// Per-node state of a cache.
-#[repr(C)]
-pub struct Node<P: Platform> {
+/// What SLUB keeps of a cache on a node.
+pub struct Stock {
     /// The partial slabs.
     pub list: Lock<NodeList, { rank::NODE }>,
     /// Full sheaves, ready to be traded.
     pub barn: Lock<Barn, { rank::BARN }>,
-    /// Slabs of this cache on this node.
-    pub slabs: AtomicU64,
-    /// Objects that those slabs can hold.
-    pub objects: AtomicU64,
-    /// The most slabs there ever were.
-    pub peak_slabs: AtomicU64,
-    platform: core::marker::PhantomData<fn(P)>,
 }
 
-impl<P: Platform> Node<P> {
-    /// A node without slabs.
-    pub const fn new() -> Self {
-        Self {
-            list: Lock::new(NodeList::new()),
-            barn: Lock::new(Barn::new()),
-            slabs: AtomicU64::new(0),
-            objects: AtomicU64::new(0),
-            peak_slabs: AtomicU64::new(0),
-            platform: core::marker::PhantomData,
-        }
-    }
-
-    pub(crate) fn count_slab(&self, objects: u16) {
-        let now = self.slabs.fetch_add(1, Ordering::Relaxed) + 1;
-        self.objects.fetch_add(u64::from(objects), Ordering::Relaxed);
-        self.peak_slabs.fetch_max(now, Ordering::Relaxed);
-    }
-
-    pub(crate) fn uncount_slab(&self, objects: u16) {
-        self.slabs.fetch_sub(1, Ordering::Relaxed);
-        self.objects.fetch_sub(u64::from(objects), Ordering::Relaxed);
-    }
-}
-
-impl<P: Platform> Default for Node<P> {
-    fn default() -> Self {
-        Self::new()
+impl Stock {
+    /// Nothing.
+    pub(crate) const fn new() -> Self {
+        Self { list: Lock::new(NodeList::new()), barn: Lock::new(Barn::new()) }
     }
 }
 

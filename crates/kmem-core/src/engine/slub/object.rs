@@ -8,7 +8,6 @@
 //! into a free object cannot choose what is allocated next.
 
 use crate::engine::slub::Cache;
-use crate::platform::Platform;
 
 /// Where the memory of a slab lies.
 #[derive(Clone, Copy)]
@@ -19,23 +18,16 @@ pub(crate) struct Extent {
     pub len: usize,
 }
 
-impl<P: Platform> Cache<P> {
+impl Cache {
     /// Address of object number `index` of the slab at `base`.
     #[inline]
     pub(crate) fn object(&self, base: usize, index: usize) -> *mut u8 {
         (base + self.geometry.red_left_pad + index * self.geometry.size) as *mut u8
     }
 
-    /// Number of the object at `address` in the slab at `base`; nothing when no object starts there.
-    pub(crate) fn index_of(&self, base: usize, address: usize, objects: usize) -> Option<usize> {
-        let offset = address.checked_sub(base + self.geometry.red_left_pad)?;
-        let index = offset / self.geometry.size;
-        (index < objects && index * self.geometry.size == offset).then_some(index)
-    }
-
     #[inline]
     fn code(&self, place: *mut u64) -> u64 {
-        if self.random == 0 { 0 } else { self.random ^ (place as u64).swap_bytes() }
+        if self.own.random == 0 { 0 } else { self.own.random ^ (place as u64).swap_bytes() }
     }
 
     #[inline]

@@ -2,10 +2,11 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::engine::Floor;
+use crate::engine::cache::count;
+use crate::engine::slub::Cache;
+use crate::engine::slub::Floor;
 use crate::engine::slub::object::Extent;
 use crate::engine::slub::word::{self, Word};
-use crate::engine::slub::{Cache, cpu};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::page::{Kind, Page, PageRun};
@@ -14,7 +15,7 @@ use crate::platform::{PAGE_SHIFT, Platform};
 /// Fetches pages for one slab: the preferred order without effort, then the order that fits one object.
 fn fetch<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
+    cache: &Cache,
     gfp: Gfp,
     node: usize,
     strict: bool,
@@ -58,23 +59,23 @@ fn fetch<P: Platform>(
 /// `frozen` is the state it starts in.
 pub(crate) fn create<'a, P: Platform>(
     floor: Floor<'a, P>,
-    cache: &Cache<P>,
+    cache: &Cache,
     gfp: Gfp,
     node: usize,
     strict: bool,
     frozen: bool,
 ) -> Option<&'a Page> {
     let (mut run, fallback) = fetch(floor, cache, gfp, node, strict)?;
-    if let Some(cpu) = cache.cpu(floor.platform, floor.platform.current_cpu()) {
-        cpu::count(&cpu.stats.alloc_slab, 1);
+    if let Some(cpu) = cache.here(floor.platform) {
+        count(&cpu.stats.alloc_slab, 1);
         if fallback {
-            cpu::count(&cpu.stats.order_fallback, 1);
+            count(&cpu.stats.order_fallback, 1);
         }
     }
     let geometry = &cache.geometry;
     let objects = if fallback { geometry.min_objects } else { geometry.objects };
     run.set_kind(Kind::Slab);
-    if cache.capacity != 0 {
+    if cache.capacity() != 0 {
         floor.pages.set_tag(&run, cache.id);
     }
     let slab = floor.pages.into_head(run);
@@ -83,7 +84,8 @@ pub(crate) fn create<'a, P: Platform>(
     slab.carved.store(0, Ordering::Relaxed);
     slab.slab_flags.store(0, Ordering::Relaxed);
     slab.chain.store(0, Ordering::Relaxed);
-    let start = if cache.sequence.is_null() { 0 } else { (floor.platform.entropy() % objects as u64) as u16 };
+    let start =
+        if cache.own.sequence.is_null() { 0 } else { (floor.platform.entropy() % objects as u64) as u16 };
     slab.start.store(start, Ordering::Relaxed);
     if let Some(ctor) = cache.ctor {
         let base = floor.pages.address(slab) as usize;
@@ -101,8 +103,16 @@ pub(crate) fn create<'a, P: Platform>(
 ///
 /// # Safety
 /// All objects are free, the slab is on no list, and nobody can reach it any more. No lock is held.
-pub(crate) unsafe fn discard<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>, slab: &Page) {
-    cache.node(slab.node()).uncount_slab(slab.objects.load(Ordering::Relaxed));
+pub(crate) unsafe fn discard<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page) {
+    let objects = slab.objects.load(Ordering::Relaxed);
+    if let Some(dtor) = cache.dtor {
+        let base = floor.pages.address(slab) as usize;
+        for index in 0..usize::from(objects) {
+            // SAFETY: the object is free and constructed, and nobody else can reach its slab; the destructor is the cache's own.
+            unsafe { dtor(cache.object(base, index)) };
+        }
+    }
+    cache.node(slab.node()).uncount_slab(objects);
     slab.cache.store(core::ptr::null_mut(), Ordering::Relaxed);
     // SAFETY: the caller owns the slab, so the owning token may be rebuilt from its head.
     let run = unsafe { floor.pages.adopt(slab) };
@@ -112,7 +122,7 @@ pub(crate) unsafe fn discard<P: Platform>(floor: Floor<'_, P>, cache: &Cache<P>,
 /// Takes up to `out.len()` objects that were never handed out. The caller is the owner (I-SLUB-4).
 pub(crate) fn carve<P: Platform>(
     floor: Floor<'_, P>,
-    cache: &Cache<P>,
+    cache: &Cache,
     slab: &Page,
     out: &mut [*mut u8],
 ) -> usize {
@@ -124,7 +134,7 @@ pub(crate) fn carve<P: Platform>(
     }
     let base = floor.pages.address(slab) as usize;
     // A slab of the smallest order has fewer objects than the sequence: it is carved in ascending order.
-    if cache.sequence.is_null() || objects != cache.geometry.objects {
+    if cache.own.sequence.is_null() || objects != cache.geometry.objects {
         for (i, slot) in out[..take].iter_mut().enumerate() {
             *slot = cache.object(base, carved + i);
         }
@@ -135,7 +145,7 @@ pub(crate) fn carve<P: Platform>(
         }
         for slot in &mut out[..take] {
             // SAFETY: the sequence has `geometry.objects` entries and `position` is below that.
-            let index = unsafe { *cache.sequence.add(position) };
+            let index = unsafe { *cache.own.sequence.add(position) };
             *slot = cache.object(base, index as usize);
             position += 1;
             if position == objects {

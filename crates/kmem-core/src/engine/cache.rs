@@ -1,0 +1,201 @@
+//! What every engine's caches are made of: the descriptor, its nodes, its CPUs.
+//!
+//! The fields here are what the layer of CPU stacks and the floors above need; each structure ends in, or contains, a part
+//! that belongs to the engine.
+//!
+//! # Invariants
+//! - I-CACHE-1: everything in a [`Cache`] but its atomics is constant after creation.
+//! - I-CACHE-2: a [`Cpu`] lives in the cold memory of its (CPU, number) pair, all zero at first and after
+//!   [`Cpu::reset`]; only the cache with that number uses it.
+
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use crate::engine::Engine;
+use crate::engine::geometry::Geometry;
+use crate::flags::SlabFlags;
+use crate::percpu::{COLD_SIZE, CpuArea, StackId};
+use crate::platform::{MAX_NODES, Platform};
+use crate::sync::{Lock, rank};
+
+/// Sets up one object when its slab is made (or, with SLOB, at each allocation). The argument is the object's first byte.
+pub type Constructor = unsafe extern "C" fn(*mut u8);
+
+/// What an engine knows of a cache.
+#[repr(C)]
+pub struct Cache<E: Engine> {
+    /// The name given by its creator. The text lives as long as the cache.
+    pub name: &'static str,
+    /// The layout of objects and slabs.
+    pub geometry: Geometry,
+    /// Pages of a slab, where that is not a power of two; 0: the order of the geometry counts.
+    pub exact_pages: usize,
+    /// Runs once for each object of a new slab.
+    pub ctor: Option<Constructor>,
+    /// Runs once for each object of a slab that is given back.
+    pub dtor: Option<Constructor>,
+    /// Number of the CPU stacks and cold memory; 0 when the numbers ran out.
+    pub id: StackId,
+    /// Objects that each CPU's stack holds; 0: no stacks. It never changes between 0 and another number.
+    pub capacity: AtomicU32,
+    /// The engine's own part.
+    pub own: E::Cache,
+    /// Per-node state; null where the node has none. Not public: nobody but creation may make a cache.
+    pub(crate) nodes: [AtomicPtr<Node<E>>; MAX_NODES],
+}
+
+impl<E: Engine> Cache<E> {
+    /// The cache's flags in effect.
+    #[inline]
+    pub fn flags(&self) -> SlabFlags {
+        self.geometry.flags
+    }
+
+    /// Objects that each CPU's stack holds; 0: no stacks.
+    #[inline]
+    pub fn capacity(&self) -> u32 {
+        // Relaxed: a wish for the next array; what an array holds is kept beside it.
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// The per-node state of `node`.
+    ///
+    /// # Panics
+    /// When the node has none: creation gives every node one.
+    #[inline]
+    pub(crate) fn node(&self, node: usize) -> &Node<E> {
+        // Acquire pairs with the Release of the creation that stored it.
+        let node = self.nodes[node].load(Ordering::Acquire);
+        debug_assert!(!node.is_null());
+        // SAFETY: creation stored a valid pointer for every node of the machine before the cache was
+        // shared, and it stays valid until the cache is destroyed.
+        unsafe { &*node }
+    }
+
+    /// The state of this cache on `cpu`; nothing when its number is 0.
+    #[inline]
+    pub(crate) fn cpu<'a, P: Platform>(&self, platform: &'a P, cpu: usize) -> Option<&'a Cpu<E>> {
+        const { assert!(size_of::<Cpu<E>>() <= COLD_SIZE) };
+        if self.id == 0 {
+            return None;
+        }
+        let cold = platform.cpu_area().cold(cpu, self.id);
+        // SAFETY: cold memory is COLD_SIZE bytes, aligned to 64, lives as long as the platform, and is zero at first, which is
+        // a valid value (the trait's promise); only the cache with this number uses it, always at this type.
+        Some(unsafe { &*cold.cast::<Cpu<E>>() })
+    }
+
+    /// The state of this cache on the CPU that runs.
+    #[inline]
+    pub(crate) fn here<'a, P: Platform>(&self, platform: &'a P) -> Option<&'a Cpu<E>> {
+        self.cpu(platform, platform.current_cpu())
+    }
+}
+
+/// What one node keeps of one cache.
+#[repr(C)]
+pub struct Node<E: Engine> {
+    /// Slabs of this cache on this node.
+    pub slabs: AtomicU64,
+    /// Objects that those slabs can hold.
+    pub objects: AtomicU64,
+    /// The most slabs there ever were.
+    pub peak_slabs: AtomicU64,
+    /// The engine's own part.
+    pub own: E::Node,
+}
+
+impl<E: Engine> Node<E> {
+    /// A node without slabs.
+    pub const fn new() -> Self {
+        Self {
+            slabs: AtomicU64::new(0),
+            objects: AtomicU64::new(0),
+            peak_slabs: AtomicU64::new(0),
+            own: E::NODE,
+        }
+    }
+
+    pub(crate) fn count_slab(&self, objects: u16) {
+        let now = self.slabs.fetch_add(1, Ordering::Relaxed) + 1;
+        self.objects.fetch_add(u64::from(objects), Ordering::Relaxed);
+        self.peak_slabs.fetch_max(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn uncount_slab(&self, objects: u16) {
+        self.slabs.fetch_sub(1, Ordering::Relaxed);
+        self.objects.fetch_sub(u64::from(objects), Ordering::Relaxed);
+    }
+}
+
+impl<E: Engine> Default for Node<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What one CPU keeps of one cache, beside its stack.
+#[repr(C, align(64))]
+pub struct Cpu<E: Engine> {
+    /// The engine's own part that needs no lock.
+    pub own: E::Cpu,
+    /// What only the slow paths touch.
+    pub(crate) stack: Lock<Stack<E>, { rank::CPU_SLAB }>,
+    /// Counters.
+    pub stats: CpuStats,
+}
+
+/// The array behind a CPU's stack, and what the engine guards by the same lock.
+pub struct Stack<E: Engine> {
+    /// The array's first entry; null when there is none.
+    pub base: *mut *mut u8,
+    /// Entries of that array.
+    pub room: u32,
+    /// Objects that the next refill asks for, for engines that adapt it.
+    pub batch: u32,
+    /// The engine's own part.
+    pub own: E::Guarded,
+}
+
+// SAFETY: the array belongs to this CPU's stack; the pointer moves under the lock.
+unsafe impl<E: Engine> Send for Stack<E> {}
+
+/// Plain counters of the slow paths of one CPU.
+#[derive(Default)]
+pub struct CpuStats {
+    /// Allocations that missed the stack.
+    pub alloc_slow: AtomicU64,
+    /// Frees that missed the stack.
+    pub free_slow: AtomicU64,
+    /// Batches that came from what the node had at hand.
+    pub stock_get: AtomicU64,
+    /// Batches that the node took without its slabs.
+    pub stock_put: AtomicU64,
+    /// New slabs.
+    pub alloc_slab: AtomicU64,
+    /// Slabs of the smallest order because the preferred one was not to be had.
+    pub order_fallback: AtomicU64,
+}
+
+/// A plain add: the counter belongs to one CPU, and a count lost to a migration does not matter.
+#[inline]
+pub(crate) fn count(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+}
+
+impl<E: Engine> Cpu<E> {
+    /// Clears everything a cache left here, for the next one with its number.
+    pub(crate) fn reset(&self) {
+        E::reset_cpu(&self.own);
+        let stats = &self.stats;
+        for counter in [
+            &stats.alloc_slow,
+            &stats.free_slow,
+            &stats.stock_get,
+            &stats.stock_put,
+            &stats.alloc_slab,
+            &stats.order_fallback,
+        ] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
