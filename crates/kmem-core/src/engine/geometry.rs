@@ -15,6 +15,9 @@ pub const MAX_SIZE: usize = PAGE_SIZE << MAX_ORDER;
 /// Whose rules to follow where versions of the kernel differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KernelVersion {
+    /// Linux 2.6, x86-64: SLAB with a descriptor and a list of free objects in each slab. SLUB has no rules of its
+    /// own for it and follows those of 6.1.
+    V2_6,
     /// Linux 6.1.
     V6_1,
     /// Linux 6.12: another search for the order, aligned kmalloc classes, a free pointer at a place of one's choice.
@@ -49,6 +52,14 @@ pub struct Rules {
     /// True: an alignment that is no power of two is not refused, as the kernel never looks. Objects
     /// are then *not* aligned to it, only to a word; see [`round_up`].
     pub odd_alignments: bool,
+    /// SLAB was built with its checks: caches have red zones, poison and a word for the last user without being
+    /// asked. False: requests for them mean nothing. SLUB looks at the request alone.
+    pub debug: bool,
+    /// SLAB: a slab of this order is accepted however much of it is lost (option `slab_max_order`). 1, and 0 on
+    /// machines of at most 32 MiB.
+    pub break_order: u32,
+    /// SLAB: free objects are cleared, so that none can hold the index of its slab.
+    pub init_on_free: bool,
 }
 
 impl Rules {
@@ -66,6 +77,9 @@ impl Rules {
         metadata_may_raise_order: true,
         tiny: false,
         odd_alignments: false,
+        debug: false,
+        break_order: 1,
+        init_on_free: false,
     };
 
     /// One CPU, no options, the rules of 6.1.

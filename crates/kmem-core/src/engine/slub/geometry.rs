@@ -124,7 +124,7 @@ const fn check(request: &Request, rules: &Rules) -> Result<(), GeometryError> {
     }
     if let Some(offset) = request.freeptr_offset {
         let may_choose = match rules.version {
-            KernelVersion::V6_1 => false,
+            KernelVersion::V2_6 | KernelVersion::V6_1 => false,
             KernelVersion::V6_12 => request.flags.contains(SlabFlags::TYPESAFE_BY_RCU) && !request.has_ctor,
             KernelVersion::V7_0 => request.flags.contains(SlabFlags::TYPESAFE_BY_RCU) || request.has_ctor,
         };

@@ -67,7 +67,7 @@ pub const fn slab_order(size: usize, rules: &Rules) -> Option<u32> {
     }
     let limits = Limits::of(rules);
     let order = match rules.version {
-        KernelVersion::V6_1 => search_6_1(size, rules, limits),
+        KernelVersion::V2_6 | KernelVersion::V6_1 => search_6_1(size, rules, limits),
         KernelVersion::V6_12 | KernelVersion::V7_0 => search_6_12(size, rules, limits),
     };
     if order <= MAX_ORDER { Some(below_max_objects(order, size)) } else { None }
