@@ -8,9 +8,11 @@ use core::marker::PhantomData;
 
 use crate::engine::Engine;
 pub use crate::engine::Reserves;
-use crate::engine::geometry::{Geometry, Rules};
+use crate::engine::geometry::{Geometry, KernelVersion, Rules};
+use crate::engine::slab::Slab;
+use crate::engine::slob::Slob;
 use crate::engine::slub::Slub;
-use crate::kmalloc::classes::{ClassSet, FineSet, KernelSet};
+use crate::kmalloc::classes::{ClassSet, FineSet, KernelSet, NoClasses, SeedSet};
 use crate::platform::PAGE_SIZE;
 
 /// The compile-time choices of a heap.
@@ -128,5 +130,148 @@ impl Config for UserConfig<Slub> {
             cpu_partial_slabs: geometry.cpu_partial_slabs.min(slabs),
             barn_sheaves: (BYTES / (geometry.size * sheaf.max(1))).clamp(1, 64) as u32,
         }
+    }
+}
+
+/// As Linux 6.1 with SLOB: no classes, no merging, nothing kept in reserve.
+impl Config for KernelConfig<Slob> {
+    type Engine = Slob;
+    type Classes = NoClasses;
+    const HARDENED: bool = false;
+    const RANDOM: bool = false;
+    const MERGE: bool = false;
+    const EAGER: bool = true;
+    const EXACT_LARGE: bool = false;
+    const MARK_FREED: bool = false;
+    const ONE_ORDER: bool = false;
+    const ABORT: bool = false;
+
+    fn rules(cpus: u32) -> Rules {
+        Rules::LINUX_6_1.with_cpus(cpus)
+    }
+
+    fn capacity(_size: usize, _by_kernel: u32) -> u32 {
+        0
+    }
+
+    fn reserves(_geometry: &Geometry, _slab_pages: usize, _sheaf: usize) -> Reserves {
+        Reserves { min_partial: 0, cpu_partial_slabs: 0, barn_sheaves: 0 }
+    }
+}
+
+/// For programs that want the least memory: blocks aligned to 16, as C expects, and large ones as long as they need to be.
+impl Config for UserConfig<Slob> {
+    type Engine = Slob;
+    type Classes = NoClasses<16>;
+    const HARDENED: bool = false;
+    const RANDOM: bool = false;
+    const MERGE: bool = false;
+    const EAGER: bool = false;
+    const EXACT_LARGE: bool = true;
+    const MARK_FREED: bool = false;
+    const ONE_ORDER: bool = false;
+    const ABORT: bool = true;
+
+    fn rules(_cpus: u32) -> Rules {
+        USER_RULES
+    }
+
+    fn capacity(_size: usize, _by_kernel: u32) -> u32 {
+        0
+    }
+
+    fn reserves(_geometry: &Geometry, _slab_pages: usize, _sheaf: usize) -> Reserves {
+        Reserves { min_partial: 0, cpu_partial_slabs: 0, barn_sheaves: 0 }
+    }
+}
+
+/// As Linux 6.1 with SLAB: its size classes from 32 bytes on, its geometry, its tunables.
+impl Config for KernelConfig<Slab> {
+    type Engine = Slab;
+    type Classes = KernelSet<32>;
+    const HARDENED: bool = false;
+    const RANDOM: bool = false;
+    const MERGE: bool = true;
+    const EAGER: bool = true;
+    const EXACT_LARGE: bool = false;
+    const MARK_FREED: bool = false;
+    const ONE_ORDER: bool = false;
+    const ABORT: bool = false;
+
+    fn rules(cpus: u32) -> Rules {
+        Rules::LINUX_6_1.with_cpus(cpus)
+    }
+
+    fn capacity(_size: usize, by_kernel: u32) -> u32 {
+        by_kernel
+    }
+
+    /// What a node keeps is up to the cache's tunables alone.
+    fn reserves(_geometry: &Geometry, _slab_pages: usize, _sheaf: usize) -> Reserves {
+        Reserves { min_partial: u32::MAX, cpu_partial_slabs: 0, barn_sheaves: u32::MAX }
+    }
+}
+
+/// The rules of SLAB for programs: as [`USER_RULES`], and no index in a free object, where the mark of freed blocks lies.
+///
+/// Slabs grow to the order of SLUB's before more than an eighth of one is lost: classes as fine as these have sizes of which one
+/// or two fit in the two pages that SLAB stops at otherwise (option `slab_max_order`).
+pub const USER_SLAB_RULES: Rules = Rules { init_on_free: true, break_order: 3, ..USER_RULES };
+
+/// For programs, with SLAB: fine size classes, random order, and what [`UserConfig<Slub>`] keeps.
+impl Config for UserConfig<Slab> {
+    type Engine = Slab;
+    type Classes = FineSet;
+    const HARDENED: bool = false;
+    const RANDOM: bool = true;
+    const MERGE: bool = true;
+    const EAGER: bool = false;
+    const EXACT_LARGE: bool = true;
+    const MARK_FREED: bool = true;
+    const ONE_ORDER: bool = true;
+    const ABORT: bool = true;
+
+    fn rules(_cpus: u32) -> Rules {
+        USER_SLAB_RULES
+    }
+
+    fn capacity(size: usize, by_kernel: u32) -> u32 {
+        UserConfig::<Slub>::capacity(size, by_kernel)
+    }
+
+    /// The same bytes; a shared array of as many batches, and free slabs.
+    fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves {
+        const BYTES: usize = 64 << 10;
+        let slabs = (BYTES / (slab_pages * PAGE_SIZE)).max(1) as u32;
+        Reserves { min_partial: slabs, ..UserConfig::<Slub>::reserves(geometry, slab_pages, sheaf) }
+    }
+}
+
+/// As Linux 2.6 with SLAB: descriptors and linked indexes in or beside the slabs, general caches to 128 KiB with twins for
+/// DMA, destructors.
+pub struct SeedConfig;
+
+impl Config for SeedConfig {
+    type Engine = Slab;
+    type Classes = SeedSet;
+    const HARDENED: bool = false;
+    const RANDOM: bool = false;
+    const MERGE: bool = false;
+    const EAGER: bool = true;
+    const EXACT_LARGE: bool = false;
+    const MARK_FREED: bool = false;
+    const ONE_ORDER: bool = false;
+    const ABORT: bool = false;
+
+    fn rules(cpus: u32) -> Rules {
+        Rules { version: KernelVersion::V2_6, ..Rules::LINUX_6_1.with_cpus(cpus) }
+    }
+
+    fn capacity(_size: usize, by_kernel: u32) -> u32 {
+        by_kernel
+    }
+
+    fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves {
+        KernelConfig::<Slab>::reserves(geometry, slab_pages, sheaf)
     }
 }

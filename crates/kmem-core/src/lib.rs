@@ -16,6 +16,12 @@
 //! of its own. Everything is monomorphised over the [`platform::Platform`].
 #![cfg_attr(not(test), no_std)]
 
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!(
+    "kmem-core keeps the state of a slab, and a CPU's free objects with their version, in one word of 64 bits each that \
+     several CPUs exchange: the target needs atomic compare-and-swap of 64 bits"
+);
+
 pub mod cache;
 pub mod config;
 pub mod engine;

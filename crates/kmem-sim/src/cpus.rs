@@ -24,7 +24,7 @@ use crate::os::Region;
 use crate::thread::Schedule;
 
 /// What lies in the entries of a CPU stack from its top on, once they were used: an address that nothing owns.
-pub const STALE: *mut u8 = 0x57A1_E000_0000_57A1 as *mut u8;
+pub const STALE: *mut u8 = ((0x57A1_E000_0000_57A1_u64 >> (u64::BITS - usize::BITS)) as usize | 1) as *mut u8;
 
 /// A stack's word, to be written.
 fn word_of(hot: &Hot) -> &AtomicPtr<*mut u8> {

@@ -18,7 +18,7 @@ use crate::report;
 
 /// Names of the caches of arrays, in the order of [`sheaf::ARRAY_SIZES`].
 const ARRAY_NAMES: [&str; sheaf::ARRAY_SIZES.len()] =
-    ["sheaf-64", "sheaf-128", "sheaf-256", "sheaf-512", "sheaf-1k"];
+    ["sheaf-64", "sheaf-128", "sheaf-256", "sheaf-512", "sheaf-1k", "sheaf-2k", "sheaf-4k"];
 
 /// There was no memory for the bootstrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             self.bootstrap()?;
         }
         let mut registry = self.registry.lock(&self.platform);
-        for (class, &size) in sheaf::ARRAY_SIZES.iter().enumerate() {
+        // Without stacks there are no arrays behind them.
+        let arrays: &[usize] = if C::Engine::STACKS { &sheaf::ARRAY_SIZES } else { &[] };
+        for (class, &size) in arrays.iter().enumerate() {
             let id = Self::internal_id(2 + class);
             if !registry.reserve_id(id) {
                 // A call before this one came so far.

@@ -219,7 +219,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             let mut candidate =
                 merge::Candidate::new(cache.geometry(), cache.is_constructed(), cache.usercopy.1);
             candidate.refcount = cache.refcount.load(Ordering::Relaxed);
-            if cache.life.load(Ordering::Relaxed) == life::LIVE && merge::fits(&candidate, &wanted) {
+            let serves =
+                merge::fits(&candidate, &wanted) && C::Engine::may_share(cache.geometry(), wanted.align);
+            if cache.life.load(Ordering::Relaxed) == life::LIVE && serves {
                 found = Some(cache);
             }
             next = cache.older();

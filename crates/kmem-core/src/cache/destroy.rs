@@ -67,9 +67,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 stacks_gone &= sheaf::remove_stack(self.floor(), &descriptor.engine, cpu);
             }
             registry.remove(descriptor);
-            if left > 0 {
+            // Without slabs of its own, only its objects tell that a cache is in use.
+            let objects = counts::count(self.floor(), &descriptor.engine).in_use();
+            if left > 0 || objects > 0 {
                 descriptor.life.store(life::ZOMBIE, Ordering::Relaxed);
-                let objects = counts::count(self.floor(), &descriptor.engine).in_use();
                 report::say(
                     &self.platform,
                     format_args!(

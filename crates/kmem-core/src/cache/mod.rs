@@ -21,11 +21,13 @@ pub mod sheaves;
 pub mod bootstrap;
 pub mod create;
 mod destroy;
-mod objects;
+pub(crate) mod objects;
+mod reap;
 mod shorthand;
 
 pub use create::{CacheArgs, CreateError};
 pub use destroy::DestroyError;
+pub use reap::NodeBusy;
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicUsize, Ordering};

@@ -16,7 +16,7 @@ use crate::report;
 /// What a request of a cache does about flags that mean nothing for slabs: serve it without them, and say so.
 #[cold]
 #[inline(never)]
-fn strip<P: Platform>(platform: &P, gfp: Gfp) -> Gfp {
+pub(crate) fn strip<P: Platform>(platform: &P, gfp: Gfp) -> Gfp {
     let good = gfp - Gfp::SLAB_BUG;
     report::say(
         platform,
@@ -55,7 +55,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub unsafe fn alloc_node(&self, cache: CacheRef<C::Engine>, gfp: Gfp, node: Option<usize>) -> *mut u8 {
         let node = node.filter(|&node| node < self.platform.nodes());
         let here = self.platform.current_node();
-        if node.is_none_or(|node| node == here) && !gfp.contains(Gfp::THISNODE) {
+        // Stacks hold what is near; without them a wish for this node must be told.
+        let near = node.is_none_or(|node| C::Engine::STACKS && node == here);
+        if near && !gfp.contains(Gfp::THISNODE) {
             // SAFETY: the caller's promise.
             return unsafe { self.alloc(cache, gfp) };
         }
@@ -96,6 +98,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub unsafe fn free(&self, cache: CacheRef<C::Engine>, object: *mut u8) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         let wanted = unsafe { cache.get() };
+        if !C::Engine::KNOWS_CACHE {
+            // SAFETY: the caller's promise.
+            return unsafe { self.free_as_told(wanted, object) };
+        }
         let real = self.cache_of(object)?;
         if !core::ptr::eq(real, wanted) {
             report::say(
@@ -109,6 +115,26 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         // SAFETY: `cache_of` found the object's own cache.
         unsafe { self.free_to(real, object) }
+    }
+
+    /// Frees an object to the cache that it is said to be from, where it does not tell itself.
+    ///
+    /// # Safety
+    /// As [`Kmem::free`].
+    unsafe fn free_as_told(&self, cache: &KmemCache<C::Engine>, object: *mut u8) -> Result<(), FreeError> {
+        let address = object.addr();
+        let page = self.pages.at(address).ok_or(FreeError::Foreign(address))?;
+        let name = cache.engine.name;
+        // SAFETY: the caller's promise.
+        unsafe { C::Engine::take_back(self.floor(), &cache.engine, object) }.map_err(|twice| {
+            if twice {
+                FreeError::Double { address, cache: name }
+            } else if self.pages.head(page).kind() == Kind::Slob {
+                FreeError::Interior { address, cache: name }
+            } else {
+                FreeError::NotObject(address)
+            }
+        })
     }
 
     /// The cache that an object is from, when an object starts there.
@@ -192,6 +218,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         };
         // SAFETY: the caller's promise.
         let wanted = unsafe { cache.get() };
+        if !C::Engine::KNOWS_CACHE {
+            for &mut object in objects {
+                // SAFETY: the caller's promise.
+                result = result.and(unsafe { self.free_as_told(wanted, object) });
+            }
+            return result;
+        }
         let mut good = 0;
         for i in 0..objects.len() {
             match self.cache_of(objects[i]) {
@@ -264,7 +297,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return;
         }
         let floor = self.floor();
-        self.for_each_cache(|cache| sheaf::flush_cpu(floor, &cache.engine, cpu));
+        self.for_each_cache(|cache| {
+            sheaf::flush_cpu(floor, &cache.engine, cpu);
+            C::Engine::cpu_dead(floor, &cache.engine, cpu);
+        });
         self.pages.drain_cpu(&self.platform, cpu);
     }
 

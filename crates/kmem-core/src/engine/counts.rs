@@ -37,6 +37,55 @@ pub struct Counts {
     pub free_slow: u64,
     /// Slabs made.
     pub slabs_made: u64,
+    /// What only SLAB counts.
+    pub events: SlabEvents,
+}
+
+/// What SLAB counts on its nodes, for the long form of its listing. All since the cache was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlabEvents {
+    /// Objects taken from slabs.
+    pub taken: u64,
+    /// The most objects of a node that were out of their slabs, added up.
+    pub peak_out: u64,
+    /// Slabs that the reaper gave back.
+    pub reaped: u64,
+    /// Indexes found damaged, and objects freed that were free.
+    pub errors: u64,
+    /// The most free slabs of a node, added up.
+    pub peak_free_slabs: u64,
+    /// Requests that another node than the caller's served.
+    pub served_away: u64,
+    /// Frees of another node's objects.
+    pub freed_away: u64,
+    /// Times an alien array was full.
+    pub alien_overflows: u64,
+}
+
+impl SlabEvents {
+    /// Nothing happened.
+    pub const NONE: Self = Self {
+        taken: 0,
+        peak_out: 0,
+        reaped: 0,
+        errors: 0,
+        peak_free_slabs: 0,
+        served_away: 0,
+        freed_away: 0,
+        alien_overflows: 0,
+    };
+
+    /// Adds another node's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.taken += other.taken;
+        self.peak_out += other.peak_out;
+        self.reaped += other.reaped;
+        self.errors += other.errors;
+        self.peak_free_slabs += other.peak_free_slabs;
+        self.served_away += other.served_away;
+        self.freed_away += other.freed_away;
+        self.alien_overflows += other.alien_overflows;
+    }
 }
 
 impl Counts {

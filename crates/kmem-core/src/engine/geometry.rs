@@ -8,8 +8,12 @@
 use crate::flags::SlabFlags;
 use crate::platform::{CACHE_LINE, MAX_ORDER, PAGE_SIZE};
 
-/// Bytes in a machine word: the size of a free pointer, and the least alignment of an object.
-pub const WORD: usize = size_of::<usize>();
+/// Bytes in a word: the size of a free pointer, and the least alignment of an object.
+///
+/// That of the 64-bit kernel on every target, so that there is one geometry: where pointers have 4 bytes, an object smaller
+/// than 8 bytes costs 8.
+pub const WORD: usize = 8;
+const _: () = assert!(size_of::<usize>() <= WORD);
 /// The largest slot: one block of the page allocator.
 pub const MAX_SIZE: usize = PAGE_SIZE << MAX_ORDER;
 /// Whose rules to follow where versions of the kernel differ.

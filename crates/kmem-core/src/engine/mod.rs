@@ -17,13 +17,14 @@
 pub mod cache;
 pub mod counts;
 pub mod geometry;
+pub mod list;
 pub mod sheaf;
 pub mod slab;
 pub mod slob;
 pub mod slub;
 
 pub use cache::{Cache, Constructor, Cpu, CpuStats, Node, Stack};
-pub use counts::{Counts, Fault};
+pub use counts::{Counts, Fault, SlabEvents};
 
 use crate::gfp::Gfp;
 use crate::page::{Page, Pages};
@@ -83,6 +84,43 @@ pub struct Setup<'a> {
     pub random: bool,
 }
 
+/// Pages that blocks of all sizes and objects of all caches share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedPages {
+    /// The pages.
+    pub pages: u64,
+    /// Those of them in which a block may find room.
+    pub with_room: u64,
+    /// Free bytes in them.
+    pub free_bytes: u64,
+    /// Bytes of what has pages of its own.
+    pub whole_bytes: u64,
+}
+
+/// Why tunables were not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTunable {
+    /// The engine has none.
+    Engine,
+    /// The cache has no arrays in front of its slabs.
+    NoArrays,
+    /// An array would have more than [`sheaf::MAX_CAPACITY`] objects, or a shared one more bytes than any of
+    /// [`sheaf::ARRAY_SIZES`].
+    TooLarge,
+}
+
+impl core::fmt::Display for NotTunable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Engine => "the engine has no tunables",
+            Self::NoArrays => "the cache has no arrays",
+            Self::TooLarge => "the arrays would be too large",
+        })
+    }
+}
+
+impl core::error::Error for NotTunable {}
+
 /// A way to keep objects in pages.
 ///
 /// # Safety
@@ -97,6 +135,8 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     const STACKS: bool;
     /// kmalloc rounds up to size classes, each a cache. Otherwise [`Engine::kmalloc`] serves it.
     const CLASSES: bool;
+    /// Bytes that [`Engine::kmalloc`] keeps in front of each block, which are also its least alignment; 0 with classes.
+    const KMALLOC_HEADER: usize = 0;
     /// From an object's address alone its cache can be told.
     const KNOWS_CACHE: bool;
     /// What leaves a full stack is what was freed first; otherwise what was freed last.
@@ -258,14 +298,37 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
         core::ptr::null_mut()
     }
 
-    /// A block for kmalloc, where there are no classes; null: no memory. `size` is not 0; `align` a power of two, or 0 for
-    /// what kmalloc gives by itself.
+    /// Gives one object back where an object does not tell its cache: whatever can be checked is checked. `Err`: nothing of
+    /// the kind starts there, or it is free already (true).
+    ///
+    /// # Safety
+    /// If it is an object in use, it is one of this cache's, and nobody uses it any more.
+    unsafe fn take_back<P: Platform>(
+        _floor: Floor<'_, P, Self>,
+        _cache: &Cache<Self>,
+        _object: *mut u8,
+    ) -> Result<(), bool> {
+        Err(false)
+    }
+
+    /// A block for kmalloc, where there are no classes; null: no memory, or not at this size and alignment together.
+    /// `size` is not 0; `align` a power of two, or 0 for what kmalloc gives by itself.
     fn kmalloc<P: Platform>(
         _floor: Floor<'_, P, Self>,
         _size: usize,
         _align: usize,
         _gfp: Gfp,
         _node: Option<usize>,
+    ) -> *mut u8 {
+        core::ptr::null_mut()
+    }
+
+    /// [`Engine::kmalloc`] for callers that may not wait for a lock; null at any time. Callable from any context.
+    fn kmalloc_at_once<P: Platform>(
+        _floor: Floor<'_, P, Self>,
+        _size: usize,
+        _align: usize,
+        _gfp: Gfp,
     ) -> *mut u8 {
         core::ptr::null_mut()
     }
@@ -278,8 +341,47 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
         Err(false)
     }
 
-    /// The usable bytes of a block of [`Engine::kmalloc`]; nothing when no such block starts there.
-    fn ksize<P: Platform>(_floor: Floor<'_, P, Self>, _ptr: *const u8) -> Option<usize> {
+    /// The usable bytes of a block of [`Engine::kmalloc`]. `Err` as for [`Engine::kfree`], but that what is free may not
+    /// be recognised as such. Waits for no lock.
+    fn ksize<P: Platform>(_floor: Floor<'_, P, Self>, _ptr: *const u8) -> Result<usize, bool> {
+        Err(false)
+    }
+
+    /// Limit, batch and shared factor, as slabinfo shows them; all 0 where there is nothing to tune.
+    fn tunables(_cache: &Cache<Self>) -> [u32; 3] {
+        [0; 3]
+    }
+
+    /// Sets limit, batch and shared factor of a cache in use.
+    ///
+    /// # Errors
+    /// [`NotTunable`]; nothing changed.
+    fn tune<P: Platform>(
+        _floor: Floor<'_, P, Self>,
+        _cache: &Cache<Self>,
+        _to: [u32; 3],
+    ) -> Result<(), NotTunable> {
+        Err(NotTunable::Engine)
+    }
+
+    /// A CPU's turn of giving back what the cache keeps and nobody used for a while.
+    fn reap<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>, _cpu: usize) {}
+
+    /// A CPU went away; what it kept was flushed.
+    fn cpu_dead<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>, _cpu: usize) {}
+
+    /// Bytes that the holder of an object may use (`ksize`), where its creators asked for at most `object_size`.
+    fn usable_size(geometry: &Geometry, _object_size: usize) -> usize {
+        geometry.usable_size()
+    }
+
+    /// True when objects of a cache of this geometry are aligned to `align` too, once their slots are.
+    fn may_share(_geometry: &Geometry, _align: usize) -> bool {
+        true
+    }
+
+    /// The pages that blocks and objects of all caches share; nothing where each has a slab of a cache around it.
+    fn shared<P: Platform>(_floor: Floor<'_, P, Self>) -> Option<SharedPages> {
         None
     }
 

@@ -36,11 +36,15 @@ pub const fn sheaf_objects(capacity: u32) -> usize {
     }
 }
 
-/// Sizes of the arrays behind stacks and barn sheaves, in bytes.
-pub const ARRAY_SIZES: [usize; 5] = [64, 128, 256, 512, 1024];
+/// Sizes of the arrays behind stacks and of what nodes keep in front of their slabs, in bytes.
+pub const ARRAY_SIZES: [usize; 7] = [64, 128, 256, 512, 1024, 2048, 4096];
+
+/// The largest array behind a stack, in bytes. Larger ones are for nodes: a stack that runs full is copied to the
+/// program's own stack, which may be that of a signal handler.
+const LARGEST_STACK: usize = 1024;
 
 /// The largest capacity of a stack: the largest array less its two sentinels.
-pub const MAX_CAPACITY: usize = ARRAY_SIZES[ARRAY_SIZES.len() - 1] / size_of::<*mut u8>() - 2;
+pub const MAX_CAPACITY: usize = LARGEST_STACK / size_of::<*mut u8>() - 2;
 
 /// Caches without stacks, one for each of [`ARRAY_SIZES`]; null before bootstrap made them.
 pub struct Arrays<E: Engine>([AtomicPtr<Cache<E>>; ARRAY_SIZES.len()]);
@@ -254,36 +258,62 @@ fn take_stack<P: Platform, E: Engine>(
 
 /// Sends everything that `number` keeps of the cache back to the nodes: its stack, and what the engine keeps there.
 pub fn flush_cpu<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, number: usize) {
+    drain_cpu(floor, cache, number, |held| held);
+    E::flush_cpu(floor, cache, number);
+}
+
+/// Sends the objects that have been on `number`'s stack longest to their slabs: as many as `surplus` says of those it holds.
+pub(crate) fn drain_cpu<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    number: usize,
+    surplus: impl Fn(usize) -> usize,
+) {
     let Some(cpu) = cache.cpu(floor.platform, number) else { return };
     let hot = floor.platform.cpu_area().hot(number, cache.id);
     let (base, len, room) = {
         let mut stack = cpu.stack.lock(floor.platform);
-        // A stack without objects stays where it is: to seize one interrupts every CPU that runs the process.
+        // A stack with nothing to send stays where it is: to seize one interrupts every CPU that runs the process.
         // Relaxed: nothing is read through it, and what is pushed meanwhile might as well have come later.
-        let idle = hot.top.load(Ordering::Relaxed) == stack.base && stack.room == cache.capacity();
+        let held = (hot.top.load(Ordering::Relaxed) as usize).wrapping_sub(stack.base as usize)
+            / size_of::<*mut u8>();
+        let idle = stack.base.is_null()
+            || stack.room == cache.capacity()
+                && (held == 0 || held <= stack.room as usize && surplus(held) == 0);
         if idle { (ptr::null_mut(), 0, 0) } else { take_stack(floor, cache, number, &mut stack) }
     };
-    if !base.is_null() {
-        // SAFETY: entries below the old top are free objects of this cache (I-CPU-1), and the array was detached, so this
-        // thread owns both.
-        unsafe { E::free_many(floor, cache, core::slice::from_raw_parts_mut(base, len)) };
-        let back = {
-            let mut stack = cpu.stack.lock(floor.platform);
-            // An array of another size than the cache's stacks now have is not put back.
-            // SAFETY: the array was this stack's until a moment ago; its sentinels are where they were.
-            let back = stack.base.is_null() && room == cache.capacity() && unsafe { install(hot, base, 0) };
-            if back {
-                stack.base = base;
-                stack.batch = 0;
-            }
-            back
-        };
-        if !back {
-            // SAFETY: the array was allocated with that room and is not installed anywhere.
-            unsafe { free_stack(floor, base, room) };
+    if base.is_null() {
+        return;
+    }
+    // An array of another size than the cache's stacks now have is not put back.
+    let fits = room == cache.capacity();
+    let gone = if fits { surplus(len).min(len) } else { len };
+    // SAFETY: entries below the old top are free objects of this cache (I-CPU-1), and the array was detached, so this
+    // thread owns both.
+    unsafe {
+        E::free_many(floor, cache, core::slice::from_raw_parts_mut(base, gone));
+        ptr::copy(base.add(gone), base, len - gone);
+    }
+    let back = {
+        let mut stack = cpu.stack.lock(floor.platform);
+        // SAFETY: the array was this stack's until a moment ago; its sentinels are where they were, and so many objects are
+        // left in it.
+        let back = fits && stack.base.is_null() && unsafe { install(hot, base, len - gone) };
+        if back {
+            stack.base = base;
+            stack.room = room;
+            stack.batch = 0;
+        }
+        back
+    };
+    if !back {
+        // SAFETY: what is left in it is this thread's as before. The array was allocated with that room and is not
+        // installed anywhere.
+        unsafe {
+            E::free_many(floor, cache, core::slice::from_raw_parts_mut(base, len - gone));
+            free_stack(floor, base, room);
         }
     }
-    E::flush_cpu(floor, cache, number);
 }
 
 /// Takes CPU `number`'s array away for good, when the cache dies. Its stack must have been flushed.

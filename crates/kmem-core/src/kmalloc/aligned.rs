@@ -4,6 +4,7 @@
 
 use crate::cache::CacheRef;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::kmalloc::classes::{ClassSet, Kind, MAX_BYTES};
@@ -29,7 +30,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         let version = C::rules(1).version;
         let wanted = size.max(1);
-        if align <= PAGE_SIZE && wanted <= C::Classes::LARGEST {
+        if !C::Engine::CLASSES && wanted <= C::Classes::LARGEST {
+            let block = self.kmalloc_unclassed(wanted, align, gfp, None);
+            if !block.is_null() {
+                return block;
+            }
+        }
+        if C::Engine::CLASSES && align <= PAGE_SIZE && wanted <= C::Classes::LARGEST {
             let mut class = C::Classes::class_of(wanted);
             while class < C::Classes::COUNT {
                 let fits = if class >= C::Classes::SLAB_CLASSES {
@@ -83,11 +90,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let size = size.max(1);
         match self.block_at(ptr)? {
             Block::Object(cache) => {
-                let room = cache.engine.geometry.usable_size();
-                // Less than half of the class: the rest is worth a move, unless there is hardly any.
-                let stays = size <= room && (size > room / 2 || room <= 2 * C::Classes::MIN_ALIGN);
-                Ok(if stays { Resized::Here } else { Resized::Copy { usable: room } })
+                let usable = C::Engine::usable_size(cache.geometry(), cache.object_size());
+                Ok(Self::resize_within(size, usable))
             }
+            Block::Unclassed(room) => Ok(Self::resize_within(size, room)),
             Block::Large(pages) => {
                 let wanted = pages_for(size);
                 let stays = if size > MAX_BYTES || size <= C::Classes::LARGEST {
@@ -107,6 +113,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 Ok(if moved.is_null() { Resized::Copy { usable: bytes } } else { Resized::Moved(moved) })
             }
         }
+    }
+
+    /// Whether a block with room for `room` bytes stays where it is.
+    const fn resize_within(size: usize, room: usize) -> Resized {
+        // Less than half of the block: the rest is worth a move, unless there is hardly any.
+        let stays = size <= room && (size > room / 2 || room <= 2 * C::Classes::MIN_ALIGN);
+        if stays { Resized::Here } else { Resized::Copy { usable: room } }
     }
 
     /// Gives a block another size, in place or by moving its contents. Null: no memory, the old block is as it was.

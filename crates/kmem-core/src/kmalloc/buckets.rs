@@ -110,6 +110,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if size > MAX_BYTES {
             return self.kmalloc_large(size, gfp, node);
         }
+        if !C::Engine::CLASSES {
+            // A set without caches: blocks of all users share pages anyway.
+            return self.kmalloc_node(size, gfp, node);
+        }
         match set.caches.get(C::Classes::class_of(size)).copied().flatten() {
             // SAFETY: the caller's promise.
             Some(cache) => unsafe { self.alloc_node(cache, gfp, node) },

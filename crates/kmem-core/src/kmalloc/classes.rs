@@ -18,6 +18,9 @@
 //! Pure functions and constants: no memory, no lock, no state.
 
 mod names;
+mod seed;
+
+pub use seed::SeedSet;
 
 use crate::engine::slub::geometry::KernelVersion;
 use crate::engine::slub::geometry::order::order_of;
@@ -141,6 +144,36 @@ pub trait ClassSet: Copy + Send + Sync + 'static {
         } else {
             Self::large_pages(size).map_or(size, |pages| pages << PAGE_SHIFT)
         }
+    }
+}
+
+/// No classes: for engines that keep each block as long as it was asked (SLOB). Every block is aligned to `MIN`.
+#[derive(Clone, Copy, Debug)]
+pub struct NoClasses<const MIN: usize = 8>;
+
+impl<const MIN: usize> ClassSet for NoClasses<MIN> {
+    const LABEL: &'static str = "none";
+    const SIZES: &'static [u32] = &[];
+    /// What fits in a page at that alignment, with a header before it.
+    const LARGEST: usize = PAGE_SIZE - MIN;
+    const MIN_ALIGN: usize = MIN;
+    const LARGE: LargeRule = if MIN == 8 { LargeRule::Orders } else { LargeRule::Pages };
+
+    fn class_of(_size: usize) -> usize {
+        0
+    }
+
+    fn name(_kind: Kind, index: usize) -> &'static str {
+        panic!("there is no class {index}")
+    }
+
+    fn align_of(index: usize, _version: KernelVersion) -> usize {
+        panic!("there is no class {index}")
+    }
+
+    /// To the grain of blocks, also where that is less than what the block will have.
+    fn size_roundup(size: usize) -> usize {
+        if size > MAX_BYTES { size } else { size.next_multiple_of(MIN) }
     }
 }
 

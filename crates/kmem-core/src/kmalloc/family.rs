@@ -22,6 +22,7 @@ use core::ptr;
 
 use crate::cache::CacheRef;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::kmalloc::classes::{ClassSet, Kind, LargeRule, MAX_BYTES};
@@ -68,7 +69,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if size == 0 || out.is_empty() {
             return true;
         }
-        if size > C::Classes::LARGEST {
+        if size > C::Classes::LARGEST || !C::Engine::CLASSES {
             for got in 0..out.len() {
                 out[got] = self.kmalloc(size, gfp);
                 if out[got].is_null() {
@@ -143,8 +144,14 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if size == 0 || align <= C::Classes::MIN_ALIGN {
             return self.kmalloc_node(size, gfp, node);
         }
+        if !C::Engine::CLASSES && size <= C::Classes::LARGEST {
+            let block = self.kmalloc_unclassed(size, align, gfp, node);
+            if !block.is_null() {
+                return block;
+            }
+        }
         let version = C::rules(1).version;
-        if size <= C::Classes::LARGEST && align <= PAGE_SIZE {
+        if C::Engine::CLASSES && size <= C::Classes::LARGEST && align <= PAGE_SIZE {
             let aligned = |&class: &usize| {
                 let runs = class >= C::Classes::SLAB_CLASSES;
                 align <= if runs { PAGE_SIZE } else { C::Classes::align_of(class, version) }

@@ -38,8 +38,9 @@ const FIRST_SLOTS: usize = PAGE_SIZE / size_of::<Entry>();
 
 impl Table {
     fn home(&self, address: usize) -> usize {
-        // Multiplicative hashing: mappings differ in their page number only.
-        let hash = (address >> PAGE_SHIFT).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Multiplicative hashing by the golden section of a word: mappings differ in their page number only.
+        const FACTOR: usize = (0x9e37_79b9_7f4a_7c15_u64 >> (u64::BITS - usize::BITS)) as usize;
+        let hash = (address >> PAGE_SHIFT).wrapping_mul(FACTOR);
         hash >> (usize::BITS - self.slots.trailing_zeros())
     }
 

@@ -6,6 +6,8 @@
 //! mapping of its own ([`huge`]), if the caller is one of those that may ([`aligned`]): kmalloc proper ends at 4 MiB,
 //! as in the kernel.
 //!
+//! With an engine without classes (SLOB) a request up to a page is the engine's own affair (`unclassed`); all else is the same.
+//!
 //! From an address alone [`Kmem::kfree`] finds what a block is: its page's descriptor says slab or large, and an
 //! address outside the window is looked up among the mappings.
 //!
@@ -21,6 +23,7 @@ pub mod large;
 pub mod nolock;
 pub mod realloc;
 pub mod typed;
+mod unclassed;
 pub mod usercopy;
 pub mod vmalloc;
 
@@ -93,6 +96,8 @@ impl core::error::Error for FreeError {}
 pub(crate) enum Block<'a, E: Engine> {
     /// An object of a cache.
     Object(&'a KmemCache<E>),
+    /// A block of so many usable bytes that the engine made without a class.
+    Unclassed(usize),
     /// A large block of so many pages.
     Large(usize),
     /// A mapping of so many bytes.
@@ -194,7 +199,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// A block of at least `size` bytes; null when there is no memory or `size` exceeds 4 MiB (with a message, unless
     /// [`Gfp::NOWARN`]). 0 bytes: [`ZERO_SIZE_PTR`]. Aligned to the class's alignment: at least 8 bytes, and to `size` itself
-    /// where that is a power of two. [`Gfp::ZERO`] clears the whole class, not just `size` bytes.
+    /// where that is a power of two. (Without classes, in a heap for programs: to 16 bytes.) [`Gfp::ZERO`] clears the whole class, not just `size` bytes.
     #[inline]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> *mut u8 {
         if size == 0 {
@@ -202,6 +207,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         if size > C::Classes::LARGEST {
             return self.kmalloc_large(size, gfp, None);
+        }
+        if !C::Engine::CLASSES {
+            return self.kmalloc_unclassed(size, 0, gfp, None);
         }
         let Some(cache) = self.class_cache(Kind::of(gfp), C::Classes::class_of(size)) else {
             return core::ptr::null_mut();
@@ -217,6 +225,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         if size > C::Classes::LARGEST {
             return self.kmalloc_large(size, gfp, node);
+        }
+        if !C::Engine::CLASSES {
+            return self.kmalloc_unclassed(size, 0, gfp, node);
         }
         let Some(cache) = self.class_cache(Kind::of(gfp), C::Classes::class_of(size)) else {
             return core::ptr::null_mut();
@@ -238,6 +249,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let head = self.pages.head(page);
         match head.kind() {
             PageKind::Slab => self.cache_of(ptr.cast_mut()).map(Block::Object),
+            PageKind::Slob if !C::Engine::CLASSES => self.unclassed_at(ptr).map(Block::Unclassed),
             PageKind::Large if self.pages.address(head).addr() == address => Ok(Block::Large(head.pages())),
             _ => Err(FreeError::NotObject(address)),
         }
@@ -255,9 +267,16 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if zero_or_null(ptr) {
             return Ok(());
         }
+        if !C::Engine::CLASSES && self.pages.at(ptr.addr()).is_some_and(|page| page.kind() == PageKind::Slob)
+        {
+            // SAFETY: the caller's promise.
+            return unsafe { self.kfree_unclassed(ptr) };
+        }
         match self.block_at(ptr)? {
             // SAFETY: the caller's promise; the block is an object of this cache.
             Block::Object(cache) => unsafe { self.free_to(cache, ptr) },
+            // SAFETY: the caller's promise; the block is what it was found to be.
+            Block::Unclassed(_) => unsafe { self.kfree_unclassed(ptr) },
             // SAFETY: the caller's promise; the block is what it was found to be.
             Block::Large(_) => unsafe { self.free_large(ptr) },
             // SAFETY: as above.
@@ -274,7 +293,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return Ok(0);
         }
         Ok(match self.block_at(ptr)? {
-            Block::Object(cache) => cache.engine.geometry.usable_size(),
+            Block::Object(cache) => C::Engine::usable_size(cache.geometry(), cache.object_size()),
+            Block::Unclassed(bytes) => bytes,
             Block::Large(pages) => pages << PAGE_SHIFT,
             Block::Huge(bytes) => bytes,
         })

@@ -35,6 +35,9 @@ pub const NOLOCK_GFP: Gfp = Gfp::ACCOUNT.union(Gfp::ZERO);
 /// The largest block that can be had without locks.
 pub const NOLOCK_MAX: usize = 2 * PAGE_SIZE;
 
+/// Bytes of the link in a block that was put aside.
+const LINK: usize = size_of::<*mut u8>();
+
 /// Blocks freed where no lock could be taken, linked through their first words.
 pub(crate) struct Deferred(AtomicPtr<u8>);
 
@@ -89,6 +92,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if size == 0 {
             return ZERO_SIZE_PTR;
         }
+        if !C::Engine::CLASSES {
+            // With room for the link that a free may need.
+            return self.kmalloc_unclassed_at_once(size.max(LINK), gfp);
+        }
         let first = C::Classes::class_of(size);
         for class in [first, first + 1] {
             if class >= C::Classes::COUNT || C::Classes::size_of(class) > NOLOCK_MAX {
@@ -133,6 +140,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if zero_or_null(ptr) {
             return Ok(());
         }
+        if !C::Engine::CLASSES {
+            // SAFETY: the caller's promise.
+            return unsafe { self.defer_unclassed(ptr) };
+        }
         // Mappings are looked up under a lock, so an address outside the window is foreign here.
         let cache = self.cache_of(ptr)?;
         let engine = &cache.engine;
@@ -153,6 +164,21 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         // SAFETY: the caller's block; the smallest class has a word.
         if unsafe { self.deferred.push(ptr) } { Ok(()) } else { Err(twice) }
+    }
+
+    /// Puts a block aside that the engine made without a class.
+    ///
+    /// # Safety
+    /// As [`Kmem::kfree`].
+    unsafe fn defer_unclassed(&self, ptr: *mut u8) -> Result<(), FreeError> {
+        let address = ptr.addr();
+        let page = self.pages.at(address).ok_or(FreeError::Foreign(address))?;
+        if page.kind() != PageKind::Slob || self.unclassed_at(ptr)? < LINK {
+            return Err(FreeError::NotObject(address));
+        }
+        // SAFETY: the caller's block, which has room for a link.
+        let first = unsafe { self.deferred.push(ptr) };
+        if first { Ok(()) } else { Err(FreeError::Double { address, cache: C::Engine::NAME }) }
     }
 
     /// Sends the blocks home that [`Kmem::kfree_nolock`] could only put aside. Returns how many. Takes locks; may be

@@ -64,6 +64,8 @@ enum Place<'a, E: Engine> {
     Object { cache: &'a KmemCache<E>, start: usize, offset: isize },
     /// In a slab, before the first or behind the last slot.
     Tail(&'a KmemCache<E>),
+    /// A page in which objects and blocks of all sizes lie, none of which can be told from its neighbour.
+    Shared { start: usize, bytes: usize },
     /// A large block.
     Large { start: usize, bytes: usize },
     /// A mapping that starts just there.
@@ -85,6 +87,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let start = self.pages.address(head).addr();
         match head.kind() {
             Kind::Slab => self.place_in_slab(head, address),
+            Kind::Slob => Place::Shared { start, bytes: head.pages() << PAGE_SHIFT },
             Kind::Large => Place::Large { start, bytes: head.pages() << PAGE_SHIFT },
             Kind::Allocated | Kind::Leaked => Place::Pages,
             _ => Place::Free,
@@ -129,6 +132,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 let offset = usize::try_from(offset).map_err(|_| UsercopyError::NotObject)?;
                 (cache.engine.name, offset, cache.usercopy())
             }
+            Place::Shared { start, bytes } => ("page", ptr.addr() - start, (0, bytes)),
             Place::Large { start, bytes } => ("large block", ptr.addr() - start, (0, bytes)),
             Place::Huge(bytes) => ("mapping", 0, (0, bytes)),
             Place::Tail(_) | Place::Pages | Place::Free => return Err(UsercopyError::NotObject),
@@ -157,6 +161,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             Place::Tail(cache) => {
                 write!(out, "slab {}, behind its last object", cache.name())?;
+                Ok(true)
+            }
+            Place::Shared { start, .. } => {
+                write!(out, "shared page start {start:#x} pointer offset {}", address - start)?;
                 Ok(true)
             }
             Place::Large { start, bytes } => {

@@ -7,7 +7,7 @@
 //!
 //! # Invariants
 //! - I-PAGE-1: only the head page of a block has a [`Kind`] other than [`Kind::None`] and [`Kind::Tail`].
-//! - I-PAGE-2: while a page is [`Kind::Slab`], its slab fields belong to the engine; while it is
+//! - I-PAGE-2: while a page is [`Kind::Slab`] or [`Kind::Slob`], its slab fields belong to the engine; while it is
 //!   [`Kind::Buddy`] or [`Kind::List`], its links belong to the page allocator.
 //! - I-PAGE-3: `flags` and `dirty` are written under the lock of the page's zone only: they hold facts
 //!   about the neighbourhood (a pageblock, 64 pages), whoever owns the page itself.
@@ -39,6 +39,8 @@ pub enum Kind {
     Freeing = 7,
     /// Head of a run whose token was dropped: nobody owns it, nobody can free it.
     Leaked = 8,
+    /// A page that blocks of all sizes share, or the head of a run that is one object of SLOB.
+    Slob = 9,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             6 => Self::Tail,
             7 => Self::Freeing,
             8 => Self::Leaked,
+            9 => Self::Slob,
             _ => Self::None,
         }
     }
@@ -59,7 +62,7 @@ impl Kind {
     /// True for the head of a run that somebody owns.
     #[must_use]
     pub const fn is_run(self) -> bool {
-        matches!(self, Self::Allocated | Self::Slab | Self::Large)
+        matches!(self, Self::Allocated | Self::Slab | Self::Large | Self::Slob)
     }
 }
 
@@ -132,17 +135,19 @@ pub struct Page {
     pub(crate) next: AtomicU32,
     /// See [`Page::next`].
     pub(crate) prev: AtomicU32,
-    /// Slab: (freelist head, objects in use, frozen) in one word. See `engine::slub::word`.
+    /// Slab: (freelist head, objects in use, frozen) in one word. See `engine::slub::word`. Slob: no free block has more
+    /// units.
     pub(crate) word: AtomicU64,
-    /// Slab: its cache. Large: requested bytes.
+    /// Slab: its cache. Large: requested bytes. Slob: the owner of a run that is one object.
     pub(crate) cache: AtomicPtr<()>,
-    /// Slab: objects it can hold.
+    /// Slab: objects it can hold. Slob: free units of 2 bytes.
     pub(crate) objects: AtomicU16,
-    /// Slab: objects that were handed out at least once; the rest has no links yet.
+    /// Slab: objects that were handed out at least once; the rest has no links yet. Slob: the first
+    /// free unit.
     pub(crate) carved: AtomicU16,
-    /// Slab: where the walk of the cache's random sequence started.
+    /// Slab: where the walk of the cache's random sequence started. Slob: blocks in use.
     pub(crate) start: AtomicU16,
-    /// Slab: for the engine.
+    /// Slab: for the engine. Slob: its state, see `engine::slob::pages`.
     pub(crate) slab_flags: AtomicU16,
     /// Slab: next slab of a CPU's chain (page index + 1), and how many slabs the chain has from here on.
     pub(crate) chain: AtomicU64,

@@ -43,8 +43,11 @@ impl<P: Platform> Pages<P> {
                 return Err(PageError::Interior { head: self.address(head).addr() });
             }
             Kind::Allocated => {}
-            Kind::Slab | Kind::Large | Kind::Leaked => return Err(PageError::NotPages(head.kind())),
-            Kind::None | Kind::Tail => return Err(PageError::Foreign),
+            Kind::Slab | Kind::Slob | Kind::Large | Kind::Leaked => {
+                return Err(PageError::NotPages(head.kind()));
+            }
+            // Memory of the heap always belongs to some block: this one is being joined with others, or split, right now.
+            Kind::None | Kind::Tail => return Err(PageError::DoubleFree),
         }
         let pages = page.pages();
         if order.is_some_and(|order| 1usize.checked_shl(order) != Some(pages)) {

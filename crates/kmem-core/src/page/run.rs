@@ -93,7 +93,7 @@ impl PageRun {
         self.zeroed = false;
     }
 
-    /// Declares what the run is used for: [`Kind::Allocated`], [`Kind::Slab`] or [`Kind::Large`].
+    /// Declares what the run is used for: [`Kind::Allocated`], [`Kind::Slab`], [`Kind::Slob`] or [`Kind::Large`].
     ///
     /// A slab marks each of its pages, so that any object's page leads to the head in one step; the
     /// other kinds are found from their inside by looking at the aligned pages before it, which is

@@ -172,7 +172,7 @@ impl<P: Platform> Pages<P> {
                     check_buddy(descs, at)?;
                 }
                 Kind::List => walk.listed += pages,
-                Kind::Allocated | Kind::Slab | Kind::Large | Kind::Freeing => {
+                Kind::Allocated | Kind::Slab | Kind::Slob | Kind::Large | Kind::Freeing => {
                     check_run(descs, at)?;
                     walk.owned += if books == Some(at) { 0 } else { pages };
                 }

@@ -8,15 +8,17 @@
 //! huge <blocks> <bytes> <peak bytes> <allocations>
 //! pages <managed> <free> <free and resident> <peak in use>
 //! ```
+//! An engine whose pages all caches share has one more `cache` of its own name: these pages, in units of 2 bytes.
+//!
 //! (A cache is one line.) *Active* is as in slabinfo; less the CPU-cached ones it is what the program holds.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::Ordering;
 
 use crate::config::Config;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, SharedPages};
 use crate::heap::{BlockStats, Kmem};
-use crate::platform::{PAGE_SHIFT, Platform};
+use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 
 impl<P: Platform, C: Config> Kmem<P, C> {
     /// Writes the records of this heap. `cpus` is the number of CPUs its user would count, which is not the platform's where
@@ -54,6 +56,17 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             result = result.and_then(|()| writeln!(out, "{line}"));
         });
         result?;
+        if let Some(SharedPages { pages, with_room, free_bytes, .. }) = C::Engine::shared(self.floor()) {
+            // A row as of a cache, in the grain of its blocks, with the objects of caches that lie in these pages.
+            const GRAIN: u64 = 2;
+            let each = PAGE_SIZE as u64 / GRAIN;
+            let (total, name) = (pages * each, C::Engine::NAME);
+            let used = total - free_bytes / GRAIN;
+            writeln!(
+                out,
+                "cache {name} {GRAIN} {GRAIN} {GRAIN} {each} 1 {used} {total} {pages} {with_room} 0 0 0 0 {pages} 0"
+            )?;
+        }
         for (name, blocks) in [("large", &self.large_stats), ("huge", &self.huge_stats)] {
             let BlockStats { live, bytes, peak, made } = blocks;
             writeln!(
@@ -79,6 +92,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             let counts = engine::counts::count(self.floor(), &cache.engine);
             totals.objects_bytes += counts.in_use() * cache.geometry().size as u64;
         });
+        if let Some(shared) = C::Engine::shared(self.floor()) {
+            // Objects of caches among them.
+            totals.objects_bytes = (shared.pages << PAGE_SHIFT) - shared.free_bytes + shared.whole_bytes;
+        }
         totals.large_bytes = self.large_stats.bytes.load(Ordering::Relaxed);
         totals.huge_bytes = self.huge_stats.bytes.load(Ordering::Relaxed);
         totals.huge_blocks = self.huge_stats.live.load(Ordering::Relaxed);

@@ -1,14 +1,19 @@
 //! `/proc/slabinfo`, version 2.1.
 //!
-//! Columns and widths are the kernel's. What they mean for SLUB: *active* counts every object that is not
-//! free on a node's partial list, objects parked on CPUs included; *active slabs* is the number of
-//! slabs printed a second time; there are no tunables. [`super::report`] tells them apart.
+//! Columns and widths are the kernel's. *Active* objects are all that are not free in a slab on a node's list: objects
+//! parked on CPUs and in nodes' arrays count. [`super::report`] tells them apart. For SLUB *active slabs* is the number
+//! of slabs printed a second time, and there are no tunables; for SLAB it is those with an object out, the tunables
+//! are those in effect, and the last column is what the nodes' shared arrays hold.
+//!
+//! SLAB's listing can be written to: a line `name limit batch shared` changes a cache's tunables
+//! ([`Kmem::write_slabinfo_tunables`]).
 
 use core::fmt::{self, Write};
 
 use crate::cache::KmemCache;
 use crate::config::Config;
-use crate::engine;
+use crate::engine::slab::tunables::{Change, Tunables};
+use crate::engine::{self, Engine, NotTunable};
 use crate::heap::Kmem;
 use crate::platform::Platform;
 
@@ -43,6 +48,12 @@ pub struct Row {
 
 /// Writes one line.
 pub fn write_row(out: &mut dyn Write, name: &str, row: &Row) -> fmt::Result {
+    write_columns(out, name, row)?;
+    out.write_str("\n")
+}
+
+/// Writes one line without its end.
+pub(super) fn write_columns(out: &mut dyn Write, name: &str, row: &Row) -> fmt::Result {
     write!(
         out,
         "{name:<17} {:>6} {:>6} {:>6} {:>4} {:>4}",
@@ -50,8 +61,31 @@ pub fn write_row(out: &mut dyn Write, name: &str, row: &Row) -> fmt::Result {
     )?;
     let [limit, batch, shared] = row.tunables;
     write!(out, " : tunables {limit:>4} {batch:>4} {shared:>4}")?;
-    writeln!(out, " : slabdata {:>6} {:>6} {:>6}", row.active_slabs, row.num_slabs, row.sharedavail)
+    write!(out, " : slabdata {:>6} {:>6} {:>6}", row.active_slabs, row.num_slabs, row.sharedavail)
 }
+
+/// Why a line written to the listing was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// The line has not the form `name limit batch shared`, or is too long (`EINVAL`).
+    BadLine,
+    /// There is no cache of this name (`EINVAL`).
+    NoCache,
+    /// The tunables cannot be these (`EIO` where the engine has none).
+    NotTunable(NotTunable),
+}
+
+impl core::fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadLine => f.write_str("not a line of a name and three numbers"),
+            Self::NoCache => f.write_str("no cache of this name"),
+            Self::NotTunable(why) => why.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for WriteError {}
 
 impl<P: Platform, C: Config> Kmem<P, C> {
     /// The numbers of one cache.
@@ -63,10 +97,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             objsize: cache.geometry().size,
             objperslab: cache.geometry().objects,
             pagesperslab: cache.pages_per_slab(),
-            tunables: [0; 3],
-            active_slabs: counts.slabs,
+            tunables: C::Engine::tunables(&cache.engine),
+            active_slabs: counts.slabs - counts.free_slabs.min(counts.slabs),
             num_slabs: counts.slabs,
-            sharedavail: 0,
+            // A barn's sheaves are not what this column means.
+            sharedavail: if C::Engine::SPILL_OLDEST { counts.free_barn } else { 0 },
         }
     }
 
@@ -82,33 +117,67 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 }
 
+impl<P: Platform, C: Config> Kmem<P, C> {
+    /// Takes one line as if it were written to the listing: `name limit batch shared`. The new numbers are in effect when
+    /// it returns. Where several caches have the name, the newest changes. Numbers without sense (a limit or a batch
+    /// below 1, a batch above the limit, a negative share) change nothing and are no error, as in the kernel.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; nothing changed.
+    pub fn write_slabinfo_tunables(&self, line: &[u8]) -> Result<(), WriteError> {
+        let change = Change::parse(line).map_err(|_| WriteError::BadLine)?;
+        let mut result = Err(WriteError::NoCache);
+        self.for_each_cache(|cache| {
+            if result != Err(WriteError::NoCache) || cache.name().as_bytes() != change.name {
+                return;
+            }
+            result = match change.tunables() {
+                None => Ok(()),
+                Some(Tunables { limit, batch, shared }) => {
+                    C::Engine::tune(self.floor(), &cache.engine, [limit, batch, shared])
+                        .map_err(WriteError::NotTunable)
+                }
+            };
+        });
+        result
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// The row of a captured line's words.
+    pub(in crate::view) fn row_of(words: &[&str]) -> Row {
+        let number = |i: usize| words[i].parse::<u64>().expect("a number");
+        Row {
+            active_objs: number(1),
+            num_objs: number(2),
+            objsize: number(3) as usize,
+            objperslab: number(4) as usize,
+            pagesperslab: number(5) as usize,
+            tunables: [number(8) as u32, number(9) as u32, number(10) as u32],
+            active_slabs: number(13),
+            num_slabs: number(14),
+            sharedavail: number(15),
+        }
+    }
 
     #[test]
     fn captured_lines_come_out_the_same() {
-        let captured = include_str!("../../../../golden/slabinfo_slub.txt");
-        let mut lines = 0;
-        let mut ours = String::from(HEADER);
-        for line in captured.lines().skip(2) {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let number = |i: usize| words[i].parse::<u64>().expect("a number");
-            let row = Row {
-                active_objs: number(1),
-                num_objs: number(2),
-                objsize: number(3) as usize,
-                objperslab: number(4) as usize,
-                pagesperslab: number(5) as usize,
-                tunables: [number(8) as u32, number(9) as u32, number(10) as u32],
-                active_slabs: number(13),
-                num_slabs: number(14),
-                sharedavail: number(15),
-            };
-            write_row(&mut ours, words[0], &row).expect("a String takes all");
-            lines += 1;
+        for (captured, least) in [
+            (include_str!("../../../../golden/slabinfo_slub.txt"), 100),
+            (include_str!("../../../../golden/slabinfo_slab.txt"), 80),
+        ] {
+            let mut lines = 0;
+            let mut ours = String::from(HEADER);
+            for line in captured.lines().skip(2) {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                write_row(&mut ours, words[0], &row_of(&words)).expect("a String takes all");
+                lines += 1;
+            }
+            assert!(lines > least);
+            assert_eq!(ours, captured);
         }
-        assert!(lines > 100);
-        assert_eq!(ours, captured);
     }
 }

@@ -5,9 +5,9 @@ use kmem_core::config::Config;
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 
-use crate::support::{Cache, Rig, fill, for_both, is_zero};
+use crate::support::{Cache, Rig, fill, for_each_config, is_zero};
 
-for_both! {
+for_each_config! {
     a_cache_that_asks_for_the_same_is_an_alias
     the_larger_object_counts
     destroying_an_alias_leaves_the_others

@@ -7,15 +7,21 @@ use kmem_core::config::Config;
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::FreeError;
 
-use crate::support::{Cache, QUIET, Rig, fill, for_both, is_zero, small_machine};
+use crate::support::{Cache, QUIET, Rig, fill, for_each_config, is_zero, small_machine};
 
-for_both! {
+for_each_config! {
     kmem_cache_alloc_bulk
     kmem_cache_alloc_bulk_without_memory
     kmem_cache_alloc_bulk_on_two_nodes
     kmem_cache_free_bulk
     kmem_cache_free_bulk_with_bad_objects
     kmem_cache_free_bulk_of_any_cache
+}
+
+crate::support::for_slob! {
+    kmem_cache_alloc_bulk
+    kmem_cache_alloc_bulk_without_memory
+    kmem_cache_free_bulk
 }
 
 fn bulk<C: Config>(rig: &Rig<C>, cache: Cache<C>, gfp: Gfp, out: &mut [*mut u8]) -> bool {

@@ -4,14 +4,19 @@ use kmem_core::cache::{CacheRef, DestroyError};
 use kmem_core::config::Config;
 use kmem_core::gfp::Gfp;
 
-use crate::support::{Rig, fill, filled, for_both};
+use crate::support::{Rig, fill, filled, for_each_config};
 
-for_both! {
+for_each_config! {
     kmem_cache_destroy
     kmem_cache_destroy_with_live_objects
     kmem_cache_destroy_twice
     kmem_cache_destroy_refuses_the_heaps_own
     a_destroyed_name_and_number_may_be_used_again
+}
+
+crate::support::for_slob! {
+    kmem_cache_destroy
+    kmem_cache_destroy_twice
 }
 
 /// Objects that CPUs and barns keep are no objects in use, whichever CPU keeps them.

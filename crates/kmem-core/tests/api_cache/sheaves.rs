@@ -8,12 +8,23 @@ use kmem_core::config::Config;
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 
-use crate::support::{Cache, QUIET, Rig, fill, for_both, is_zero, small_machine};
+use crate::support::{Cache, QUIET, Rig, fill, for_each_config, is_zero, small_machine};
 
-for_both! {
+for_each_config! {
     kmem_cache_prefill_sheaf
     kmem_cache_prefill_sheaf_without_memory
     kmem_cache_prefill_sheaf_of_a_checked_cache
+    kmem_cache_alloc_from_sheaf
+    kmem_cache_alloc_from_sheaf_never_fails
+    kmem_cache_refill_sheaf
+    kmem_cache_refill_sheaf_without_memory
+    kmem_cache_return_sheaf
+    a_cache_with_a_filled_sheaf_is_in_use
+}
+
+crate::support::for_slob! {
+    kmem_cache_prefill_sheaf
+    kmem_cache_prefill_sheaf_without_memory
     kmem_cache_alloc_from_sheaf
     kmem_cache_alloc_from_sheaf_never_fails
     kmem_cache_refill_sheaf
@@ -78,8 +89,9 @@ fn kmem_cache_prefill_sheaf_of_a_checked_cache<C: Config>() {
     for flags in [SlabFlags::RED_ZONE | SlabFlags::POISON, SlabFlags::NOLEAKTRACE] {
         let args = CacheArgs { flags: Some(flags), ..CacheArgs::default() };
         let cache = rig.create("without stacks", 64, args).expect("a cache");
+        // In SLAB such caches have arrays as all others.
         // SAFETY: the cache is alive.
-        assert_eq!(unsafe { cache.stack_id() }, 0);
+        assert_eq!(unsafe { cache.stack_id() } == 0, crate::support::is_slub::<C>());
         let mut sheaf = prefill(&rig, cache, 100).expect("memory");
         let object = from(&rig, &mut sheaf, Gfp::KERNEL);
         assert_eq!((sheaf.size(), rig.in_use(cache)), (99, 100));

@@ -8,9 +8,9 @@ use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::classes::MAX_BYTES;
 use kmem_core::kmalloc::{FreeError, ZERO_SIZE_PTR};
 
-use crate::support::{QUIET, Rig, fill, for_both, is_zero, small_machine};
+use crate::support::{QUIET, Rig, fill, for_each_config, is_zero, small_machine};
 
-for_both! {
+for_each_config! {
     kmalloc_array
     kcalloc
     kmalloc_array_node
@@ -19,8 +19,21 @@ for_both! {
     kfree_bulk
 }
 
-const OVERFLOWS: [(usize, usize); 4] =
-    [(usize::MAX, 2), (2, usize::MAX), (usize::MAX, usize::MAX), (1 << 33, 1 << 31)];
+crate::support::for_slob! {
+    kmalloc_array
+    kcalloc
+    kmalloc_array_node
+    kmalloc_bulk
+    kmalloc_bulk_without_memory
+    kfree_bulk
+}
+
+const OVERFLOWS: [(usize, usize); 4] = [
+    (usize::MAX, 2),
+    (2, usize::MAX),
+    (usize::MAX, usize::MAX),
+    (1 << (usize::BITS / 2 + 1), 1 << (usize::BITS / 2 - 1)),
+];
 
 fn kmalloc_array<C: Config>() {
     let rig = Rig::<C>::new();

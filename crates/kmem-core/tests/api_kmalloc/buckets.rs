@@ -10,15 +10,19 @@ use kmem_core::kmalloc::buckets::{BucketArgs, Buckets};
 use kmem_core::kmalloc::classes::{ClassSet, MAX_BYTES};
 use kmem_core::page::Kind;
 
-use crate::support::{QUIET, Rig, fill, filled, for_both, is_zero, small_machine};
+use crate::support::{QUIET, Rig, fill, filled, for_each_config, is_zero, small_machine};
 
-for_both! {
+for_each_config! {
     kmem_buckets_create
     kmem_buckets_create_refuses
     kmem_buckets_create_without_memory
     kmem_buckets_alloc
     kmem_buckets_valloc
     kmem_buckets_destroy
+}
+
+crate::support::for_slob! {
+    kmem_buckets_create
 }
 
 fn create<C: Config>(rig: &Rig<C>, args: BucketArgs) -> Option<Buckets<C::Engine>> {

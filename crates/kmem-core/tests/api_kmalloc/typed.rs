@@ -5,9 +5,15 @@ use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::ZERO_SIZE_PTR;
 use kmem_core::kmalloc::typed::{FlexArray, flex_offset, flex_size};
 
-use crate::support::{QUIET, Rig, fill, for_both, is_zero};
+use crate::support::{QUIET, Rig, fill, for_each_config, is_zero};
 
-for_both! {
+for_each_config! {
+    kmalloc_obj
+    kmalloc_objs
+    kmalloc_flex
+}
+
+crate::support::for_slob! {
     kmalloc_obj
     kmalloc_objs
     kmalloc_flex
@@ -51,7 +57,7 @@ fn kmalloc_obj<C: Config>() {
 /// And `kzalloc_objs`, `kvmalloc_objs`, `kvzalloc_objs`.
 fn kmalloc_objs<C: Config>() {
     let rig = Rig::<C>::new();
-    for n in [usize::MAX, usize::MAX / 200, 1 << 60] {
+    for n in [usize::MAX, usize::MAX / 200, 1 << (usize::BITS - 4)] {
         assert!(rig.heap.kmalloc_objs::<Wide>(n, QUIET).is_null(), "{n}");
         assert!(rig.heap.kvmalloc_objs::<Wide>(n, QUIET).is_null(), "{n}");
     }

@@ -10,9 +10,25 @@ use kmem_core::kmalloc::{FreeError, ZERO_SIZE_PTR};
 use kmem_core::platform::BLOCK_PAGES;
 use kmem_sim::Machine;
 
-use crate::support::{QUIET, Rig, fill, filled, for_both, is_zero};
+use crate::support::{QUIET, Rig, fill, filled, for_each_config, is_zero};
 
-for_both! {
+for_each_config! {
+    kvmalloc
+    kvmalloc_of_too_much
+    kvmalloc_falls_back_when_pages_are_short
+    kvmalloc_that_may_not_wait
+    kvmalloc_without_memory
+    kvmalloc_node_align
+    kvzalloc
+    kvmalloc_array
+    kvfree
+    kvfree_sensitive
+    kvrealloc
+    kvrealloc_of_a_mapping
+    kvrealloc_without_memory
+}
+
+crate::support::for_slob! {
     kvmalloc
     kvmalloc_of_too_much
     kvmalloc_falls_back_when_pages_are_short
@@ -56,7 +72,7 @@ fn kvmalloc<C: Config>() {
 
 fn kvmalloc_of_too_much<C: Config>() {
     let rig = Rig::<C>::new();
-    for size in [KVMALLOC_MAX + 1, usize::MAX / 2, usize::MAX] {
+    for size in [KVMALLOC_MAX + 1, usize::MAX / 4 * 3, usize::MAX] {
         assert!(rig.heap.kvmalloc(size, Gfp::KERNEL).is_null());
         assert!(rig.said().contains(&format!("kvmalloc of {size} bytes")));
         assert!(rig.heap.kvmalloc(size, QUIET).is_null());
@@ -160,7 +176,7 @@ fn kvzalloc<C: Config>() {
 /// And `kvcalloc`, `kvcalloc_node`.
 fn kvmalloc_array<C: Config>() {
     let rig = Rig::<C>::new();
-    for (n, size) in [(usize::MAX, 2), (1 << 33, 1 << 31)] {
+    for (n, size) in [(usize::MAX, 2), (1 << (usize::BITS / 2 + 1), 1 << (usize::BITS / 2 - 1))] {
         assert!(rig.heap.kvmalloc_array(n, size, Gfp::KERNEL).is_null());
         assert!(rig.heap.kvcalloc(n, size, Gfp::KERNEL).is_null());
         assert!(rig.heap.kvcalloc_node(n, size, Gfp::KERNEL, Some(0)).is_null());

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use kmem_core::cache::{CacheArgs, CacheRef, CreateError, DestroyError};
 use kmem_core::config::Config;
-use kmem_core::engine::Counts;
+use kmem_core::engine::{Counts, Engine};
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 use kmem_core::heap::Kmem;
@@ -23,14 +23,44 @@ use kmem_sim::Machine;
 
 /// Makes one test for each configuration of a heap from a function that is generic over it.
 #[allow(unused_macros, reason = "not every test program has one for each")]
-macro_rules! for_both {
+macro_rules! for_each_config {
     ($($name:ident)*) => {
         mod kernel { $( #[test] fn $name() { super::$name::<kmem_core::config::KernelConfig>(); } )* }
         mod user { $( #[test] fn $name() { super::$name::<kmem_core::config::UserConfig>(); } )* }
+        mod slab_kernel {
+            use kmem_core::{config::KernelConfig, engine::slab::Slab};
+            $( #[test] fn $name() { super::$name::<KernelConfig<Slab>>(); } )*
+        }
+        mod slab_user {
+            use kmem_core::{config::UserConfig, engine::slab::Slab};
+            $( #[test] fn $name() { super::$name::<UserConfig<Slab>>(); } )*
+        }
     };
 }
 #[allow(unused_imports, reason = "as above")]
-pub(crate) use for_both;
+pub(crate) use for_each_config;
+
+/// The same on SLOB, for those that hold there too: it has no classes, no stacks, and objects do not tell their cache.
+#[allow(unused_macros, reason = "not every test program has one for each")]
+macro_rules! for_slob {
+    ($($name:ident)*) => {
+        mod slob_kernel {
+            use kmem_core::{config::KernelConfig, engine::slob::Slob};
+            $( #[test] fn $name() { super::$name::<KernelConfig<Slob>>(); } )*
+        }
+        mod slob_user {
+            use kmem_core::{config::UserConfig, engine::slob::Slob};
+            $( #[test] fn $name() { super::$name::<UserConfig<Slob>>(); } )*
+        }
+    };
+}
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use for_slob;
+
+/// The heap's engine is SLUB: for what is SLUB's own.
+pub(crate) fn is_slub<C: Config>() -> bool {
+    C::Engine::NAME == "slub"
+}
 
 /// A cache of a heap of this configuration.
 pub(crate) type Cache<C> = CacheRef<<C as Config>::Engine>;
@@ -196,7 +226,9 @@ impl<C: Config> Rig<C> {
             arrays -= (0..self.machine.cpus()).filter(has_stack).count() as i64;
             if name.starts_with("kmalloc-") || name.starts_with("dma-kmalloc-") {
                 classes += 1;
-                let ordered = C::RANDOM && (2..=512).contains(&descriptor.geometry().objects);
+                // SLUB keeps one order for all slabs of a cache.
+                let ordered =
+                    is_slub::<C>() && C::RANDOM && (2..=512).contains(&descriptor.geometry().objects);
                 arrays -= i64::from(ordered);
             }
             if name.starts_with("sheaf-") {

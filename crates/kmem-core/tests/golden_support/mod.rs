@@ -29,10 +29,12 @@ impl<'a> Row<'a> {
     pub(crate) fn number(&self, column: &str) -> usize {
         let text = self.text(column);
         let parsed = match text.strip_prefix("0x") {
-            Some(digits) => usize::from_str_radix(digits, 16),
+            Some(digits) => u64::from_str_radix(digits, 16),
             None => text.parse(),
         };
-        parsed.unwrap_or_else(|_| panic!("{column} in {self} is no number"))
+        let number = parsed.unwrap_or_else(|_| panic!("{column} in {self} is no number"));
+        // The tables are of a 64-bit machine; its largest number means "none", and so does the largest here.
+        usize::try_from(number).unwrap_or(usize::MAX)
     }
 }
 

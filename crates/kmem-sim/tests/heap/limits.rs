@@ -9,10 +9,14 @@ use kmem_sim::{Machine, Shadow};
 
 use crate::rig::{Rig, enter, leave};
 
-crate::for_both! {
+crate::for_each_config! {
     caches_beyond_the_numbers_of_stacks_work
     numbers_are_used_again
     a_cache_that_dies_too_early_still_takes_its_objects
+}
+
+crate::for_slob! {
+    caches_beyond_the_numbers_of_stacks_work
 }
 
 fn machine() -> Machine {

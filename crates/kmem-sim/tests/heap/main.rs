@@ -9,7 +9,7 @@
 //! | `random` | everything, in random order, against a second book |
 //! | `threads` | runs many threads, and forks |
 //!
-//! All tests run for both configurations: as the kernel is built, and as programs use it.
+//! All tests run for both configurations, as the kernel is built and as programs use it, with SLUB and with SLAB.
 
 mod limits;
 mod memory;
@@ -21,10 +21,33 @@ mod threads;
 mod upkeep;
 
 /// Makes one test for each configuration of a heap from a function that is generic over it.
-macro_rules! for_both {
+macro_rules! for_each_config {
     ($($name:ident)*) => {
         mod kernel { $( #[test] fn $name() { super::$name::<kmem_core::config::KernelConfig>(); } )* }
         mod user { $( #[test] fn $name() { super::$name::<kmem_core::config::UserConfig>(); } )* }
+        mod slab_kernel {
+            use kmem_core::{config::KernelConfig, engine::slab::Slab};
+            $( #[test] fn $name() { super::$name::<KernelConfig<Slab>>(); } )*
+        }
+        mod slab_user {
+            use kmem_core::{config::UserConfig, engine::slab::Slab};
+            $( #[test] fn $name() { super::$name::<UserConfig<Slab>>(); } )*
+        }
     };
 }
-pub(crate) use for_both;
+pub(crate) use for_each_config;
+
+/// The same on SLOB, for those that hold there too: it has no classes, no stacks, and objects do not tell their cache.
+macro_rules! for_slob {
+    ($($name:ident)*) => {
+        mod slob_kernel {
+            use kmem_core::{config::KernelConfig, engine::slob::Slob};
+            $( #[test] fn $name() { super::$name::<KernelConfig<Slob>>(); } )*
+        }
+        mod slob_user {
+            use kmem_core::{config::UserConfig, engine::slob::Slob};
+            $( #[test] fn $name() { super::$name::<UserConfig<Slob>>(); } )*
+        }
+    };
+}
+pub(crate) use for_slob;

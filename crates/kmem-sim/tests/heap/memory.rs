@@ -14,7 +14,7 @@ use kmem_sim::{Builder, Machine, Shadow};
 
 use crate::rig::{Rig, enter, is_zero, leave, resized};
 
-crate::for_both! {
+crate::for_each_config! {
     bootstrap_fails_cleanly_at_every_point
     create_and_destroy
     many_caches_at_once
@@ -25,6 +25,18 @@ crate::for_both! {
     zeroed_objects
     shrinking_in_between
     a_full_machine_works_again
+    a_world_that_fails_at_random
+}
+
+crate::for_slob! {
+    bootstrap_fails_cleanly_at_every_point
+    create_and_destroy
+    many_caches_at_once
+    fill_and_free
+    bulk
+    blocks_of_all_sizes
+    growing_blocks
+    zeroed_objects
     a_world_that_fails_at_random
 }
 

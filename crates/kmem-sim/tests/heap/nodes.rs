@@ -9,7 +9,7 @@ use kmem_sim::{Machine, Rng, Shadow};
 
 use crate::rig::{Rig, enter, leave};
 
-crate::for_both! {
+crate::for_each_config! {
     objects_come_from_the_running_node
     a_strict_request_gets_its_node_or_nothing
     a_strict_request_is_strict_after_any_migration
@@ -17,6 +17,12 @@ crate::for_both! {
     a_full_node_borrows
     remote_frees_return_to_their_node
     a_dead_cpu_leaves_nothing_behind
+}
+
+crate::for_slob! {
+    a_strict_request_gets_its_node_or_nothing
+    a_node_without_memory_borrows
+    a_full_node_borrows
 }
 
 fn machine() -> Machine {

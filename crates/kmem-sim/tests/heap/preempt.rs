@@ -11,7 +11,7 @@ use kmem_sim::{Machine, Shadow};
 
 use crate::rig::{Cache, Rig, enter, leave};
 
-crate::for_both! {
+crate::for_each_config! {
     one_migration_anywhere
     one_interruption_anywhere
     one_interruption_from_another_cpu_anywhere

@@ -9,7 +9,14 @@ use kmem_sim::{Machine, Rng, Shadow};
 
 use crate::rig::{Cache, Rig, enter, is_zero, leave, resized};
 
-crate::for_both! {
+crate::for_each_config! {
+    on_a_calm_machine
+    with_migrations
+    with_migrations_and_failures
+    on_one_cpu_of_a_scattered_machine
+}
+
+crate::for_slob! {
     on_a_calm_machine
     with_migrations
     with_migrations_and_failures

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use kmem_core::cache::CacheArgs;
 use kmem_core::config::Config;
+use kmem_core::engine::Engine;
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 use kmem_core::platform::{BLOCK_PAGES, Platform};
@@ -12,7 +13,16 @@ use kmem_sim::{Machine, Rng, Shadow};
 
 use crate::rig::{Cache, Rig, enter, leave};
 
-crate::for_both! {
+crate::for_each_config! {
+    blocks_wander_between_threads
+    everyone_on_one_cpu
+    caches_come_and_go_while_others_work
+    cpus_are_flushed_under_running_threads
+    caches_are_tuned_and_reaped_under_running_threads
+    a_fork_finds_every_lock_and_gives_it_back
+}
+
+crate::for_slob! {
     blocks_wander_between_threads
     everyone_on_one_cpu
     caches_come_and_go_while_others_work
@@ -232,6 +242,50 @@ fn cpus_are_flushed_under_running_threads<C: Config>() {
         }
         done.store(true, Ordering::Release);
         assert!(flusher.join().expect("the flusher") >= 20);
+    });
+    empty_the_post(&rig, &post);
+    finish(&rig, &caches);
+}
+
+/// Arrays change their sizes, and the reaper comes round, while threads work. (Engines that have neither pass the time.)
+fn caches_are_tuned_and_reaped_under_running_threads<C: Config>() {
+    let rig = Rig::<C>::new(&machine(6));
+    let caches = [(rig.cache("a", 40), 40), (rig.cache("b", 500), 500)];
+    let post = post_offices();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS - 1)
+            .map(|me| {
+                let (rig, caches, post) = (&rig, &caches, &post);
+                scope.spawn(move || work(rig, caches, post, me, ROUNDS / 2))
+            })
+            .collect();
+        let tuner = scope.spawn(|| {
+            rig.machine.set_cpu(3);
+            let mut rng = Rng::new(8);
+            let mut turns = 0;
+            while !done.load(Ordering::Acquire) || turns < 20 {
+                if rng.chance(0.3) {
+                    let limit = rng.between(1, 126);
+                    let (batch, shared) = (rng.between(1, limit), rng.below(5));
+                    let name = ["a", "b"][rng.below(2)];
+                    let line = format!("{name} {limit} {batch} {shared}");
+                    let tuned = rig.heap.write_slabinfo_tunables(line.as_bytes());
+                    assert_eq!(tuned.is_ok(), C::Engine::NAME == "slab", "{line}: {tuned:?}");
+                } else {
+                    rig.machine.advance(2_000_000_000);
+                    rig.heap.cache_reap(rng.below(4));
+                }
+                turns += 1;
+                std::thread::yield_now();
+            }
+            turns
+        });
+        for worker in workers {
+            worker.join().expect("a worker");
+        }
+        done.store(true, Ordering::Release);
+        assert!(tuner.join().expect("the tuner") >= 20);
     });
     empty_the_post(&rig, &post);
     finish(&rig, &caches);

@@ -7,8 +7,13 @@ use kmem_sim::Machine;
 
 use crate::rig::Rig;
 
-crate::for_both! {
+crate::for_each_config! {
     a_trim_seizes_no_stack_without_objects
+    bulk_allocations_are_counted
+    a_cpu_that_does_not_exist_cannot_die
+}
+
+crate::for_slob! {
     bulk_allocations_are_counted
     a_cpu_that_does_not_exist_cannot_die
 }

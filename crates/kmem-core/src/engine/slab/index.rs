@@ -132,7 +132,17 @@ impl Packed<'_> {
     /// True when this object is free. Looks at each free object in turn.
     #[must_use]
     pub fn is_free(&self, object: u32) -> bool {
-        object < self.objects && (self.active..self.objects).any(|at| self.read(at) == object)
+        if object >= self.objects || self.active >= self.objects {
+            return false;
+        }
+        if Self::entry_bytes(self.objects) == 1 {
+            let (from, len) = (self.active as usize, (self.objects - self.active) as usize);
+            // SAFETY: entries `active..objects` are ours and initialised, by the contract of `new`. Searched as bytes: every
+            // object that goes back to its slab comes this way.
+            let free = unsafe { core::slice::from_raw_parts(self.entries.add(from), len) };
+            return free.contains(&(object as u8));
+        }
+        (self.active..self.objects).any(|at| self.read(at) == object)
     }
 
     fn read(&self, at: u32) -> u32 {

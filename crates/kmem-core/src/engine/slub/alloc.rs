@@ -7,10 +7,11 @@
 use core::sync::atomic::Ordering;
 
 use crate::engine::cache::count;
+use crate::engine::list;
 use crate::engine::slub::Floor;
 use crate::engine::slub::object::Extent;
 use crate::engine::slub::word::{self, Word};
-use crate::engine::slub::{Cache, Cpu, Stack, node, slab};
+use crate::engine::slub::{Cache, Cpu, Stack, slab};
 use crate::gfp::Gfp;
 use crate::page::Page;
 use crate::platform::Platform;
@@ -99,7 +100,7 @@ pub(super) fn alloc_many<P: Platform>(
             got += take_from_list(floor, cache, home, &mut out[got..at_least]);
             continue;
         }
-        let number = node::number(floor.pages, new);
+        let number = list::number(floor.pages, new);
         let mut inner = cpu.stack.lock(floor.platform);
         if cpu.slab_number() == 0 {
             own(new);
@@ -164,7 +165,7 @@ fn take<P: Platform>(
             super::maintain::deactivate(floor, cache, cpu);
             continue;
         }
-        if let Some(slab) = node::slab_at(floor.pages, inner.own.chain) {
+        if let Some(slab) = list::at(floor.pages, inner.own.chain) {
             inner.own.chain = slab.chain.load(Ordering::Relaxed) as u32;
             inner.own.chain_slabs -= 1;
             adopt(floor, cache, cpu, slab);
@@ -180,7 +181,7 @@ fn take<P: Platform>(
 /// Makes a frozen slab the CPU slab and hangs its free objects on the transaction word.
 fn adopt<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &Cpu, slab: &Page) {
     let head = own(slab);
-    cpu.set_slab(node::number(floor.pages, slab));
+    cpu.set_slab(list::number(floor.pages, slab));
     if let Some(head) = head {
         let base = floor.pages.address(slab) as usize;
         publish(floor, cache, cpu, slab, (base + head as usize) as *mut u8);
@@ -192,7 +193,7 @@ fn publish<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &Cpu, slab: &Pa
     let extent = slab::extent(floor, slab);
     let (tail, _) = tail(floor, cache, extent, chain);
     // SAFETY: the chain was taken by this CPU, which owns all of it; the slab cannot change: the caller holds `inner`.
-    let given = unsafe { cpu.give(floor.pages, cache, node::number(floor.pages, slab), chain, tail) };
+    let given = unsafe { cpu.give(floor.pages, cache, list::number(floor.pages, slab), chain, tail) };
     debug_assert!(given);
 }
 
@@ -290,7 +291,7 @@ fn link_some<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &Cpu, slab: &
         unsafe { cache.set_link(pair[0], pair[1]) };
     }
     // SAFETY: as above; the slab is the CPU slab and cannot change under `inner`.
-    unsafe { cpu.give(floor.pages, cache, node::number(floor.pages, slab), some[0], some[got - 1]) };
+    unsafe { cpu.give(floor.pages, cache, list::number(floor.pages, slab), some[0], some[got - 1]) };
 }
 
 /// Takes partial slabs from the node: the first becomes the CPU slab, a few more the CPU's chain.
@@ -313,7 +314,7 @@ fn from_node<P: Platform>(
             list.remove(floor.pages, more);
             freeze(more);
             more.chain.store(u64::from(inner.own.chain), Ordering::Relaxed);
-            inner.own.chain = node::number(floor.pages, more);
+            inner.own.chain = list::number(floor.pages, more);
             inner.own.chain_slabs += 1;
         }
         first
@@ -345,7 +346,7 @@ fn from_other_nodes<P: Platform>(
         let near = floor.platform.nearest_node(wanted, i);
         let surplus = {
             let list = cache.node(near).own.list.lock(floor.platform);
-            list.partial > cache.own.min_partial.load(Ordering::Relaxed)
+            list.len > cache.own.min_partial.load(Ordering::Relaxed)
         };
         if surplus {
             let got = take_from_list(floor, cache, near, out);

@@ -23,7 +23,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::engine::slub::{Cache, Cpu, node};
+use crate::engine::list;
+use crate::engine::slub::{Cache, Cpu};
 use crate::page::{Page, Pages};
 use crate::platform::Platform;
 
@@ -65,7 +66,7 @@ impl Cpu {
 
     /// The CPU slab.
     pub(crate) fn slab<'a, P: Platform>(&self, pages: &'a Pages<P>) -> Option<&'a Page> {
-        node::slab_at(pages, self.slab_number())
+        list::at(pages, self.slab_number())
     }
 
     /// Sets or clears the CPU slab. Under the stack's lock.

@@ -2,9 +2,10 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::engine::list;
 use crate::engine::slub::Floor;
 use crate::engine::slub::word::{self, Word};
-use crate::engine::slub::{Cache, maintain, node, slab};
+use crate::engine::slub::{Cache, maintain, slab};
 use crate::flags::SlabFlags;
 use crate::page::Page;
 use crate::platform::Platform;
@@ -74,7 +75,7 @@ unsafe fn free_chain<P: Platform>(
     tail: *mut u8,
     count: u16,
 ) {
-    let number = node::number(floor.pages, slab);
+    let number = list::number(floor.pages, slab);
     let cpu = cache.here(floor.platform);
     if let Some(cpu) = cpu {
         // SAFETY: the caller's promise.
@@ -123,7 +124,7 @@ unsafe fn free_chain<P: Platform>(
         return;
     }
     let Some(mut list) = lock else { return };
-    if new.inuse() == 0 && !keep_pages && list.partial >= cache.own.min_partial.load(Ordering::Relaxed) {
+    if new.inuse() == 0 && !keep_pages && list.len >= cache.own.min_partial.load(Ordering::Relaxed) {
         if !was_full {
             list.remove(floor.pages, slab);
         }

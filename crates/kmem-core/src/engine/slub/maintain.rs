@@ -2,9 +2,9 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::engine::list::{self, SlabList};
 use crate::engine::slub::Floor;
 pub(crate) use crate::engine::slub::alloc::tail;
-use crate::engine::slub::node::{self, NodeList};
 use crate::engine::slub::word::{self, Word};
 use crate::engine::slub::{Cache, Cpu, slab};
 use crate::engine::{Counts, Fault};
@@ -24,7 +24,7 @@ pub(crate) fn deactivate<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &
     let fresh = objects - slab.carved.load(Ordering::Relaxed);
     let (last, linked) = if chain.is_null() { (chain, 0) } else { tail(floor, cache, extent, chain) };
     let home = cache.node(slab.node());
-    let mut lock: Option<crate::sync::Guard<'_, NodeList, P, { crate::sync::rank::NODE }>> = None;
+    let mut lock: Option<crate::sync::Guard<'_, SlabList, P, { crate::sync::rank::NODE }>> = None;
     let mut old = word::load(slab);
     loop {
         let head = if chain.is_null() {
@@ -74,7 +74,7 @@ pub(crate) fn push_chain<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &
             0
         };
         slab.chain.store(u64::from(inner.own.chain), Ordering::Relaxed);
-        inner.own.chain = node::number(floor.pages, slab);
+        inner.own.chain = list::number(floor.pages, slab);
         inner.own.chain_slabs += 1;
         overflow
     };
@@ -84,7 +84,7 @@ pub(crate) fn push_chain<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &
 /// Gives a whole chain of frozen slabs to their nodes. No lock is held.
 fn thaw_chain<P: Platform>(floor: Floor<'_, P>, cache: &Cache, mut chain: u32) {
     let keep_pages = cache.flags().contains(SlabFlags::TYPESAFE_BY_RCU);
-    while let Some(slab) = node::slab_at(floor.pages, chain) {
+    while let Some(slab) = list::at(floor.pages, chain) {
         chain = slab.chain.load(Ordering::Relaxed) as u32;
         let objects = slab.objects.load(Ordering::Relaxed);
         let mut list = cache.node(slab.node()).own.list.lock(floor.platform);
@@ -96,7 +96,7 @@ fn thaw_chain<P: Platform>(floor: Floor<'_, P>, cache: &Cache, mut chain: u32) {
                 Err(now) => old = now,
             }
         };
-        if new.inuse() == 0 && !keep_pages && list.partial >= cache.own.min_partial.load(Ordering::Relaxed) {
+        if new.inuse() == 0 && !keep_pages && list.len >= cache.own.min_partial.load(Ordering::Relaxed) {
             drop(list);
             // SAFETY: all objects are free and the slab is on no list.
             unsafe { slab::discard(floor, cache, slab) };
@@ -134,11 +134,11 @@ const BUCKETS: usize = 32;
 
 /// Frees the empty slabs of one node and sorts the rest. `keep_pages`: empty slabs stay (they are sorted last).
 pub(super) fn release_empty<P: Platform>(floor: Floor<'_, P>, cache: &Cache, node: usize, keep_pages: bool) {
-    let mut empty = NodeList::new();
+    let mut empty = SlabList::new();
     {
         let mut list = cache.node(node).own.list.lock(floor.platform);
-        let mut buckets = [const { NodeList::new() }; BUCKETS];
-        let mut rest = NodeList::new();
+        let mut buckets = [const { SlabList::new() }; BUCKETS];
+        let mut rest = SlabList::new();
         while let Some(slab) = list.first(floor.pages) {
             list.remove(floor.pages, slab);
             let inuse = word::load(slab).inuse();
@@ -173,7 +173,7 @@ pub(super) fn count<P: Platform>(floor: Floor<'_, P>, cache: &Cache, counts: &mu
             counts.free_barn += u64::from(barn.objects);
         }
         let Some(list) = state.own.list.lock_unless_held(floor.platform) else { continue };
-        counts.partial += u64::from(list.partial);
+        counts.partial += u64::from(list.len);
         let mut next = list.first(floor.pages);
         while let Some(slab) = next {
             counts.free_partial += u64::from(slab.objects.load(Ordering::Relaxed) - word::load(slab).inuse());
@@ -193,11 +193,11 @@ pub(super) fn count<P: Platform>(floor: Floor<'_, P>, cache: &Cache, counts: &mu
                 let (last, len) = tail(floor, cache, slab::extent(floor, slab), chain);
                 counts.free_cpu += u64::from(len);
                 // SAFETY: the chain was just taken, and the slab cannot change under the lock.
-                unsafe { cpu.give(floor.pages, cache, node::number(floor.pages, slab), chain, last) };
+                unsafe { cpu.give(floor.pages, cache, list::number(floor.pages, slab), chain, last) };
             }
         }
         let mut next = inner.own.chain;
-        while let Some(slab) = node::slab_at(floor.pages, next) {
+        while let Some(slab) = list::at(floor.pages, next) {
             counts.cpu_slabs += 1;
             counts.free_cpu += u64::from(slab.objects.load(Ordering::Relaxed) - word::load(slab).inuse());
             next = slab.chain.load(Ordering::Relaxed) as u32;

@@ -48,7 +48,7 @@ mod slab;
 pub(crate) use cpu::MAX_WINDOW_PAGES;
 pub use cpu::{Chain, Transaction};
 
-pub use node::{NodeList, Stock};
+pub use node::Stock;
 pub(crate) use slab::extent;
 
 use core::sync::atomic::AtomicU32;

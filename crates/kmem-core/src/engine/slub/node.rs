@@ -1,16 +1,13 @@
 //! What one node keeps of one cache: its partial slabs and its barn.
 
-use core::sync::atomic::Ordering;
-
-use crate::page::{Page, Pages};
+use crate::engine::list::SlabList;
 use crate::percpu::barn::Barn;
-use crate::platform::Platform;
 use crate::sync::{Lock, rank};
 
 /// What SLUB keeps of a cache on a node.
 pub struct Stock {
-    /// The partial slabs.
-    pub list: Lock<NodeList, { rank::NODE }>,
+    /// The partial slabs. The head is the next to be allocated from; what goes to the tail gets time to drain.
+    pub list: Lock<SlabList, { rank::NODE }>,
     /// Full sheaves, ready to be traded.
     pub barn: Lock<Barn, { rank::BARN }>,
 }
@@ -18,85 +15,6 @@ pub struct Stock {
 impl Stock {
     /// Nothing.
     pub(crate) const fn new() -> Self {
-        Self { list: Lock::new(NodeList::new()), barn: Lock::new(Barn::new()) }
+        Self { list: Lock::new(SlabList::new()), barn: Lock::new(Barn::new()) }
     }
-}
-
-/// The list of partial slabs: page indices plus one, 0 for none.
-pub struct NodeList {
-    head: u32,
-    tail: u32,
-    /// Slabs on the list.
-    pub partial: u32,
-}
-
-impl NodeList {
-    /// An empty list.
-    pub(crate) const fn new() -> Self {
-        Self { head: 0, tail: 0, partial: 0 }
-    }
-
-    /// The first slab.
-    pub(crate) fn first<'a, P: Platform>(&self, pages: &'a Pages<P>) -> Option<&'a Page> {
-        slab_at(pages, self.head)
-    }
-
-    /// The slab after `slab`.
-    pub(crate) fn after<'a, P: Platform>(&self, pages: &'a Pages<P>, slab: &Page) -> Option<&'a Page> {
-        slab_at(pages, slab.next.load(Ordering::Relaxed))
-    }
-
-    /// Puts a slab at the head: the next to be allocated from.
-    pub(crate) fn push_front<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
-        let number = number(pages, slab);
-        slab.prev.store(0, Ordering::Relaxed);
-        slab.next.store(self.head, Ordering::Relaxed);
-        match slab_at(pages, self.head) {
-            Some(first) => first.prev.store(number, Ordering::Relaxed),
-            None => self.tail = number,
-        }
-        self.head = number;
-        self.partial += 1;
-    }
-
-    /// Puts a slab at the tail: it gets time to drain.
-    pub(crate) fn push_back<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
-        let number = number(pages, slab);
-        slab.next.store(0, Ordering::Relaxed);
-        slab.prev.store(self.tail, Ordering::Relaxed);
-        match slab_at(pages, self.tail) {
-            Some(last) => last.next.store(number, Ordering::Relaxed),
-            None => self.head = number,
-        }
-        self.tail = number;
-        self.partial += 1;
-    }
-
-    /// Takes a slab off the list.
-    pub(crate) fn remove<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
-        let next = slab.next.load(Ordering::Relaxed);
-        let prev = slab.prev.load(Ordering::Relaxed);
-        match slab_at(pages, prev) {
-            Some(before) => before.next.store(next, Ordering::Relaxed),
-            None => {
-                debug_assert_eq!(self.head, number(pages, slab));
-                self.head = next;
-            }
-        }
-        match slab_at(pages, next) {
-            Some(behind) => behind.prev.store(prev, Ordering::Relaxed),
-            None => self.tail = prev,
-        }
-        self.partial -= 1;
-    }
-}
-
-#[inline]
-pub(crate) fn number<P: Platform>(pages: &Pages<P>, slab: &Page) -> u32 {
-    pages.index(slab) as u32 + 1
-}
-
-#[inline]
-pub(crate) fn slab_at<P: Platform>(pages: &Pages<P>, number: u32) -> Option<&Page> {
-    (number as usize).checked_sub(1).and_then(|index| pages.page(index))
 }

@@ -27,7 +27,7 @@ impl Cache {
 
     #[inline]
     fn code(&self, place: *mut u64) -> u64 {
-        if self.own.random == 0 { 0 } else { self.own.random ^ (place as u64).swap_bytes() }
+        if self.own.random == 0 { 0 } else { self.own.random ^ place.addr().swap_bytes() as u64 }
     }
 
     #[inline]
@@ -56,7 +56,9 @@ impl Cache {
         let place = self.place(object);
         // SAFETY: the place is mapped and aligned. A racing owner may write it: the read is volatile and the
         // value is used only after a compare-and-swap proved that the object was still free.
-        (unsafe { place.read_volatile() } ^ self.code(place)) as *mut u8
+        let link = unsafe { place.read_volatile() } ^ self.code(place);
+        // Where addresses are narrower than a link, one that does not fit was overwritten: it leads nowhere.
+        usize::try_from(link).unwrap_or(usize::MAX) as *mut u8
     }
 
     /// Offset in the slab of the object that follows, when the link is sound: within the slab, on an object boundary of 8 bytes.

@@ -40,7 +40,8 @@ impl Slot {
         let inuse = end;
 
         // Since 6.2 a size class guards the bytes past the size asked, which a free pointer could lie in.
-        let guards_object = keep_original_size && !matches!(version, KernelVersion::V2_6 | KernelVersion::V6_1);
+        let guards_object =
+            keep_original_size && !matches!(version, KernelVersion::V2_6 | KernelVersion::V6_1);
         let content_matters = flags.contains(SlabFlags::POISON)
             || (red_zone && (request.size < WORD || guards_object))
             || ((request.has_ctor || flags.contains(SlabFlags::TYPESAFE_BY_RCU))

@@ -1,0 +1,95 @@
+//! A list of slabs, linked through their page descriptors.
+//!
+//! A link is a page's number in the window plus one; 0 ends the list. The links of a slab belong to whichever list it is
+//! on, and that belongs to whoever holds the lock of its node.
+
+use core::sync::atomic::Ordering;
+
+use crate::page::{Page, Pages};
+use crate::platform::Platform;
+
+/// Slabs in an order.
+pub struct SlabList {
+    head: u32,
+    tail: u32,
+    /// How many there are.
+    pub len: u32,
+}
+
+impl SlabList {
+    /// No slabs.
+    pub(crate) const fn new() -> Self {
+        Self { head: 0, tail: 0, len: 0 }
+    }
+
+    /// The first slab.
+    pub(crate) fn first<'a, P: Platform>(&self, pages: &'a Pages<P>) -> Option<&'a Page> {
+        at(pages, self.head)
+    }
+
+    /// The last slab.
+    pub(crate) fn last<'a, P: Platform>(&self, pages: &'a Pages<P>) -> Option<&'a Page> {
+        at(pages, self.tail)
+    }
+
+    /// The slab after `slab`.
+    pub(crate) fn after<'a, P: Platform>(&self, pages: &'a Pages<P>, slab: &Page) -> Option<&'a Page> {
+        at(pages, slab.next.load(Ordering::Relaxed))
+    }
+
+    /// Adds a slab at the head.
+    pub(crate) fn push_front<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
+        let number = number(pages, slab);
+        slab.prev.store(0, Ordering::Relaxed);
+        slab.next.store(self.head, Ordering::Relaxed);
+        match at(pages, self.head) {
+            Some(first) => first.prev.store(number, Ordering::Relaxed),
+            None => self.tail = number,
+        }
+        self.head = number;
+        self.len += 1;
+    }
+
+    /// Adds a slab at the tail.
+    pub(crate) fn push_back<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
+        let number = number(pages, slab);
+        slab.next.store(0, Ordering::Relaxed);
+        slab.prev.store(self.tail, Ordering::Relaxed);
+        match at(pages, self.tail) {
+            Some(last) => last.next.store(number, Ordering::Relaxed),
+            None => self.head = number,
+        }
+        self.tail = number;
+        self.len += 1;
+    }
+
+    /// Takes a slab of this list out.
+    pub(crate) fn remove<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
+        let next = slab.next.load(Ordering::Relaxed);
+        let prev = slab.prev.load(Ordering::Relaxed);
+        match at(pages, prev) {
+            Some(before) => before.next.store(next, Ordering::Relaxed),
+            None => {
+                debug_assert_eq!(self.head, number(pages, slab));
+                self.head = next;
+            }
+        }
+        match at(pages, next) {
+            Some(behind) => behind.prev.store(prev, Ordering::Relaxed),
+            None => self.tail = prev,
+        }
+        self.len -= 1;
+    }
+}
+
+/// The number of a slab: its head page's index plus one.
+#[inline]
+pub(crate) fn number<P: Platform>(pages: &Pages<P>, slab: &Page) -> u32 {
+    pages.index(slab) as u32 + 1
+}
+
+/// The slab of a number; nothing for 0.
+#[inline]
+pub(crate) fn at<P: Platform>(pages: &Pages<P>, number: u32) -> Option<&Page> {
+    (number as usize).checked_sub(1).and_then(|index| pages.page(index))
+}

@@ -1,0 +1,169 @@
+//! Taking objects from the slabs of a node, and making slabs.
+//!
+//! Partial slabs first, then free ones; when there are none a new slab is made, which serves the request at once and
+//! is listed afterwards. Where the node has no memory, free objects of other nodes come before new slabs there.
+
+use core::sync::atomic::Ordering;
+
+use crate::engine::cache::count;
+use crate::engine::slab::node::Lists;
+use crate::engine::slab::{Cache, Floor, desc};
+use crate::gfp::Gfp;
+use crate::page::Page;
+use crate::platform::Platform;
+use crate::report;
+
+/// Takes up to `out.len()` objects; makes a new slab only while it has fewer than `at_least`. Returns how many, those
+/// taken first first. `node`: `None` for the caller's own; strict with [`Gfp::THISNODE`].
+pub(super) fn alloc_many<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    gfp: Gfp,
+    node: Option<usize>,
+    out: &mut [*mut u8],
+    at_least: usize,
+) -> usize {
+    let wanted = node.unwrap_or_else(|| floor.platform.current_node());
+    let strict = gfp.contains(Gfp::THISNODE);
+    let mut got = take_from_node(floor, cache, wanted, out);
+    let mut exhausted = strict || floor.platform.nodes() == 1;
+    while got < at_least {
+        let new = if exhausted {
+            desc::create(floor, cache, gfp, wanted, strict)
+        } else {
+            // The rest of the world is still there to fall back to: no message, no effort.
+            desc::create(floor, cache, (gfp | Gfp::NOWARN | Gfp::NORETRY) - Gfp::NOFAIL, wanted, true)
+        };
+        match new {
+            Some(new) => got += take_and_list(floor, cache, new, &mut out[got..]),
+            None if exhausted => break,
+            None => {
+                exhausted = true;
+                got += from_other_nodes(floor, cache, wanted, &mut out[got..at_least]);
+            }
+        }
+    }
+    got
+}
+
+/// One object without the stacks; null: no memory.
+pub(super) fn alloc_one<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    gfp: Gfp,
+    node: Option<usize>,
+) -> *mut u8 {
+    let mut one = [core::ptr::null_mut()];
+    if alloc_many(floor, cache, gfp, node, &mut one, 1) == 0 {
+        return core::ptr::null_mut();
+    }
+    if let Some(cpu) = cache.here(floor.platform) {
+        count(&cpu.stats.alloc_slow, 1);
+    }
+    one[0]
+}
+
+/// Takes what a new slab can give before anybody else knows it, and lists it.
+fn take_and_list<P: Platform>(floor: Floor<'_, P>, cache: &Cache, new: &Page, out: &mut [*mut u8]) -> usize {
+    // SAFETY: the slab is on no list, so only this thread knows it.
+    let (got, _) = unsafe { desc::take(floor, cache, new, out) };
+    let node = cache.node(new.node());
+    let objects = node.objects.load(Ordering::Relaxed);
+    let mut lists = node.own.lists.lock(floor.platform);
+    lists.add(floor.pages, new);
+    lists.count_taken(got, objects);
+    lists.events.served_away += u64::from(P::NUMA && new.node() != floor.platform.current_node());
+    got
+}
+
+fn take_from_node<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    node: usize,
+    out: &mut [*mut u8],
+) -> usize {
+    let state = cache.node(node);
+    let mut lists = state.own.lists.lock(floor.platform);
+    let got = take_from_lists(floor, cache, &mut lists, out);
+    lists.count_taken(got, state.objects.load(Ordering::Relaxed));
+    lists.events.served_away += u64::from(P::NUMA && got > 0 && node != floor.platform.current_node());
+    got
+}
+
+/// Fills `out` as far as the slabs of the locked node have free objects.
+pub(super) fn take_from_lists<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    lists: &mut Lists,
+    out: &mut [*mut u8],
+) -> usize {
+    let mut got = 0;
+    while got < out.len() {
+        let slab = match lists.partial.first(floor.pages) {
+            Some(slab) => slab,
+            None => {
+                let Some(slab) = lists.free.first(floor.pages) else { break };
+                lists.free_touched = true;
+                slab
+            }
+        };
+        let before = desc::free(slab);
+        // SAFETY: the caller holds the lock of the slab's node.
+        let (taken, damaged) = unsafe { desc::take(floor, cache, slab, &mut out[got..]) };
+        got += taken;
+        lists.free_objects -= u64::from(before - desc::free(slab));
+        lists.settle(floor.pages, slab, false);
+        if damaged {
+            lists.events.errors += 1;
+            report_damage(floor, cache, slab);
+        }
+    }
+    got
+}
+
+/// Free objects of any other node, the nearest first, when the wanted one has no memory.
+fn from_other_nodes<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    wanted: usize,
+    out: &mut [*mut u8],
+) -> usize {
+    let mut got = 0;
+    for i in 1..floor.platform.nodes() {
+        got += take_from_node(floor, cache, floor.platform.nearest_node(wanted, i), &mut out[got..]);
+    }
+    got
+}
+
+/// One object, if the node's lock is free and its slabs have one.
+pub(super) fn take_at_once<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> *mut u8 {
+    let node = cache.node(floor.platform.current_node());
+    let mut one = [core::ptr::null_mut()];
+    if let Some(mut lists) = node.own.lists.try_lock(floor.platform)
+        && take_from_lists(floor, cache, &mut lists, &mut one) == 1
+    {
+        drop(lists);
+        if let Some(cpu) = cache.here(floor.platform) {
+            count(&cpu.stats.alloc_slow, 1);
+        }
+    }
+    one[0]
+}
+
+/// Says that a slab's index was written to; ends the program where the heap is built to.
+#[cold]
+fn report_damage<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page) {
+    report::say(
+        floor.platform,
+        format_args!(
+            "BUG {}: the index of free objects of slab {:p} was written to; FIX {}: Marking all objects used ({})",
+            cache.name,
+            floor.pages.address(slab),
+            cache.name,
+            slab.objects.load(Ordering::Relaxed)
+        ),
+    );
+    if floor.abort {
+        floor.platform.fatal();
+    }
+}

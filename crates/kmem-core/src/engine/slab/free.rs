@@ -1,0 +1,131 @@
+//! Giving objects back to their slabs.
+//!
+//! A slab that was full, or still has objects out, goes to the tail of the partial slabs; one that became empty to the free
+//! ones. When the free objects of a node are more than its limit, free slabs are given back right there.
+//!
+//! Every object that comes here is looked up: whose slab it lies in, whether one starts there, whether it is free
+//! already. What is wrong is reported and left alone.
+
+use core::sync::atomic::Ordering;
+
+use crate::engine::list::SlabList;
+use crate::engine::slab::node::Lists;
+use crate::engine::slab::{Cache, Floor, desc};
+use crate::flags::SlabFlags;
+use crate::page::Page;
+use crate::platform::Platform;
+use crate::report;
+use crate::sync::{Guard, rank};
+
+/// The slab of an object and the object's number; reports an object that is none of this cache.
+pub(super) fn slab_of<'a, P: Platform>(
+    floor: Floor<'a, P>,
+    cache: &Cache,
+    object: *mut u8,
+) -> Option<(&'a Page, u32)> {
+    let found = floor.pages.at(object as usize).map(|page| floor.pages.head(page));
+    let Some(slab) = found.filter(|slab| is_mine(cache, slab)) else {
+        bad_free(floor, cache, object, "is in no slab of this cache");
+        return None;
+    };
+    let objects = slab.objects.load(Ordering::Relaxed);
+    let Some(index) = cache.geometry.index_of(desc::slots(floor, slab), object as usize, objects.into())
+    else {
+        bad_free(floor, cache, object, "starts between objects");
+        return None;
+    };
+    Some((slab, index as u32))
+}
+
+/// The slab is one of this cache.
+pub(super) fn is_mine(cache: &Cache, slab: &Page) -> bool {
+    slab.kind() == crate::page::Kind::Slab
+        && slab.cache.load(Ordering::Relaxed) == core::ptr::from_ref(cache).cast_mut().cast()
+}
+
+/// Gives free objects back, in order. One lock for neighbours of the same node.
+///
+/// # Safety
+/// Every entry is a free object of this cache that the caller owns, each one once.
+pub(super) unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &[*mut u8]) {
+    let mut held: Option<(usize, Guard<'_, Lists, P, { rank::NODE }>)> = None;
+    for &object in objects {
+        let Some((slab, index)) = slab_of(floor, cache, object) else { continue };
+        let node = slab.node();
+        if let Some((_, lists)) = held.take_if(|(other, _)| *other != node) {
+            drop_surplus(floor, cache, lists);
+        }
+        let (_, lists) = held.get_or_insert_with(|| (node, cache.node(node).own.lists.lock(floor.platform)));
+        // SAFETY: the lock of the slab's node is held, and the caller gives the object up.
+        if unsafe { desc::put(floor, cache, slab, index) } {
+            lists.free_objects += 1;
+            lists.settle(floor.pages, slab, true);
+        } else {
+            lists.events.errors += 1;
+            bad_free(floor, cache, object, "was freed before (double free detected)");
+        }
+    }
+    if let Some((_, lists)) = held {
+        drop_surplus(floor, cache, lists);
+    }
+}
+
+/// Gives free slabs back while the node has more free objects than its limit. The lock ends before the first goes.
+fn drop_surplus<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    mut lists: Guard<'_, Lists, P, { rank::NODE }>,
+) {
+    let limit = cache.own.free_limit(floor.platform, cache.geometry.objects, lists.dead_cpus);
+    if lists.free_objects <= limit || lists.free.len == 0 {
+        return;
+    }
+    let excess = (lists.free_objects - limit).div_ceil(cache.geometry.objects as u64);
+    let doomed = take_free(floor, cache, &mut lists, excess);
+    drop(lists);
+    discard_all(floor, cache, doomed);
+}
+
+/// Takes up to `count` free slabs off their list, those that have been there longest. Slabs that readers may still look at
+/// stay for as long as the cache lives.
+pub(super) fn take_free<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    lists: &mut Lists,
+    count: u64,
+) -> SlabList {
+    let mut doomed = SlabList::new();
+    if cache.flags().contains(SlabFlags::TYPESAFE_BY_RCU) {
+        return doomed;
+    }
+    while u64::from(doomed.len) < count {
+        let Some(slab) = lists.free.last(floor.pages) else { break };
+        lists.remove(floor.pages, slab);
+        doomed.push_back(floor.pages, slab);
+    }
+    doomed
+}
+
+/// Gives back slabs that were taken off their lists. No lock is held.
+pub(super) fn discard_all<P: Platform>(floor: Floor<'_, P>, cache: &Cache, mut doomed: SlabList) {
+    while let Some(slab) = doomed.first(floor.pages) {
+        doomed.remove(floor.pages, slab);
+        // SAFETY: it was free under the lock and is on no list, so nobody can reach it.
+        unsafe { desc::discard(floor, cache, slab) };
+    }
+}
+
+/// Reports an object that is not freed; ends the program where the heap is built to.
+#[cold]
+fn bad_free<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8, what: &str) {
+    report::say(
+        floor.platform,
+        format_args!(
+            "BUG {}: object {object:p} {what}; FIX {}: Object at {object:p} not freed",
+            cache.name, cache.name
+        ),
+    );
+    if floor.abort {
+        floor.platform.fatal();
+    }
+}
