@@ -1,8 +1,13 @@
-//! Link options of the shared library.
+//! Link options of the shared library. `kmem-record`, the same library with hooks that record, is built by this script too.
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
-    // A program linked with -lkmem_malloc records this name; the file carries no version suffix.
+    println!("cargo::rerun-if-changed=../kmem-malloc/build.rs");
+    println!("cargo::rustc-check-cfg=cfg(recording)");
+    if std::env::var("CARGO_PKG_NAME").as_deref() == Ok("kmem-record") {
+        println!("cargo::rustc-cfg=recording");
+    }
+    // A program linked with -lkmem_malloc records this name; the file carries no version suffix. The recording library
+    // has the same name, so that it takes the place of the other in such a program.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libkmem_malloc.so");
     // Blocks outlive a dlclose and fork handlers stay registered: the library is never unmapped.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");

@@ -92,3 +92,34 @@ fn away_from_its_tree_the_command_says_where_it_looked() {
     fs::copy(support::fake_library(), scratch.path("libkmem_malloc.so")).unwrap();
     assert_eq!(run().out, "ran\n");
 }
+
+#[test]
+fn each_engine_runs_programs_from_a_library_of_its_own() {
+    let scratch = Scratch::new("engines");
+    let source = scratch.file("p.c", PROGRAM);
+    let program = scratch.path("p");
+    support::compile(&["-O1"], &source, &program);
+    // Odd numbers up and even ones down: what sort makes of them is known without sort.
+    let numbers: Vec<u32> = (0..20_000).map(|i| if i % 2 == 0 { 40_000 - i } else { i }).collect();
+    let text: String = numbers.iter().map(|number| format!("{number}\n")).collect();
+    let mut sorted = numbers;
+    sorted.sort_unstable();
+    let sorted: String = sorted.iter().map(|number| format!("{number}\n")).collect();
+    let file = scratch.file("numbers", &text);
+
+    for engine in ["slub", "slab", "slob"] {
+        let run = || {
+            let mut command = kmem();
+            command.args(["run", "--summary", "--engine", engine, "--"]);
+            command
+        };
+        let ours = said(run().arg(&program));
+        assert_eq!((ours.status, ours.out.as_str()), (Some(3), "intact\n"), "{engine}: {}", ours.err);
+        assert!(ours.err.contains(&format!("engine {engine}, ")), "{engine}: {}", ours.err);
+        // The classes of sizes are rows of the summary, where there are classes.
+        assert_eq!(ours.err.contains("kmalloc-"), engine != "slob", "{engine}: {}", ours.err);
+        let theirs = said(run().args(["sort", "-n", "--parallel=2"]).arg(&file));
+        assert!(theirs.status == Some(0) && theirs.out == sorted, "{engine}: {}", theirs.err);
+        assert!(theirs.err.contains(&format!("engine {engine}, ")), "{engine}: {}", theirs.err);
+    }
+}

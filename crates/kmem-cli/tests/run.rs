@@ -241,7 +241,10 @@ fn programs_that_gain_rights_are_refused() {
 #[test]
 fn options_are_checked_before_anything_runs() {
     for (arguments, message) in [
-        (&["--engine", "slob"][..], "kmem: no engine 'slob' in this build (there is: slub)\n"),
+        (
+            &["--engine", "slop"][..],
+            "kmem: invalid value 'slop' for '--engine <NAME>' [possible values: slub, slab, slob] (see 'kmem run --help')\n",
+        ),
         (&["--debug", "FZ"], "kmem: --debug FZ: this build has no debug layer yet\n"),
         (
             &["--debug", "fq"],

@@ -17,6 +17,7 @@ use kmem::heap;
 use libc::{c_int, c_void, size_t};
 
 use crate::blocks::{no_memory, or_no_memory};
+use crate::record;
 use crate::runtime::set_errno;
 
 /// What `malloc` gives without being asked.
@@ -33,13 +34,17 @@ fn page_size() -> usize {
 pub(crate) fn aligned_block(align: usize, size: usize) -> *mut u8 {
     debug_assert!(align.is_power_of_two());
     if align <= MALLOC_ALIGN {
-        return heap::malloc(size);
+        let block = heap::malloc(size);
+        record::made(block, size);
+        return block;
     }
     // The sum bounds what the heap has to search for, and keeps its arithmetic from wrapping.
-    match align.checked_add(size) {
+    let block = match align.checked_add(size) {
         Some(sum) if sum <= isize::MAX as usize => heap::memalign(align, size),
         _ => null_mut(),
-    }
+    };
+    record::made_aligned(block, align, size);
+    block
 }
 
 /// Null, with `errno` set to `EINVAL`.

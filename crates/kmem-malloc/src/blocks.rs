@@ -17,6 +17,7 @@ use core::ptr::null_mut;
 use kmem::heap;
 use libc::{c_void, size_t};
 
+use crate::record;
 use crate::runtime::set_errno;
 
 /// Null, with `errno` set to `ENOMEM`: how every entry point fails for want of memory.
@@ -39,13 +40,19 @@ pub(crate) fn or_no_memory(block: *mut u8) -> *mut c_void {
 pub extern "C" fn malloc(size: size_t) -> *mut c_void {
     let block = heap::malloc_at_hand(size);
     // The rest is a tail call, so that the usual way saves no register.
-    if block.is_null() { malloc_rest(size) } else { block.cast() }
+    if block.is_null() {
+        return malloc_rest(size);
+    }
+    record::made(block, size);
+    block.cast()
 }
 
 #[cold]
 #[inline(never)]
 extern "C" fn malloc_rest(size: size_t) -> *mut c_void {
-    or_no_memory(heap::malloc_slow(size))
+    let block = heap::malloc_slow(size);
+    record::made(block, size);
+    or_no_memory(block)
 }
 
 /// A zeroed block for `count` elements of `size` bytes; null with `ENOMEM` when there is no memory
@@ -59,13 +66,16 @@ pub extern "C" fn calloc(count: size_t, size: size_t) -> *mut c_void {
     }
     // SAFETY: a block of at least `total` bytes.
     unsafe { block.write_bytes(0, total) };
+    record::made_zeroed(block, total);
     block.cast()
 }
 
 #[cold]
 #[inline(never)]
 extern "C" fn calloc_rest(total: size_t) -> *mut c_void {
-    or_no_memory(heap::calloc_slow(total))
+    let block = heap::calloc_slow(total);
+    record::made_zeroed(block, total);
+    or_no_memory(block)
 }
 
 /// Resizes a block, keeping its content up to the smaller size; it may move. Null with `ENOMEM`
@@ -79,12 +89,13 @@ pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: size_t) -> *mut c_void 
         return malloc(size);
     }
     if size == 0 {
+        record::freeing(ptr.cast());
         // SAFETY: `ptr` is a live block (contract).
         unsafe { heap::free(ptr.cast()) };
         return null_mut();
     }
     // SAFETY: `ptr` is a live block (contract) and `size` is not zero.
-    or_no_memory(unsafe { heap::realloc(ptr.cast(), size) })
+    or_no_memory(record::resizing(ptr.cast(), size, || unsafe { heap::realloc(ptr.cast(), size) }))
 }
 
 /// `realloc(ptr, count * size)`; null with `ENOMEM` when the product does not fit.
@@ -107,6 +118,7 @@ pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: size_t, size: siz
 /// `ptr` is null or a live block of this heap and is not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free(ptr: *mut c_void) {
+    record::freeing(ptr.cast());
     // SAFETY: the caller's contract is the heap's.
     unsafe { heap::free(ptr.cast()) }
 }
@@ -117,6 +129,7 @@ pub unsafe extern "C" fn free(ptr: *mut c_void) {
 /// As for [`free`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cfree(ptr: *mut c_void) {
+    record::freeing(ptr.cast());
     // SAFETY: the caller's contract is the heap's.
     unsafe { heap::free(ptr.cast()) }
 }
@@ -127,6 +140,7 @@ pub unsafe extern "C" fn cfree(ptr: *mut c_void) {
 /// As for [`free`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_sized(ptr: *mut c_void, _size: size_t) {
+    record::freeing(ptr.cast());
     // SAFETY: the caller's contract is the heap's; the heap finds the size from the address.
     unsafe { heap::free(ptr.cast()) }
 }
@@ -137,6 +151,7 @@ pub unsafe extern "C" fn free_sized(ptr: *mut c_void, _size: size_t) {
 /// As for [`free`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_aligned_sized(ptr: *mut c_void, _alignment: size_t, _size: size_t) {
+    record::freeing(ptr.cast());
     // SAFETY: the caller's contract is the heap's; the heap finds size and alignment from the address.
     unsafe { heap::free(ptr.cast()) }
 }

@@ -14,6 +14,9 @@
 //! - the new-handler loop and `std::bad_alloc`, without depending on a C++ runtime ([`operators`]);
 //! - fork handlers, and the report a process leaves at its end ([`process`]).
 //!
+//! The package `kmem-record` builds the same sources into a second library, whose hooks (`record`) write down every
+//! call; in this one they are empty functions and cost nothing.
+//!
 //! # Invariants
 //! - I-MALLOC-1: nothing here needs a constructor to have run. The dynamic loader and constructors
 //!   of other libraries allocate before ours does, and destructors allocate after ours.
@@ -35,5 +38,10 @@ pub mod inspect;
 #[cfg(target_arch = "x86_64")]
 pub mod operators;
 pub mod process;
+#[cfg(recording)]
+mod record;
+#[cfg(not(recording))]
+#[path = "record/off.rs"]
+mod record;
 mod runtime;
 mod text;

@@ -30,6 +30,7 @@ use kmem::heap;
 use libc::{c_void, size_t};
 
 use crate::aligned::aligned_block;
+use crate::record;
 use crate::runtime::die;
 
 /// A new-handler or a function that throws: no arguments.
@@ -84,7 +85,9 @@ extern "C" fn on_failure(size: size_t) -> Action {
 }
 
 extern "C" fn new_block(size: size_t) -> *mut u8 {
-    heap::malloc(size)
+    let block = heap::malloc(size);
+    record::made(block, size);
+    block
 }
 
 extern "C" fn new_aligned_block(size: size_t, align: size_t) -> *mut u8 {
@@ -236,6 +239,7 @@ macro_rules! delete {
         /// `ptr` is null or a live block of this heap and is not used afterwards.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(ptr: *mut c_void) {
+            record::freeing(ptr.cast());
             // SAFETY: the caller's contract is the heap's.
             unsafe { heap::free(ptr.cast()) }
         }

@@ -28,6 +28,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use kmem::heap;
 use libc::{c_char, c_int, c_void};
 
+use crate::record;
 use crate::runtime::{errno, set_errno};
 use crate::text::FdWriter;
 
@@ -125,6 +126,7 @@ fn register_fork_handlers() {
 }
 
 unsafe extern "C" fn before_fork() {
+    record::prefork();
     if LOCKS.load(Ordering::Relaxed) {
         heap::prefork();
     }
@@ -134,6 +136,7 @@ unsafe extern "C" fn after_fork_parent() {
     if LOCKS.load(Ordering::Relaxed) {
         heap::postfork_parent();
     }
+    record::postfork_parent();
 }
 
 unsafe extern "C" fn after_fork_child() {
@@ -146,11 +149,13 @@ unsafe extern "C" fn after_fork_child() {
         OWNER.store(unsafe { libc::getpid() }, Ordering::Relaxed);
         WRITTEN.store(false, Ordering::Relaxed);
     }
+    record::postfork_child();
 }
 
 /// Runs with the destructors.
 extern "C" fn finish() {
     write_reports();
+    record::finish();
 }
 
 fn write_reports() {
@@ -229,6 +234,7 @@ impl Write for Path {
 #[unsafe(no_mangle)]
 pub extern "C" fn _exit(status: c_int) -> ! {
     write_reports();
+    record::finish();
     loop {
         // SAFETY: ends every thread of the process; it does not return.
         unsafe { libc::syscall(libc::SYS_exit_group, c_int::from(status)) };

@@ -16,13 +16,19 @@ pub(crate) fn errno() -> c_int {
     unsafe { *libc::__errno_location() }
 }
 
-/// Prints one line on the standard error stream's descriptor and aborts.
+/// Prints one line on the standard error stream's descriptor.
 #[cold]
-pub(crate) fn die(message: core::fmt::Arguments<'_>) -> ! {
+pub(crate) fn say(message: core::fmt::Arguments<'_>) {
     use core::fmt::Write;
     let mut out = crate::text::FdWriter::new(libc::STDERR_FILENO);
     let _ = writeln!(out, "kmem: {message}");
     out.flush();
+}
+
+/// Prints one line on the standard error stream's descriptor and aborts.
+#[cold]
+pub(crate) fn die(message: core::fmt::Arguments<'_>) -> ! {
+    say(message);
     // SAFETY: abort takes no argument and does not return; it does not allocate.
     unsafe { libc::abort() }
 }

@@ -19,6 +19,7 @@ use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 use kmem_core::percpu::{Pushed, StackId};
 
+use crate::engine::Chosen;
 use crate::heap::{self, OutOfMemory};
 use crate::host::HostCpus;
 
@@ -29,7 +30,7 @@ pub struct Cache<T> {
     /// Place of the CPU stacks' words; 0 until the cache is made, and for ever if it has none. Any other value also says
     /// that the heap was made.
     place: AtomicUsize,
-    descriptor: AtomicPtr<KmemCache>,
+    descriptor: AtomicPtr<KmemCache<Chosen>>,
     objects: PhantomData<fn() -> T>,
 }
 
@@ -59,7 +60,7 @@ impl<T> Cache<T> {
     }
 
     /// The cache of the heap behind this one, made if need be. `None`: no memory, or a type that no slab can hold.
-    fn cache(&self) -> Option<CacheRef> {
+    fn cache(&self) -> Option<CacheRef<Chosen>> {
         // Acquire pairs with the Release of `make`.
         match CacheRef::from_raw(self.descriptor.load(Ordering::Acquire)) {
             Some(cache) => Some(cache),
@@ -69,7 +70,7 @@ impl<T> Cache<T> {
 
     #[cold]
     #[inline(never)]
-    fn make(&self) -> Option<CacheRef> {
+    fn make(&self) -> Option<CacheRef<Chosen>> {
         let heap = heap::heap()?;
         let args = CacheArgs { align: align_of::<T>(), flags: Some(self.flags), ..CacheArgs::default() };
         let cache = heap.create(self.name, size_of::<T>().max(1), args).ok()?;

@@ -24,20 +24,18 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use kmem_core::config::USER_RULES;
-use kmem_core::engine::slub::geometry::{self, Request};
+use kmem_core::Kmem;
 use kmem_core::gfp::Gfp;
+use kmem_core::kmalloc::FreeError;
 use kmem_core::kmalloc::aligned::{MAPPED, Resized};
 use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind, MAX_BYTES};
-use kmem_core::kmalloc::{FreeError, MAX_CLASSES};
 use kmem_core::percpu::{CpuArea, Pushed, StackId};
-use kmem_core::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
-use kmem_core::{Kmem, UserConfig};
+use kmem_core::platform::{PAGE_SHIFT, Platform};
 
+use crate::engine::{self, Check, PLACES, REGULAR, TABLE_LIMIT};
 use crate::host::{Host, HostCpus, Options, Ownership};
 
-/// The heap's type.
-pub type Heap = Kmem<Host, UserConfig>;
+pub use crate::engine::Heap;
 
 static HEAP: Heap = Kmem::new(Host::new());
 
@@ -155,80 +153,10 @@ fn register_fork_handlers() {
     unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
 }
 
-/// Requests up to here find their class in a table.
-const TABLE_LIMIT: usize = 1024;
-
-/// Place of the CPU stack for requests of 0, 1 to 16, 17 to 32, … bytes.
-static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
-    let mut table = [0; TABLE_LIMIT / 16 + 1];
-    let mut class = 0;
-    let mut i = 0;
-    while i < table.len() {
-        while (FineSet::SIZES[class] as usize) < i * 16 {
-            class += 1;
-        }
-        table[i] = HostCpus::place(Heap::class_id(class)) as u16;
-        i += 1;
-    }
-    table
-};
-
-/// What proves that an object of a class starts at an address. As large as a stack's word, so that one shift finds both.
-#[derive(Clone, Copy)]
-struct Check {
-    /// Bytes of a slab, less one: slabs are aligned to their size.
-    mask: u32,
-    /// What the products of all good offsets are below.
-    limit: u32,
-    /// 2^64 divided by the size of an object, rounded up by `e / size`: the offset `k * size` times this wraps to
-    /// `k * e`, which is below `objects * e` for the objects of a slab; every other offset wraps to more than 2^32
-    /// (offsets and sizes are below 2^16).
-    magic: u64,
-}
-
-/// By tag, which is the number of the class's stacks; tag 0 is no class and passes nothing.
-static CHECKS: [Check; MAX_CLASSES + 1] = {
-    assert!(Heap::class_id(0) == 1 && HostCpus::place(1) == size_of::<Check>());
-    let mut table = [Check { mask: 0, limit: 0, magic: 0 }; MAX_CLASSES + 1];
-    let mut class = 0;
-    while class < FineSet::COUNT {
-        let size = FineSet::SIZES[class] as usize;
-        let (bytes, objects) = if class < FineSet::SLAB_CLASSES {
-            match geometry::compute(&Request::new(size), &USER_RULES) {
-                Ok(geometry) => (PAGE_SIZE << geometry.order, geometry.objects),
-                Err(_) => panic!("a size class has a geometry"),
-            }
-        } else {
-            (size.next_power_of_two(), 1)
-        };
-        assert!(bytes <= 1 << 16);
-        let magic = u64::MAX / size as u64 + 1;
-        // 0 for a power of two, whose slabs have no tail.
-        let e = magic.wrapping_mul(size as u64) as usize;
-        let limit = if e == 0 { 1 } else { objects * e };
-        table[class + 1] = Check { mask: bytes as u32 - 1, limit: limit as u32, magic };
-        class += 1;
-    }
-    table
-};
-
-/// The tag of the block at `ptr` (one more than its class), when a class's page lies there and arithmetic says that an
-/// object starts there.
-#[inline(always)]
-fn tag_at(ptr: *const u8) -> Option<usize> {
-    let tag = usize::from(HEAP.platform().span().tag(ptr.addr())?);
-    if tag > FineSet::COUNT {
-        return None;
-    }
-    let check = &CHECKS[tag];
-    let inside = u64::from(ptr.addr() as u32 & check.mask);
-    (inside.wrapping_mul(check.magic) < u64::from(check.limit)).then_some(tag)
-}
-
-/// The class of the block at `ptr`; see [`tag_at`].
+/// The class of the block at `ptr`; see [`engine::tag_at`].
 #[inline(always)]
 fn class_at(ptr: *const u8) -> Option<usize> {
-    tag_at(ptr).map(|tag| tag - 1)
+    engine::tag_at(HEAP.platform().span(), ptr).map(|tag| tag - 1)
 }
 
 #[inline(always)]
@@ -259,7 +187,7 @@ pub fn malloc(size: usize) -> *mut u8 {
 /// The fast half of [`malloc`]: what restartable sequences find on this CPU's stack. Null says nothing: ask [`malloc_slow`].
 #[inline(always)]
 pub fn malloc_at_hand(size: usize) -> *mut u8 {
-    if size > TABLE_LIMIT {
+    if !REGULAR || size > TABLE_LIMIT {
         return core::ptr::null_mut();
     }
     let place = usize::from(PLACES[(size + 15) >> 4]);
@@ -275,7 +203,7 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 pub fn malloc_slow(size: usize) -> *mut u8 {
-    if size <= FineSet::LARGEST {
+    if REGULAR && size <= FineSet::LARGEST {
         let id = Heap::class_id(FineSet::class_of(size));
         // SAFETY: as in `malloc_at_hand`. Sizes of its table were tried there.
         let block = unsafe { if size <= TABLE_LIMIT { cpus().pop_cold(id) } else { cpus().pop(id) } };
@@ -366,7 +294,7 @@ pub fn memalign(align: usize, size: usize) -> *mut u8 {
 /// The block came from this module, and nobody uses it any more.
 #[inline(always)]
 pub unsafe fn free(ptr: *mut u8) {
-    if let Some(tag) = tag_at(ptr) {
+    if let Some(tag) = engine::tag_at(HEAP.platform().span(), ptr) {
         let mark = mark_of(ptr);
         // SAFETY: a block of a class starts here, so its first 16 bytes are memory.
         unsafe {

@@ -3,6 +3,7 @@
 //! | module | gives |
 //! |---|---|
 //! | [`cache`] | [`Cache<T>`]: a named cache of objects of one type |
+//! | [`engine`] | the engine of this build, chosen by a feature: SLUB, `slab` or `slob` |
 //! | [`global`] | [`Kmalloc`], a `#[global_allocator]` |
 //! | [`heap`] | malloc and free on the process-wide heap, and what it holds |
 //! | [`host`] | the Linux process as a platform: memory, CPUs, restartable sequences |
@@ -19,6 +20,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod cache;
+pub mod engine;
 pub mod global;
 pub mod heap;
 pub mod host;

@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kmem::engine::Chosen;
 use kmem::{Cache, KBox, Kmalloc, heap};
+use kmem_core::engine::Engine;
 
 /// Everything this test program allocates comes from the heap under test.
 #[global_allocator]
@@ -192,14 +194,9 @@ fn a_report_has_its_records_and_the_heap_is_sound() {
     let keep: Vec<Vec<u8>> = (0..1000).map(|i| vec![1; i]).collect();
     let mut text = String::new();
     heap::write_report(&mut text).expect("a String takes all");
-    for record in [
-        "kmem-report 1\n",
-        "\nengine slub cpus ",
-        "\ncache kmalloc-64 64 ",
-        "\nlarge ",
-        "\nhuge ",
-        "\npages ",
-    ] {
+    let engine = format!("\nengine {} cpus ", Chosen::NAME);
+    let cache = if Chosen::CLASSES { "\ncache kmalloc-64 64 " } else { "\ncache kmem_cache " };
+    for record in ["kmem-report 1\n", &engine, cache, "\nlarge ", "\nhuge ", "\npages "] {
         assert!(text.contains(record), "{record:?} is missing in\n{text}");
     }
     assert!(text.ends_with("\nend\n"));

@@ -1,10 +1,12 @@
 //! Where the library to preload is; in a source tree, building it first when that is needed.
 //!
-//! Looked for, in this order:
-//! 1. the file that `KMEM_LIB` names;
+//! There are two: the library proper, and the one that records ([`Library`]); and of each one for every [`Engine`], as a
+//! library has one heap and a heap has one engine. Looked for, in this order:
+//! 1. the file that `KMEM_LIB` names; the others beside it, by the names they have where they are installed;
 //! 2. when this command runs out of a Cargo target directory and its source tree is still there: `release/` of
-//!    that directory, built when it is missing or older than its sources;
-//! 3. beside this command, then `../lib` and `../lib/kmem` from there: an installed tree.
+//!    that directory (of `engine-slab/` in it, for SLAB), built when it is missing or older than its sources;
+//! 3. beside this command, then `../lib` and `../lib/kmem` from there: an installed tree, where the libraries with
+//!    another engine than SLUB have its name in theirs: `libkmem_malloc_slab.so`.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -13,44 +15,94 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, thread};
 
+use crate::cli::Engine;
 use crate::failure::{Failure, Result};
 use crate::units::duration;
 
-/// File name of the library.
-pub(crate) const LIBRARY: &str = "libkmem_malloc.so";
-/// Its package.
-const PACKAGE: &str = "kmem-malloc";
-/// The packages it is made of.
-const SOURCES: &[&str] = &["kmem-core", "kmem", PACKAGE];
+/// A library to preload.
+#[derive(Debug)]
+pub(crate) struct Library {
+    /// Its file name, where it was built.
+    pub(crate) file: &'static str,
+    /// Its package.
+    package: &'static str,
+    /// The packages it is made of.
+    sources: &'static [&'static str],
+    /// Touched after each build, since Cargo leaves an up-to-date library's time alone.
+    stamp: &'static str,
+}
+
+/// The library proper.
+pub(crate) const PLAIN: Library = Library {
+    file: "libkmem_malloc.so",
+    package: "kmem-malloc",
+    sources: &["kmem-core", "kmem", "kmem-malloc"],
+    stamp: ".kmem-malloc-built",
+};
+/// The same, recording.
+pub(crate) const RECORDING: Library = Library {
+    file: "libkmem_record.so",
+    package: "kmem-record",
+    sources: &["kmem-core", "kmem", "kmem-malloc", "kmem-trace", "kmem-record"],
+    stamp: ".kmem-record-built",
+};
+impl Library {
+    /// Its file name among those with other engines.
+    fn installed(&self, engine: Engine) -> String {
+        match engine {
+            Engine::Slub => self.file.to_owned(),
+            _ => format!("{}_{}.so", self.file.trim_end_matches(".so"), engine.name()),
+        }
+    }
+
+    /// The arguments of Cargo that build it.
+    fn build_arguments(&self, engine: Engine) -> Vec<&'static str> {
+        let mut arguments = vec!["build", "--release", "--package", self.package];
+        if engine != Engine::Slub {
+            arguments.extend(["--features", engine.name()]);
+        }
+        arguments
+    }
+}
+
 /// Names a library, or, set to anything by a test, another place to look.
 const KMEM_LIB: &str = "KMEM_LIB";
 /// How long a build may take before it is announced.
 const SILENCE: Duration = Duration::from_millis(700);
-/// Touched after each build, since Cargo leaves an up-to-date library's time alone.
-const STAMP: &str = ".kmem-malloc-built";
 
-/// The absolute path of the library.
+/// The absolute path of a library.
 ///
 /// # Errors
 /// Status 125: there is none, or it could not be built.
-pub(crate) fn locate() -> Result<PathBuf> {
+pub(crate) fn locate(library: &Library, engine: Engine) -> Result<PathBuf> {
+    let file = library.installed(engine);
     if let Some(path) = env::var_os(KMEM_LIB).filter(|value| !value.is_empty()) {
-        return fs::canonicalize(&path)
-            .map_err(|error| Failure::run(format!("{KMEM_LIB}={}: {error}", Path::new(&path).display())));
+        let named = fs::canonicalize(&path)
+            .map_err(|error| Failure::run(format!("{KMEM_LIB}={}: {error}", Path::new(&path).display())))?;
+        if file == PLAIN.file {
+            return Ok(named);
+        }
+        let beside = named.with_file_name(file);
+        return fs::canonicalize(&beside)
+            .map_err(|error| Failure::run(format!("{}: {error}", beside.display())));
     }
     let command = env::current_exe()
         .map_err(|error| Failure::run(format!("cannot tell where this command is: {error}")))?;
     if let Some(tree) = Tree::of(&command, Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))) {
-        return tree.library();
+        return tree.library(library, engine);
     }
     let beside = command.parent().unwrap_or(Path::new("/"));
     let places =
-        [beside.join(LIBRARY), beside.join("../lib").join(LIBRARY), beside.join("../lib/kmem").join(LIBRARY)];
+        [beside.join(&file), beside.join("../lib").join(&file), beside.join("../lib/kmem").join(&file)];
     places.iter().find_map(|place| fs::canonicalize(place).ok()).ok_or_else(|| {
+        let name_it = match engine {
+            Engine::Slub => format!("name {} in {KMEM_LIB}", PLAIN.file),
+            _ => format!("put its {} there by this name", library.file),
+        };
         Failure::run(format!(
-            "{LIBRARY} is neither in {} nor in ../lib from there: build it with 'cargo build --release -p {PACKAGE}' \
-             and name it in {KMEM_LIB}",
-            beside.display()
+            "{file} is neither in {} nor in ../lib from there: build it with 'cargo {}' and {name_it}",
+            beside.display(),
+            library.build_arguments(engine).join(" "),
         ))
     })
 }
@@ -69,18 +121,26 @@ impl Tree {
         // Cargo marks target directories for backup programs, and profile directories by its lock.
         let built_here = profile.join(".fingerprint").is_dir() && target.join("CACHEDIR.TAG").is_file();
         let workspace = fs::canonicalize(workspace).ok()?;
-        let has_sources = workspace.join("crates").join(PACKAGE).join("Cargo.toml").is_file();
+        let has_sources = workspace.join("crates").join(PLAIN.package).join("Cargo.toml").is_file();
         (built_here && has_sources).then(|| Tree { workspace, target: target.to_path_buf() })
     }
 
-    fn library(&self) -> Result<PathBuf> {
-        let release = self.target.join("release");
-        let library = release.join(LIBRARY);
-        let stamp = release.join(STAMP);
+    /// Where Cargo builds what has this engine. Apart, because the file names are the same.
+    fn target(&self, engine: Engine) -> PathBuf {
+        match engine {
+            Engine::Slub => self.target.clone(),
+            _ => self.target.join(format!("engine-{}", engine.name())),
+        }
+    }
+
+    fn library(&self, wanted: &Library, engine: Engine) -> Result<PathBuf> {
+        let release = self.target(engine).join("release");
+        let library = release.join(wanted.file);
+        let stamp = release.join(wanted.stamp);
         let built = modified(&library).map(|time| time.max(modified(&stamp).unwrap_or(time)));
-        let sources = self.newest_source();
+        let sources = self.newest_source(wanted);
         if built.is_none_or(|built| sources.is_some_and(|source| source > built)) {
-            self.build(built.is_some())?;
+            self.build(wanted, engine, built.is_some())?;
             if !library.is_file() {
                 return Err(Failure::run(format!("cargo built no {}", library.display())));
             }
@@ -90,20 +150,22 @@ impl Tree {
         fs::canonicalize(&library).map_err(|error| Failure::run(format!("{}: {error}", library.display())))
     }
 
-    fn newest_source(&self) -> Option<SystemTime> {
+    fn newest_source(&self, library: &Library) -> Option<SystemTime> {
         let crates = self.workspace.join("crates");
         let manifest = modified(&self.workspace.join("Cargo.toml"));
-        SOURCES.iter().filter_map(|name| newest(&crates.join(name))).chain(manifest).max()
+        library.sources.iter().filter_map(|name| newest(&crates.join(name))).chain(manifest).max()
     }
 
-    fn build(&self, again: bool) -> Result<()> {
+    fn build(&self, library: &Library, engine: Engine, again: bool) -> Result<()> {
+        let (file, arguments) = (library.file, library.build_arguments(engine));
         let start = Instant::now();
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let child = Command::new(&cargo)
-            .args(["build", "--quiet", "--release", "--package", PACKAGE, "--manifest-path"])
+            .args(&arguments)
+            .args(["--quiet", "--manifest-path"])
             .arg(self.workspace.join("Cargo.toml"))
             .arg("--target-dir")
-            .arg(&self.target)
+            .arg(self.target(engine))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -115,7 +177,7 @@ impl Tree {
         let early = ended.recv_timeout(SILENCE);
         if early.is_err() {
             let reason = if again { "its sources changed" } else { "first use" };
-            eprintln!("kmem: building {LIBRARY} ({reason}): cargo build --release -p {PACKAGE}");
+            eprintln!("kmem: building {file} ({reason}): cargo {}", arguments.join(" "));
         }
         let told = early.is_err();
         let output = early.or_else(|_| ended.recv()).map_err(|error| error.to_string());
@@ -123,7 +185,7 @@ impl Tree {
         let output = output.map_err(|error| Failure::run(format!("waiting for cargo: {error}")))?;
         if !output.status.success() {
             eprint!("{}", String::from_utf8_lossy(&output.stderr));
-            return Err(Failure::run(format!("building {LIBRARY} failed ({})", output.status)));
+            return Err(Failure::run(format!("building {file} failed ({})", output.status)));
         }
         if told {
             eprintln!("kmem: built in {}", duration(start.elapsed()));
@@ -191,20 +253,35 @@ mod tests {
         put("crates/kmem-core/src/page/notes.txt", 50);
         put("crates/kmem-core/tests/pages.rs", 60);
         put("crates/kmem-cli/src/main.rs", 70);
-        assert_eq!(tree.newest_source(), Some(source));
+        assert_eq!(tree.newest_source(&PLAIN), Some(source));
         let manifest = put("crates/kmem-malloc/Cargo.toml", 9);
-        assert_eq!(tree.newest_source(), Some(manifest));
+        assert_eq!(tree.newest_source(&PLAIN), Some(manifest));
     }
 
     #[test]
     fn a_library_newer_than_its_sources_is_not_built_again() {
         let scratch = Scratch::new("fresh");
         scratch.file("crates/kmem-malloc/Cargo.toml", b"", 0o644);
-        let library = scratch.file("target/release/libkmem_malloc.so", b"", 0o644);
         let tree = Tree { workspace: scratch.path(""), target: scratch.path("target") };
-        let future = SystemTime::now() + Duration::from_secs(60);
-        fs::File::open(&library).unwrap().set_modified(future).unwrap();
-        // There is no workspace that Cargo could build: only an up-to-date library lets this pass.
-        assert_eq!(tree.library().unwrap(), fs::canonicalize(&library).unwrap());
+        for (engine, file) in [
+            (Engine::Slub, "target/release/libkmem_malloc.so"),
+            (Engine::Slab, "target/engine-slab/release/libkmem_malloc.so"),
+            (Engine::Slob, "target/engine-slob/release/libkmem_malloc.so"),
+        ] {
+            let library = scratch.file(file, b"", 0o644);
+            let future = SystemTime::now() + Duration::from_secs(60);
+            fs::File::open(&library).unwrap().set_modified(future).unwrap();
+            // There is no workspace that Cargo could build: only an up-to-date library lets this pass.
+            assert_eq!(tree.library(&PLAIN, engine).unwrap(), fs::canonicalize(&library).unwrap());
+        }
+    }
+
+    #[test]
+    fn each_engine_has_a_name_and_a_build_of_its_own() {
+        assert_eq!(PLAIN.installed(Engine::Slub), "libkmem_malloc.so");
+        assert_eq!(PLAIN.installed(Engine::Slab), "libkmem_malloc_slab.so");
+        assert_eq!(RECORDING.installed(Engine::Slob), "libkmem_record_slob.so");
+        assert_eq!(PLAIN.build_arguments(Engine::Slub).join(" "), "build --release --package kmem-malloc");
+        assert!(RECORDING.build_arguments(Engine::Slab).ends_with(&["kmem-record", "--features", "slab"]));
     }
 }

@@ -17,6 +17,7 @@ mod debug;
 mod find;
 mod library;
 mod preload;
+mod record;
 mod supervise;
 
 use std::collections::hash_map::RandomState;
@@ -38,9 +39,7 @@ use crate::slabinfo::Slabinfo;
 use crate::summary::{self, Ending, Look, Outcome};
 use crate::sys;
 use crate::table::Paint;
-
-/// Engines in this build.
-const ENGINES: &[&str] = &["slub"];
+use record::Recording;
 
 /// Runs the command. Returns the exit status; does not return where the program took our place or its signal killed us.
 ///
@@ -63,7 +62,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         return Err(take_our_place(command, &file));
     }
     preload::check(&file)?;
-    let library = library::locate()?;
+    let kind = if args.record.is_some() { &library::RECORDING } else { &library::PLAIN };
+    let library = library::locate(kind, args.engine)?;
+    let recording = args.record.as_deref().map(Recording::prepare).transpose()?;
+    match &recording {
+        Some(recording) => command.env("KMEM_RECORD", recording.value()),
+        None => command.env_remove("KMEM_RECORD"),
+    };
     if args.no_rseq {
         command.env("KMEM_RSEQ", "0");
     }
@@ -77,7 +82,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     }
 
     let reports = ReportDir::new()?;
-    let library = if needs_link { reports.link(&library)? } else { library };
+    let library = if needs_link { reports.link(&library, kind)? } else { library };
     command.env("LD_PRELOAD", preload_value(&library)).env("KMEM_REPORT_DIR", &reports.path);
     let ended = supervise::run(command).map_err(|error| not_started(&file, &error))?;
 
@@ -95,6 +100,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     };
     tell(args, &wants, &outcome, &reports);
     drop(reports);
+    for line in recording.iter().flat_map(|recording| recording.tidy(wants.summary_on_stderr)) {
+        // As in `tell`: nobody is left to tell of a failure.
+        let _ = writeln!(io::stderr(), "kmem: {line}");
+    }
     match ended.ending {
         Ending::Exited(status) => Ok(status as u8),
         Ending::Signalled(signal) => {
@@ -105,10 +114,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
 }
 
 fn check_options(args: &RunArgs) -> Result<()> {
-    if !ENGINES.contains(&args.engine.as_str()) {
-        let known = ENGINES.join(", ");
-        return Err(Failure::run(format!("no engine '{}' in this build (there is: {known})", args.engine)));
-    }
     if let Some(letters) = &args.debug {
         let letters = debug::parse(letters).map_err(Failure::run)?;
         if !letters.is_empty() {
@@ -123,6 +128,8 @@ struct Wants {
     summary_on_stderr: bool,
     summary_file: bool,
     slabinfo: bool,
+    /// Traces are tidied.
+    record: bool,
 }
 
 impl Wants {
@@ -132,11 +139,12 @@ impl Wants {
             summary_on_stderr: args.summary || (by_default && !args.no_summary),
             summary_file: args.summary_file.is_some(),
             slabinfo: args.slabinfo.is_some(),
+            record: args.record.is_some(),
         }
     }
 
     fn anything(&self) -> bool {
-        self.summary_on_stderr || self.summary_file || self.slabinfo
+        self.summary_on_stderr || self.summary_file || self.slabinfo || self.record
     }
 }
 
@@ -246,8 +254,8 @@ impl ReportDir {
     }
 
     /// A name for the library without the characters that separate names in `LD_PRELOAD`.
-    fn link(&self, library: &Path) -> Result<PathBuf> {
-        let link = self.path.join(library::LIBRARY);
+    fn link(&self, library: &Path, kind: &library::Library) -> Result<PathBuf> {
+        let link = self.path.join(kind.file);
         std::os::unix::fs::symlink(library, &link)
             .map_err(|error| Failure::run(format!("{}: {error}", link.display())))?;
         Ok(link)

@@ -53,6 +53,13 @@ static inline int plain(void)
     return getenv("KMEM_TEST_PLAIN") != NULL;
 }
 
+/* So much memory in small blocks: an eighth where a request may look at every page there is (KMEM_TEST_SMALL), as the
+ * time then grows with the square of the pages. */
+static inline size_t in_small_blocks(size_t bytes)
+{
+    return getenv("KMEM_TEST_SMALL") != NULL ? bytes / 8 : bytes;
+}
+
 /* A value the compiler cannot see through. */
 static inline size_t opaque(size_t value)
 {

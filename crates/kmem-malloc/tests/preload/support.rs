@@ -86,8 +86,14 @@ fn unique() -> usize {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The library under test, built in the profile of the tests. Cargo does not build a shared library for its own
-/// tests.
+/// The engine of the library under test, by name: `KMEM_TEST_ENGINE`, or else SLUB.
+pub(crate) fn engine() -> &'static str {
+    static ENGINE: OnceLock<String> = OnceLock::new();
+    ENGINE.get_or_init(|| env::var("KMEM_TEST_ENGINE").unwrap_or_else(|_| "slub".to_owned()))
+}
+
+/// The library under test, built in the profile of the tests, with another engine in a directory of its own. Cargo does
+/// not build a shared library for its own tests.
 pub(crate) fn library() -> &'static Path {
     // A failure is kept too: one attempt to build is enough.
     static LIBRARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -98,7 +104,7 @@ pub(crate) fn library() -> &'static Path {
         // The test runs from <target>/<profile>/deps.
         let exe = env::current_exe().expect("own path");
         let profile = exe.parent().and_then(Path::parent).expect("profile directory");
-        let target = profile.parent().expect("target directory");
+        let mut target = profile.parent().expect("target directory").to_path_buf();
         let name = match profile.file_name().and_then(OsStr::to_str) {
             Some("debug") | None => "dev",
             Some(name) => name,
@@ -115,7 +121,14 @@ pub(crate) fn library() -> &'static Path {
             name,
             "--target-dir",
         ]);
-        build.arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if engine() != "slub" {
+            target.push(format!("engine-{}", engine()));
+        }
+        build.arg(&target).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if engine() != "slub" {
+            build.args(["--features", engine()]);
+        }
+        let profile = target.join(profile.file_name().expect("profile directory"));
         match build.output() {
             Ok(output) if output.status.success() => Ok(profile.join("libkmem_malloc.so")),
             Ok(output) => Err(format!("building failed: {}", String::from_utf8_lossy(&output.stderr))),
@@ -168,8 +181,11 @@ pub(crate) fn command(program: &Path, heap: Heap) -> Command {
     for name in ["LD_PRELOAD", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_PERTURB_"] {
         command.env_remove(name);
     }
-    for name in ["KMEM_RSEQ", "KMEM_DEBUG", "KMEM_REPORT_DIR", "KMEM_TEST_PLAIN"] {
+    for name in ["KMEM_RSEQ", "KMEM_DEBUG", "KMEM_REPORT_DIR", "KMEM_TEST_PLAIN", "KMEM_TEST_SMALL"] {
         command.env_remove(name);
+    }
+    if engine() == "slob" {
+        command.env("KMEM_TEST_SMALL", "1");
     }
     match heap {
         Heap::Plain => command.env("KMEM_TEST_PLAIN", "1"),

@@ -130,6 +130,18 @@ impl Span {
         Some(unsafe { (*tags.add(offset >> PAGE_SHIFT)).load(Ordering::Relaxed) })
     }
 
+    /// The descriptor of the page around an address.
+    ///
+    /// # Safety
+    /// The address lies below [`Span::end`], in a piece that was mapped and not released.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn descriptor(&self, address: usize) -> &Page {
+        let base = self.base();
+        // SAFETY: a piece is mapped after its descriptors, and those go after it (contract); their fields are atomics.
+        unsafe { &*descs(base).add(address.wrapping_sub(base) >> PAGE_SHIFT) }
+    }
+
     /// The tags of the window's pages, by page index; readable below [`Span::end`].
     #[inline(always)]
     #[must_use]

@@ -1,0 +1,257 @@
+//! The engine of this build, and what the fast paths know of it before anything runs.
+//!
+//! # Theory
+//! A kernel is configured with one allocator, and so is a binary with this crate: the features `slab` and `slob` choose
+//! another engine than SLUB for the process-wide heap. [`Heap`] is the only type that depends on the choice;
+//! everything above it is the same source.
+//!
+//! The two fast paths work on constants: which stack serves a size ([`PLACES`]), and what proves that an object
+//! of a class starts at an address ([`CHECKS`], [`tag_at`]). Both come from the classes and from the engine's geometry,
+//! so from the type as well. An engine without stacks or without classes has neither: [`REGULAR`] is false, the
+//! compiler drops the fast paths, and every request goes to the engine.
+//!
+//! # Invariants
+//! - I-ENGINE-1: an entry of [`CHECKS`] is the geometry that the heap gives the class when it makes it: both are the answer
+//!   of one function to one request.
+//!
+//! # Never
+//! Nothing here takes a lock, writes memory, or divides.
+
+use kmem_core::Kmem;
+use kmem_core::config::{USER_RULES, USER_SLAB_RULES, UserConfig};
+use kmem_core::engine::Engine;
+use kmem_core::engine::geometry::Request;
+use kmem_core::engine::slab::{self, Slab};
+use kmem_core::engine::slob::Slob;
+use kmem_core::engine::slub::{self, Slub};
+use kmem_core::kmalloc::MAX_CLASSES;
+use kmem_core::kmalloc::classes::{ClassSet, FineSet};
+use kmem_core::platform::PAGE_SIZE;
+
+use crate::host::{Host, HostCpus, Span};
+
+#[cfg(all(feature = "slab", feature = "slob"))]
+compile_error!("a heap has one engine: choose the feature `slab`, or `slob`, or neither of them for SLUB");
+
+/// The engine of the process-wide heap.
+#[cfg(not(any(feature = "slab", feature = "slob")))]
+pub type Chosen = Slub;
+/// The engine of the process-wide heap.
+#[cfg(feature = "slab")]
+pub type Chosen = Slab;
+/// The engine of the process-wide heap.
+#[cfg(feature = "slob")]
+pub type Chosen = Slob;
+
+/// The type of the process-wide heap.
+pub type Heap = Kmem<Host, UserConfig<Chosen>>;
+
+/// Requests are served by the CPUs' stacks of size classes, and an object's place in its slab follows from its address.
+pub(crate) const REGULAR: bool = Chosen::STACKS && Chosen::CLASSES;
+
+/// The slabs of a class.
+#[derive(Clone, Copy)]
+struct Slabs {
+    /// Bytes of one: a power of two, to which it is aligned.
+    bytes: usize,
+    /// Objects in one.
+    objects: usize,
+}
+
+/// What the fast paths must know of an engine.
+trait Shape: Engine {
+    /// By class, for those in slabs.
+    const SLABS: [Slabs; FineSet::SLAB_CLASSES];
+
+    /// The first object need not open the slab: a look at the slab tells where it lies.
+    const LEADS: bool;
+
+    /// Bytes from the start of the slab around `address` to its first object.
+    ///
+    /// # Safety
+    /// With [`Shape::LEADS`], the page at `address` has the tag of a class whose slabs have `mask + 1` bytes.
+    unsafe fn lead(span: &Span, address: usize, mask: u32) -> u32;
+}
+
+impl Shape for Slub {
+    const SLABS: [Slabs; FineSet::SLAB_CLASSES] = {
+        let mut table = [Slabs { bytes: 0, objects: 0 }; FineSet::SLAB_CLASSES];
+        let mut class = 0;
+        while class < table.len() {
+            let request = Request::new(FineSet::SIZES[class] as usize);
+            let Ok(geometry) = slub::geometry::compute(&request, &USER_RULES) else {
+                panic!("a size class has a geometry");
+            };
+            table[class] = Slabs { bytes: PAGE_SIZE << geometry.order, objects: geometry.objects };
+            class += 1;
+        }
+        table
+    };
+
+    const LEADS: bool = false;
+
+    #[inline(always)]
+    unsafe fn lead(_span: &Span, _address: usize, _mask: u32) -> u32 {
+        0
+    }
+}
+
+impl Shape for Slab {
+    const SLABS: [Slabs; FineSet::SLAB_CLASSES] = {
+        let mut table = [Slabs { bytes: 0, objects: 0 }; FineSet::SLAB_CLASSES];
+        let mut class = 0;
+        while class < table.len() {
+            let request = Request::new(FineSet::SIZES[class] as usize);
+            let Ok(shape) = slab::geometry::compute(&request, &USER_SLAB_RULES) else {
+                panic!("a size class has a geometry");
+            };
+            table[class] = Slabs { bytes: shape.slab_bytes(), objects: shape.geometry.objects };
+            class += 1;
+        }
+        table
+    };
+
+    /// Slabs of one class begin at different colours; the descriptor knows at which.
+    const LEADS: bool = true;
+
+    #[inline(always)]
+    unsafe fn lead(span: &Span, address: usize, mask: u32) -> u32 {
+        // SAFETY: the page has a tag, so it is part of the heap and has a descriptor, or it had one when the tag was read.
+        // A slab is aligned to its bytes, so its head is the page of the address rounded down.
+        unsafe { Slab::lead(span.descriptor(address & !(mask as usize))) }
+    }
+}
+
+impl Shape for Slob {
+    /// No class has slabs.
+    const SLABS: [Slabs; FineSet::SLAB_CLASSES] = [Slabs { bytes: 1, objects: 0 }; FineSet::SLAB_CLASSES];
+    const LEADS: bool = false;
+
+    #[inline(always)]
+    unsafe fn lead(_span: &Span, _address: usize, _mask: u32) -> u32 {
+        0
+    }
+}
+
+/// Requests up to here find their class in a table.
+pub(crate) const TABLE_LIMIT: usize = 1024;
+
+/// Place of the CPU stack for requests of 0, 1 to 16, 17 to 32, … bytes.
+pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
+    let mut table = [0; TABLE_LIMIT / 16 + 1];
+    let mut class = 0;
+    let mut i = 0;
+    while i < table.len() {
+        while (FineSet::SIZES[class] as usize) < i * 16 {
+            class += 1;
+        }
+        table[i] = HostCpus::place(Heap::class_id(class)) as u16;
+        i += 1;
+    }
+    table
+};
+
+/// What proves that an object of a class starts at an address. As large as a stack's word, so that one shift finds both.
+#[derive(Clone, Copy)]
+pub(crate) struct Check {
+    /// Bytes of a slab, less one: slabs are aligned to their size.
+    mask: u32,
+    /// What the products of all good offsets are below.
+    limit: u32,
+    /// 2^64 divided by the size of an object, rounded up by `e / size`, with `e` from 0 to `size`: the offset
+    /// `k * size` times this wraps to `k * e`, which is below `objects * e` for the objects of a slab; every other offset
+    /// wraps to more than 2^32 (offsets and sizes are below 2^16).
+    magic: u64,
+}
+
+/// By tag, which is the number of the class's stacks; tag 0 is no class and passes nothing.
+pub(crate) static CHECKS: [Check; MAX_CLASSES + 1] = {
+    assert!(Heap::class_id(0) == 1 && HostCpus::place(1) == size_of::<Check>());
+    let mut table = [Check { mask: 0, limit: 0, magic: 0 }; MAX_CLASSES + 1];
+    let mut class = 0;
+    while class < FineSet::COUNT {
+        let size = FineSet::SIZES[class] as usize;
+        let Slabs { bytes, objects } = if class < FineSet::SLAB_CLASSES {
+            <Chosen as Shape>::SLABS[class]
+        } else {
+            Slabs { bytes: size.next_power_of_two(), objects: 1 }
+        };
+        assert!(bytes.is_power_of_two() && bytes <= 1 << 16);
+        let mut magic = u64::MAX / size as u64 + 1;
+        // 0 for a power of two: every offset that passes is good, if the slab has no tail.
+        if magic.wrapping_mul(size as u64) == 0 && objects * size < bytes {
+            magic += 1;
+        }
+        let e = magic.wrapping_mul(size as u64) as usize;
+        let limit = if e == 0 { 1 } else { objects * e };
+        assert!(limit <= u32::MAX as usize);
+        table[class + 1] = Check { mask: bytes as u32 - 1, limit: limit as u32, magic };
+        class += 1;
+    }
+    table
+};
+
+/// The tag of the block at `ptr` (one more than its class), when a class's page lies there and arithmetic says that an
+/// object starts there.
+#[inline(always)]
+pub(crate) fn tag_at(span: &Span, ptr: *const u8) -> Option<usize> {
+    if !REGULAR {
+        return None;
+    }
+    let tag = usize::from(span.tag(ptr.addr())?);
+    // Tag 0 passes no check; but there may be nothing to look at.
+    if tag > FineSet::COUNT || (<Chosen as Shape>::LEADS && tag == 0) {
+        return None;
+    }
+    let check = &CHECKS[tag];
+    // SAFETY: the tag is that of this class, and not 0 where that matters.
+    let lead = unsafe { <Chosen as Shape>::lead(span, ptr.addr(), check.mask) };
+    // What lies before the first object wraps to the end of the slab, behind the last.
+    let inside = u64::from((ptr.addr() as u32).wrapping_sub(lead) & check.mask);
+    (inside.wrapping_mul(check.magic) < u64::from(check.limit)).then_some(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap;
+    use kmem_core::kmalloc::classes::Kind;
+
+    /// I-ENGINE-1, and that a check accepts the objects of a live slab and nothing between them.
+    #[test]
+    fn checks_are_the_geometry_of_the_classes() {
+        for class in 0..FineSet::COUNT {
+            let size = FineSet::size_of(class);
+            let blocks: Vec<*mut u8> = (0..3).map(|_| heap::malloc(size)).collect();
+            let heap = heap::heap().expect("made");
+            let span = heap.platform().span();
+            for &block in &blocks {
+                let accepted = tag_at(span, block);
+                assert_eq!(accepted, REGULAR.then_some(class + 1), "{size} bytes at {block:p}");
+            }
+            if REGULAR {
+                let cache = heap.kmalloc_cache(Kind::Normal, class).expect("used");
+                let check = CHECKS[class + 1];
+                let bytes = check.mask as usize + 1;
+                if class < FineSet::SLAB_CLASSES {
+                    assert_eq!(bytes, cache.pages_per_slab() * PAGE_SIZE, "{size} bytes");
+                    assert_eq!(cache.geometry().min_order, cache.geometry().order);
+                }
+                let slab = blocks[0].map_addr(|address| address & !(bytes - 1));
+                let in_run = |address: usize| address - slab.addr() < cache.pages_per_slab() * PAGE_SIZE;
+                let starts = (0..bytes)
+                    .map(|offset| slab.wrapping_add(offset))
+                    .filter(|at| in_run(at.addr()) && tag_at(span, *at) == Some(class + 1))
+                    .map(|at| at.addr())
+                    .collect::<Vec<_>>();
+                assert_eq!(starts.len(), cache.geometry().objects, "{size} bytes");
+                assert!(starts.windows(2).all(|pair| pair[1] - pair[0] == size), "{size} bytes: {starts:x?}");
+                assert!(starts.contains(&blocks[0].addr()), "{size} bytes");
+            }
+            for block in blocks {
+                // SAFETY: a live block, freed once.
+                unsafe { heap::free(block) };
+            }
+        }
+    }
+}
