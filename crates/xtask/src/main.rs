@@ -6,7 +6,10 @@
 mod check;
 mod child;
 mod ci;
+mod cross;
 mod golden;
+mod kernel;
+mod library;
 mod programs;
 mod step;
 mod suites;
@@ -24,10 +27,12 @@ cargo xtask <command>
   check                    formatting, clippy and documentation, each without a warning
   tidy [--bless]           layers, words, sizes, unsafe census; --bless accepts the new census
   test                     all tests, then the long ones optimised
+  cross [--all]            the core on other architectures: compiled, and run where this machine can
   loom                     the lock-free protocols, in every interleaving
   programs [OPTIONS]       real programs on kmem, compared with the system allocator (--help tells more)
   bench [OPTIONS]          kmem beside glibc, jemalloc, mimalloc and tcmalloc (--help tells more)
   golden [--bless]         instructions of the fast paths against golden/fast-path.txt
+  kernel [OPTIONS]         the kernel that has nothing but kmem, booted in QEMU (--help tells more)
 ";
 
 fn main() -> ExitCode {
@@ -41,10 +46,16 @@ fn main() -> ExitCode {
         "check" => check::run(),
         "tidy" => tidy::run(rest),
         "test" => suites::run(),
+        "cross" if rest == ["--targets"] => {
+            cross::targets();
+            return ExitCode::SUCCESS;
+        }
+        "cross" => cross::run(rest),
         "loom" => suites::models(),
         "programs" => programs::run(rest),
         "bench" => bench(rest),
         "golden" => golden::run(rest),
+        "kernel" => kernel::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -71,7 +82,7 @@ fn bench(arguments: &[String]) -> Count {
     }
     let status = tree::command(tree::release("kmem-bench"))
         .arg("--kmem")
-        .arg(tree::library())
+        .arg(library::path(library::Engine::Slub))
         .args(arguments)
         .status();
     Count::of(status.is_ok_and(|status| status.success()))

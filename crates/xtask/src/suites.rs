@@ -2,20 +2,52 @@
 
 use std::collections::BTreeSet;
 
+use crate::library::{self, Engine};
 use crate::step::{Count, Step};
 use crate::tree;
 
 pub(crate) fn run() -> Count {
-    // The C programs of kmem-malloc's tests preload this library.
-    let mut count = Step::cargo("build the library", &["build", "--release", "-p", "kmem-malloc"]).run();
+    // The command's tests run programs on them, and would build them one by one.
+    let mut count = Count::default();
+    Engine::ALL.into_iter().for_each(|engine| count += library::build(engine));
     count +=
         Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]).limit(900).run_counting(outcomes);
+    count += other_engines();
     let long = crates_with_long_tests();
     if !long.is_empty() {
         let mut arguments = vec!["test", "--no-fail-fast", "--profile", "long", "--tests"];
         long.iter().for_each(|name| arguments.extend(["-p", name]));
         arguments.extend(["--", "--ignored"]);
         count += Step::cargo("long tests", &arguments).limit(900).run_counting(outcomes);
+    }
+    count
+}
+
+/// What depends on the engine that a build chooses: the process-wide heap, and the library as a C program sees it. (The core's own
+/// tests run on all engines.)
+fn other_engines() -> Count {
+    let mut count = Count::default();
+    for (engine, heap, malloc) in [
+        (Engine::Slab, "the heap on slab", "malloc on slab"),
+        (Engine::Slob, "the heap on slob", "malloc on slob"),
+    ] {
+        let target = engine.target().display().to_string();
+        let of_heap = [
+            "test",
+            "-p",
+            "kmem",
+            "--features",
+            engine.name(),
+            "--target-dir",
+            &target,
+            "--lib",
+            "--test",
+            "heap",
+        ];
+        count += Step::cargo(heap, &of_heap).run_counting(outcomes);
+        count += Step::cargo(malloc, &["test", "-p", "kmem-malloc"])
+            .env("KMEM_TEST_ENGINE", engine.name())
+            .run_counting(outcomes);
     }
     count
 }
@@ -42,7 +74,7 @@ fn crates_with_long_tests() -> Vec<String> {
 }
 
 /// Adds up the `test result:` lines that the test harness prints for each test program.
-fn outcomes(log: &str) -> Count {
+pub(crate) fn outcomes(log: &str) -> Count {
     let mut count = Count::default();
     for line in log.lines().filter_map(|line| line.strip_prefix("test result: ")) {
         let number = |word: &str| {

@@ -22,16 +22,6 @@ pub(crate) fn release(name: &str) -> PathBuf {
     target().join("release").join(name)
 }
 
-/// The library that gives programs their malloc; `KMEM_LIB` names another to try the harness with.
-pub(crate) fn library() -> PathBuf {
-    std::env::var_os("KMEM_LIB").map_or_else(|| release("libkmem_malloc.so"), PathBuf::from)
-}
-
-/// Whether `library` is this project's own rather than a stand-in.
-pub(crate) fn library_is_ours() -> bool {
-    std::env::var_os("KMEM_LIB").is_none()
-}
-
 /// A command that runs in the workspace's root.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);

@@ -8,8 +8,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 use std::process::Command;
 
+use crate::library::{self, Engine};
 use crate::step::{Count, Step};
 use crate::tree;
 
@@ -25,13 +27,14 @@ const HEADER: &str = "\
 ";
 const COLUMNS: &str = "# path     loop                 instr  loads stores branch indirect locked\n";
 
-/// A row's name, `path loop`, and its costs in the order of [`EVENTS`].
+/// A name (a row's is `path loop`), and its costs in the order of [`EVENTS`].
 type Costs = BTreeMap<String, [f64; EVENTS.len()]>;
 
 pub(crate) fn run(arguments: &[String]) -> Count {
     let bless = arguments.iter().any(|argument| argument == "--bless");
     let build = ["build", "--release", "-p", "kmem-malloc", "-p", "kmem-bench"];
-    let built = Step::cargo("build to be counted", &build).run();
+    let mut built = Step::cargo("build to be counted", &build).run();
+    built += library::build(Engine::Slab);
     if built.failed > 0 {
         return built;
     }
@@ -54,32 +57,44 @@ fn measure() -> Result<Costs, String> {
     gcc.args(["-O2", "-shared", "-fPIC", "-o"]).arg(&stand_in).arg(&source);
     output(gcc)?;
 
-    let library = tree::library().display().to_string();
     let stand_in = stand_in.display().to_string();
     let mut costs = Costs::new();
     for path in ["rseq", "portable"] {
-        for kind in ["malloc", "typed"] {
+        for (kind, suffix, engine) in KINDS {
+            let library = library::path(engine).display().to_string();
             let preloads = [(kind == "malloc", &library), (path == "rseq", &stand_in)];
             let preloads: Vec<&str> =
                 preloads.iter().filter(|(wanted, _)| *wanted).map(|(_, file)| file.as_str()).collect();
-            let out = directory.join(format!("callgrind-{path}-{kind}"));
-            let mut valgrind = Command::new("valgrind");
-            valgrind.args(["--tool=callgrind", "--cache-sim=yes", "--branch-sim=yes", "--collect-bus=yes"]);
-            valgrind.args(["--collect-atstart=no", "--toggle-collect=counted"]);
-            valgrind.arg(format!("--callgrind-out-file={}", out.display())).arg(tree::release("kmem-bench"));
-            valgrind.args(["--count", kind]).env_remove("KMEM_RSEQ").env("LD_PRELOAD", preloads.join(":"));
-            let operations: f64 =
-                output(valgrind)?.trim().parse().map_err(|_| "kmem-bench printed no number")?;
-            let mut annotate = Command::new("callgrind_annotate");
-            annotate.args(["--inclusive=yes", "--threshold=100", "--auto=no"]).arg(&out);
-            let table = inclusive(&output(annotate)?);
-            let empty = *table.get("count_loop").ok_or("callgrind does not know count_loop")?;
-            for (name, cost) in table.iter().filter(|(name, _)| *name != "count_loop") {
-                let mut each = *cost;
-                each.iter_mut().zip(empty).for_each(|(cost, empty)| *cost = (*cost - empty) / operations);
-                costs.insert(format!("{path:<10} {}", name.trim_start_matches("count_")), each);
+            let out = directory.join(format!("callgrind-{path}-{kind}{suffix}"));
+            for (name, cost) in measure_one(kind, &preloads.join(":"), &out)? {
+                costs.insert(format!("{path:<10} {name}{suffix}"), cost);
             }
         }
+    }
+    Ok(costs)
+}
+
+/// What is counted: loops on malloc or on a typed cache, what is put behind their names, and the preloaded library's engine.
+/// SLOB is not here: it has no fast path.
+const KINDS: [(&str, &str, Engine); 3] =
+    [("malloc", "", Engine::Slub), ("malloc", "_slab", Engine::Slab), ("typed", "", Engine::Slub)];
+
+/// The costs of one operation of each loop of this kind, by the loop's name.
+fn measure_one(kind: &str, preloads: &str, out: &Path) -> Result<Costs, String> {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--cache-sim=yes", "--branch-sim=yes", "--collect-bus=yes"]);
+    valgrind.args(["--collect-atstart=no", "--toggle-collect=counted"]);
+    valgrind.arg(format!("--callgrind-out-file={}", out.display())).arg(tree::release("kmem-bench"));
+    valgrind.args(["--count", kind]).env_remove("KMEM_RSEQ").env("LD_PRELOAD", preloads);
+    let operations: f64 = output(valgrind)?.trim().parse().map_err(|_| "kmem-bench printed no number")?;
+    let mut annotate = Command::new("callgrind_annotate");
+    annotate.args(["--inclusive=yes", "--threshold=100", "--auto=no"]).arg(out);
+    let mut table = inclusive(&output(annotate)?);
+    let empty = table.remove("count_loop").ok_or("callgrind does not know count_loop")?;
+    let mut costs = Costs::new();
+    for (name, mut each) in table {
+        each.iter_mut().zip(empty).for_each(|(cost, empty)| *cost = (*cost - empty) / operations);
+        costs.insert(name.trim_start_matches("count_").to_owned(), each);
     }
     Ok(costs)
 }

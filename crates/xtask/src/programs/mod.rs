@@ -13,16 +13,18 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use case::{Case, Variant};
-use run::{Place, Run};
+use run::{Place, Reports, Run};
 
-use crate::step::{Count, Step};
+use crate::library::{self, Engine};
+use crate::step::Count;
 use crate::tree;
 
 const USAGE: &str = "\
 cargo xtask programs [OPTIONS] [CASE...]
 
   --list            name the cases and stop
-  --rss-limit R     largest peak resident size, as a multiple of the system's (default 1.1)
+  --engine NAME     slub (default), slab, slob, or all of them in turn
+  --rss-limit R     largest peak resident size, as a multiple of the system's (default 1.1; 2 with slob)
   --runs N          runs of each case, instead of what the case says
   KMEM_LIB=PATH     try another library in kmem's place
 ";
@@ -33,9 +35,19 @@ const SMALL_DIFFERENCE: u64 = 1 << 20;
 
 struct Options {
     list: bool,
-    rss_limit: f64,
+    engines: Vec<Engine>,
+    rss_limit: Option<f64>,
     runs: Option<usize>,
     cases: Vec<String>,
+}
+
+/// The largest peak resident size that is right, as a multiple of the system's. With SLOB, a block of
+/// little more than a page takes two.
+fn rss_limit(engine: Engine) -> f64 {
+    match engine {
+        Engine::Slub | Engine::Slab => 1.1,
+        Engine::Slob => 2.0,
+    }
 }
 
 /// Medians of one variant's runs, and what was wrong.
@@ -64,33 +76,53 @@ pub(crate) fn run(arguments: &[String]) -> Count {
         cases.iter().for_each(|case| println!("{:<16} {}", case.name, case.what));
         return Count::PASSED;
     }
-    if tree::library_is_ours() {
-        let built = Step::cargo("build the library", &["build", "--release", "-p", "kmem-malloc"]).run();
+    let mut count = Count::default();
+    for &engine in &options.engines {
+        count += on_engine(engine, &cases, &options);
+    }
+    count
+}
+
+/// Runs the cases with one engine.
+fn on_engine(engine: Engine, cases: &[Case], options: &Options) -> Count {
+    if library::is_ours() {
+        let built = library::build(engine);
         if built.failed > 0 {
             return built;
         }
     } else {
-        println!("programs: on {} in kmem's place", tree::library().display());
+        println!("programs: on {} in kmem's place", library::path(engine).display());
     }
     let start = Instant::now();
     let mut count = Count::default();
-    table::head();
+    table::head(engine);
     for case in cases.iter().filter(|case| options.cases.is_empty() || options.cases.contains(&case.name)) {
-        count += run_case(case, &options);
+        count += run_case(case, engine, options);
     }
-    println!("{:<24} {count} in {:.0} s", "programs", start.elapsed().as_secs_f64());
+    println!(
+        "{:<24} {count} in {:.0} s",
+        format!("programs on {}", engine.name()),
+        start.elapsed().as_secs_f64()
+    );
     count
 }
 
 fn options(arguments: &[String]) -> Result<Options, String> {
-    let mut options = Options { list: false, rss_limit: 1.1, runs: None, cases: Vec::new() };
+    let mut options =
+        Options { list: false, engines: vec![Engine::Slub], rss_limit: None, runs: None, cases: Vec::new() };
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value\n{USAGE}"));
         match argument.as_str() {
             "--list" => options.list = true,
+            "--engine" => {
+                options.engines = match value()?.as_str() {
+                    "all" => Engine::ALL.to_vec(),
+                    name => vec![Engine::named(name).ok_or("--engine takes slub, slab, slob or all")?],
+                }
+            }
             "--rss-limit" => {
-                options.rss_limit = value()?.parse().map_err(|_| "--rss-limit takes a number")?
+                options.rss_limit = Some(value()?.parse().map_err(|_| "--rss-limit takes a number")?)
             }
             "--runs" => options.runs = Some(value()?.parse().map_err(|_| "--runs takes a number")?),
             flag if flag.starts_with('-') => return Err(format!("\n{USAGE}")),
@@ -101,7 +133,7 @@ fn options(arguments: &[String]) -> Result<Options, String> {
 }
 
 /// Runs one case on all its variants, prints its rows. Each comparison with the system counts as one.
-fn run_case(case: &Case, options: &Options) -> Count {
+fn run_case(case: &Case, engine: Engine, options: &Options) -> Count {
     if let Some(lack) = lacking(case) {
         if case.optional {
             println!("{:<15} left out: {lack}", case.name);
@@ -110,7 +142,7 @@ fn run_case(case: &Case, options: &Options) -> Count {
         println!("{:<15} FAILED: {lack} (scripts/install-deps gets it)", case.name);
         return Count::FAILED;
     }
-    let measured = Place::prepare(case).and_then(|place| measure(case, &place, options));
+    let measured = Place::prepare(case, engine).and_then(|place| measure(case, &place, engine, options));
     let measured = match measured {
         Ok(measured) => measured,
         Err(message) => {
@@ -139,7 +171,7 @@ fn lacking(case: &Case) -> Option<String> {
     (!status.is_ok_and(|output| output.status.success())).then(|| format!("`{probe}` does not succeed"))
 }
 
-fn measure(case: &Case, place: &Place, options: &Options) -> Result<Vec<Measured>, String> {
+fn measure(case: &Case, place: &Place, engine: Engine, options: &Options) -> Result<Vec<Measured>, String> {
     let turns = options.runs.unwrap_or(case.runs);
     let mut runs: Vec<Vec<Run>> = case.variants.iter().map(|_| Vec::new()).collect();
     for turn in 0..turns {
@@ -156,7 +188,7 @@ fn measure(case: &Case, place: &Place, options: &Options) -> Result<Vec<Measured
         }
         let peak = median(runs.iter().map(|run| run.peak));
         if let Some(system) = measured.first().filter(|_| case.compare_rss) {
-            wrong.extend(too_large(peak, system.peak, options.rss_limit));
+            wrong.extend(too_large(peak, system.peak, options.rss_limit.unwrap_or(rss_limit(engine))));
         }
         let wall = median(runs.iter().map(|run| run.wall));
         measured.push(Measured { variant, wall, cpu: median(runs.iter().map(|run| run.cpu)), peak, wrong });
@@ -181,13 +213,16 @@ fn compare(case: &Case, variant: Variant, run: &Run, expected: &Run) -> Vec<Stri
         let errors = std::fs::read(&run.errors).unwrap_or_default();
         wrong.push(format!("standard error ends with:\n{}", table::tail(&errors, 25)));
     }
-    if variant != Variant::System && tree::library_is_ours() && wrong.is_empty() {
-        match run.reports {
-            (0, _) => wrong.push("no process left a report: was the library loaded?".to_owned()),
-            (_, false) if variant == Variant::Portable => {
-                wrong.push("restartable sequences were used".to_owned())
-            }
-            _ => {}
+    if variant != Variant::System && library::is_ours() && wrong.is_empty() {
+        let Reports { processes, portable, right_engine } = run.reports;
+        if processes == 0 {
+            wrong.push("no process left a report: was the library loaded?".to_owned());
+        }
+        if variant == Variant::Portable && !portable {
+            wrong.push("restartable sequences were used".to_owned());
+        }
+        if !right_engine {
+            wrong.push("a process had another engine".to_owned());
         }
     }
     wrong
@@ -249,15 +284,18 @@ mod tests {
             }
         };
         let case = &case::all().unwrap()[0];
-        let system = make("a", "one\ntwo\n", 0, (0, true));
+        let reports = |processes, portable| Reports { processes, portable, right_engine: true };
+        let system = make("a", "one\ntwo\n", 0, reports(0, true));
         let wrong = |run: &Run, variant| compare(case, variant, run, &system);
         assert!(wrong(&system, Variant::System).is_empty());
-        assert!(wrong(&make("b", "one\ntwo\n", 0, (2, false)), Variant::Kmem).is_empty());
-        assert!(!wrong(&make("c", "one\n2\n", 0, (2, false)), Variant::Kmem).is_empty());
-        assert!(!wrong(&make("d", "one\ntwo\n", 1, (2, false)), Variant::Kmem).is_empty());
-        if tree::library_is_ours() {
-            assert!(!wrong(&make("e", "one\ntwo\n", 0, (0, true)), Variant::Kmem).is_empty());
-            assert!(!wrong(&make("f", "one\ntwo\n", 0, (1, false)), Variant::Portable).is_empty());
+        assert!(wrong(&make("b", "one\ntwo\n", 0, reports(2, false)), Variant::Kmem).is_empty());
+        assert!(!wrong(&make("c", "one\n2\n", 0, reports(2, false)), Variant::Kmem).is_empty());
+        assert!(!wrong(&make("d", "one\ntwo\n", 1, reports(2, false)), Variant::Kmem).is_empty());
+        if library::is_ours() {
+            let another = Reports { right_engine: false, ..reports(1, false) };
+            assert!(!wrong(&make("g", "one\ntwo\n", 0, another), Variant::Kmem).is_empty());
+            assert!(!wrong(&make("e", "one\ntwo\n", 0, reports(0, true)), Variant::Kmem).is_empty());
+            assert!(!wrong(&make("f", "one\ntwo\n", 0, reports(1, false)), Variant::Portable).is_empty());
         }
         std::fs::remove_dir_all(&directory).unwrap();
     }

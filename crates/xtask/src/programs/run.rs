@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::case::{Case, Variant};
+use crate::library::{self, Engine};
 use crate::{child, tree};
 
 /// Where programs are looked for: the system's own, so that the same ones run everywhere.
@@ -23,19 +24,29 @@ pub(super) struct Run {
     pub(super) cpu: Duration,
     /// Peak resident size of the largest process, bytes.
     pub(super) peak: u64,
-    /// Reports that the library left: (processes, whether all say the CPUs were owned without rseq).
-    pub(super) reports: (usize, bool),
+    pub(super) reports: Reports,
 }
 
-/// The directories of one case.
+/// What the reports tell that the library left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reports {
+    pub(super) processes: usize,
+    /// All say that the CPUs were owned without restartable sequences.
+    pub(super) portable: bool,
+    /// All say that the engine was the one asked for.
+    pub(super) right_engine: bool,
+}
+
+/// The directories of one case, and the engine of its runs.
 pub(super) struct Place {
     base: PathBuf,
+    engine: Engine,
 }
 
 impl Place {
     /// Fresh directories, with the case's input made in them. `Err`: what went wrong.
-    pub(super) fn prepare(case: &Case) -> Result<Self, String> {
-        let place = Self { base: tree::target().join("programs").join(&case.name) };
+    pub(super) fn prepare(case: &Case, engine: Engine) -> Result<Self, String> {
+        let place = Self { base: tree::target().join("programs").join(&case.name), engine };
         let _ = std::fs::remove_dir_all(&place.base);
         let data = place.base.join("data");
         std::fs::create_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
@@ -71,7 +82,7 @@ impl Place {
             .env("DATA", self.base.join("data"));
         command.env("PROGRAMS", tree::root().join("programs")).env("KMEM_VARIANT", variant.name());
         if variant != Variant::System {
-            command.env("LD_PRELOAD", tree::library()).env("KMEM_REPORT_DIR", &reports);
+            command.env("LD_PRELOAD", library::path(self.engine)).env("KMEM_REPORT_DIR", &reports);
         }
         if variant == Variant::Portable {
             command.env("KMEM_RSEQ", "0");
@@ -87,20 +98,25 @@ impl Place {
             wall: end.wall,
             cpu: time(end.usage.ru_utime) + time(end.usage.ru_stime),
             peak: end.usage.ru_maxrss as u64 * 1024,
-            reports: read_reports(&reports),
+            reports: Reports::read(&reports, self.engine),
         })
     }
 }
 
-/// Counts the reports in `dir` and asks each how CPUs were owned.
-fn read_reports(dir: &Path) -> (usize, bool) {
-    let (mut processes, mut portable) = (0, true);
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with("report.") {
-            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-            processes += 1;
-            portable &= text.lines().any(|line| line.starts_with("engine ") && line.ends_with(" portable"));
+impl Reports {
+    /// Those in `dir`.
+    fn read(dir: &Path, engine: Engine) -> Self {
+        let mut all = Self { processes: 0, portable: true, right_engine: true };
+        let ours = format!("engine {} ", engine.name());
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("report.") {
+                let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                let line = text.lines().find(|line| line.starts_with("engine ")).unwrap_or_default();
+                all.processes += 1;
+                all.portable &= line.ends_with(" portable");
+                all.right_engine &= line.starts_with(&ours);
+            }
         }
+        all
     }
-    (processes, portable)
 }

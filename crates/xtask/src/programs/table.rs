@@ -4,14 +4,23 @@ use std::time::Duration;
 
 use super::Measured;
 use super::case::Variant;
+use crate::library::Engine;
 
 /// Lines of a difference that are shown.
 const SHOWN: usize = 12;
 
-pub(super) fn head() {
+pub(super) fn head(engine: Engine) {
     println!(
         "{:<15} {:<9} {:<6} {:>7} {:>6} {:>7} {:>6} {:>9} {:>6}",
-        "program", "on", "", "wall s", "x", "cpu s", "x", "peak MiB", "x"
+        "program",
+        "on",
+        engine.name(),
+        "wall s",
+        "x",
+        "cpu s",
+        "x",
+        "peak MiB",
+        "x"
     );
 }
 

@@ -1,0 +1,94 @@
+//! The kernel's heap: one static, the one door to it, and Rust's allocator on top.
+
+use core::alloc::{GlobalAlloc, Layout};
+
+use kmem_core::gfp::Gfp;
+use kmem_core::{KernelConfig, Kmem};
+
+use crate::platform::Machine;
+use crate::smp::heap_locks;
+
+/// The engine that keeps this kernel's objects.
+#[cfg(not(any(feature = "slab", feature = "slob")))]
+pub(crate) type Engine = kmem_core::engine::slub::Slub;
+/// The engine that keeps this kernel's objects.
+#[cfg(all(feature = "slab", not(feature = "slob")))]
+pub(crate) type Engine = kmem_core::engine::slab::Slab;
+/// The engine that keeps this kernel's objects.
+#[cfg(feature = "slob")]
+pub(crate) type Engine = kmem_core::engine::slob::Slob;
+
+/// Whether the engine has CPU stacks in front of it.
+pub(crate) const HAS_STACKS: bool = !cfg!(feature = "slob");
+
+/// The compile-time choices of this kernel's heap: those of Linux 6.1.
+pub(crate) type Configuration = KernelConfig<Engine>;
+
+/// What the heap stands on.
+#[cfg(not(feature = "conformance"))]
+pub(crate) type World = Machine;
+/// What the heap stands on: a machine that can be told to refuse memory.
+#[cfg(feature = "conformance")]
+pub(crate) type World = kmem_conformance::Faulty<Machine>;
+
+#[cfg(not(feature = "conformance"))]
+const WORLD: World = Machine;
+#[cfg(feature = "conformance")]
+const WORLD: World = kmem_conformance::Faulty::new(Machine);
+
+/// The type of this kernel's heap.
+pub(crate) type Heap = Kmem<World, Configuration>;
+
+static HEAP: Heap = Kmem::new(WORLD);
+
+/// Calls into the heap. Whatever it was called with, interrupts are afterwards as they were before (I-IRQ-1).
+#[inline]
+pub(crate) fn with<R>(f: impl FnOnce(&'static Heap) -> R) -> R {
+    let result = f(&HEAP);
+    heap_locks::leave();
+    result
+}
+
+/// A block of at least `size` bytes; null: no memory.
+#[inline]
+pub(crate) fn kmalloc(size: usize, gfp: Gfp) -> *mut u8 {
+    with(|heap| heap.kmalloc(size, gfp))
+}
+
+/// Gives a block back.
+///
+/// # Panics
+/// When no block starts there: somebody's pointer is wrong.
+///
+/// # Safety
+/// The block is the caller's, and is not used any more.
+#[inline]
+pub(crate) unsafe fn kfree(block: *mut u8) {
+    // SAFETY: the caller's promise.
+    let freed = with(|heap| unsafe { heap.kfree(block) });
+    if let Err(error) = freed {
+        panic!("kfree({block:p}): {error}");
+    }
+}
+
+/// Rust's allocator: every `Box`, `Vec` and map of the kernel.
+struct Global;
+
+#[global_allocator]
+static GLOBAL: Global = Global;
+
+// SAFETY: blocks are at least as large and as aligned as the layout asks, belong to one owner, and nothing here unwinds.
+unsafe impl GlobalAlloc for Global {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        with(|heap| heap.allocate_aligned(layout.align(), layout.size(), Gfp::KERNEL))
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        with(|heap| heap.allocate_aligned(layout.align(), layout.size(), Gfp::KERNEL | Gfp::ZERO))
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, _layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { kfree(block) }
+    }
+}

@@ -1,0 +1,83 @@
+//! The machines that a change must boot on, and three that must fail in the right way.
+
+use std::time::Instant;
+
+use super::machine::{ENGINES, Machine};
+use crate::step::Count;
+
+pub(super) fn run() -> Count {
+    let plain = Machine::default();
+    let masked = Machine { masked: true, ..plain.clone() };
+    // Checks that take all memory again and again want a small machine and a fast build.
+    let suite = Machine { conformance: true, release: true, mem: 80, limit: 120, ..plain.clone() };
+    let suites = ENGINES.map(|engine| Machine { engine: engine.to_owned(), ..suite.clone() });
+    let mut count = Count::default();
+    for build in [&plain, &masked].into_iter().chain(&suites) {
+        let built = build.build();
+        count += built;
+        if built.failed > 0 {
+            return count;
+        }
+    }
+    let machines = [
+        plain.clone(),
+        Machine { smp: 2, ..plain.clone() },
+        Machine { smp: 4, nodes: 2, mem: 192, ..plain.clone() },
+        Machine { smp: 2, ..masked.clone() },
+        // Every instruction of the operations can be interrupted; the rest would only be slow.
+        Machine { smp: 2, single_step: true, append: "test=interrupts".to_owned(), ..plain.clone() },
+    ];
+    for machine in machines {
+        count += quietly(&machine);
+    }
+    for suite in suites {
+        for (smp, nodes) in [(1, 1), (2, 1), (4, 2)] {
+            count += quietly(&Machine { smp, nodes, ..suite.clone() });
+        }
+    }
+    // A harness that cannot see a failure proves nothing.
+    let failing = |append: &str, limit| Machine { append: append.to_owned(), limit, ..plain.clone() };
+    for (machine, expected) in [
+        (failing("test=panic", 30), "kernel panic on CPU 0"),
+        (failing("test=fault", 30), "exception 14 (page fault)"),
+        (failing("test=hang", 3), "CPUs online: 1"),
+        (failing("test=reset", 30), "CPUs online: 1"),
+    ] {
+        count += must_fail(&machine, expected);
+    }
+    count
+}
+
+fn report(machine: &Machine, start: Instant, ok: bool, counted: &str) {
+    let word = if ok { "ok" } else { "FAILED" };
+    println!("{:<48} {word:<6} {:>6.1} s ({counted})", machine.name(), start.elapsed().as_secs_f64());
+}
+
+/// Boots a machine that must pass; shows its output if it does not.
+fn quietly(machine: &Machine) -> Count {
+    let start = Instant::now();
+    let ended = machine.boot(|_| {});
+    let mut counted = ended.count();
+    if counted.passed < 2 && counted.failed == 0 {
+        // A kernel that ran no test has shown nothing.
+        counted.failed = 1;
+    }
+    report(machine, start, counted.failed == 0, &counted.to_string());
+    if counted.failed > 0 {
+        ended.log.iter().for_each(|line| println!("    {line}"));
+        println!("    {}", ended.verdict());
+    }
+    counted
+}
+
+/// Boots a machine that must fail, with this in its output.
+fn must_fail(machine: &Machine, expected: &str) -> Count {
+    let start = Instant::now();
+    let ended = machine.boot(|_| {});
+    let ok = ended.count().failed > 0 && ended.log.iter().any(|line| line.contains(expected));
+    report(machine, start, ok, &format!("as it must: {}", ended.verdict()));
+    if !ok {
+        ended.log.iter().for_each(|line| println!("    {line}"));
+    }
+    Count::of(ok)
+}
