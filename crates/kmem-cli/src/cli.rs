@@ -17,7 +17,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
   kmem run -- python3 -c 'print(sum(range(10**6)))'
   kmem run --slabinfo out.txt -- git gc
   kmem info --human out.txt
+  kmem run --record trace -- sort big.txt && kmem replay trace
   kmem lab
+  kmem bench engines --quick
 
 'kmem COMMAND --help' is the manual of a command.",
     disable_help_subcommand = true
@@ -34,12 +36,17 @@ pub(crate) enum Command {
     /// Run a program and its children with all their memory on slabs
     #[command(long_about = RUN_ABOUT)]
     Run(RunArgs),
+    /// Replay a recorded trace on a heap, and see what it took
+    #[command(long_about = REPLAY_ABOUT)]
+    Replay(ReplayArgs),
     /// Read the slab table of a run, or of the running kernel
     #[command(long_about = INFO_ABOUT)]
     Info(InfoArgs),
     /// The classic lab: make a cache, use it, and see its slab
     #[command(long_about = LAB_ABOUT)]
     Lab(LabArgs),
+    /// Compare: the same work on every engine
+    Bench(BenchArgs),
 }
 
 const RUN_ABOUT: &str = "\
@@ -66,12 +73,24 @@ rounding, ends of slabs); the PEAK of BYTES; ALLOCS so far, and CPU%, the share 
 own stack of free objects served. The state is that at the program's end, so a program that frees
 everything holds little; PEAK tells what it needed. Its children, and theirs, are added up by name.
 
+The engine decides how objects are kept in pages, as the choice of an allocator in a kernel's
+configuration did. slub chains free objects inside the slabs they lie in. slab has an index of free
+objects in each slab, moves them in batches and begins slabs at different cache lines. slob has no
+slabs: every block takes first fit in pages that all sizes share, behind one lock, which is compact
+and slow. Only slub and slab have size classes, and CPU stacks of free objects.
+
 A program that keeps memory in an allocator of its own shows only what it takes from malloc. Python
 is one: PYTHONMALLOC=malloc puts every object of it on slabs.
 
+With --record every call of malloc and its family is written down, in order, in two to three bytes. A
+trace is whole up to the last call however its process ends. FILE is the trace of the program; its
+child processes leave FILE.PID, and what a process did before it executed another program is in
+FILE.PID.N.
+
 Environment:
-  KMEM_LIB    the library to preload; else libkmem_malloc.so beside kmem or in ../lib. In a source
-              tree it is built when it is missing or older than its sources
+  KMEM_LIB    the library to preload; else libkmem_malloc.so beside kmem or in ../lib. That of
+              another engine is beside it, as libkmem_malloc_slab.so. In a source tree each is built
+              when it is missing or older than its sources
   LD_PRELOAD  kept: kmem's library is put in front
   NO_COLOR    no colours in the summary
   TMPDIR      where a directory for the reports of the processes is made, and removed at the end
@@ -80,7 +99,31 @@ Examples:
   PYTHONMALLOC=malloc kmem run -- python3 -c 'print(len({i: str(i) for i in range(10**5)}))'
   kmem run --summary-file where.txt -- make -j4
   kmem run --slabinfo out.txt -- git gc && kmem info --human out.txt
+  kmem run --engine slob -- sort big.txt      # no slabs: see what they are good for
+  kmem run --record trace -- sort big.txt && kmem replay trace
   kmem run --no-rseq -- redis-server          # as on a system without restartable sequences";
+
+/// The ways to keep objects in pages. For a program each is a library of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Engine {
+    /// Free objects are chained in the slab they lie in
+    Slub,
+    /// Each slab has an index of its free objects; arrays and three lists of slabs in front
+    Slab,
+    /// No slabs: blocks of every size in pages that all share
+    Slob,
+}
+
+impl Engine {
+    /// Its name, as the user writes it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Slub => "slub",
+            Self::Slab => "slab",
+            Self::Slob => "slob",
+        }
+    }
+}
 
 /// Arguments of `kmem run`.
 #[derive(Args, Debug)]
@@ -90,12 +133,15 @@ Examples:
     after_long_help = RUN_HELP
 )]
 pub(crate) struct RunArgs {
-    /// How objects are kept in pages; in this build: slub
-    #[arg(long, default_value = "slub", value_name = "NAME")]
-    pub(crate) engine: String,
+    /// How objects are kept in pages: slub, slab or slob
+    #[arg(long, value_enum, default_value_t = Engine::Slub, value_name = "NAME", hide_possible_values = true)]
+    pub(crate) engine: Engine,
     /// Write the slab table at the end to FILE (of other processes: FILE.PID)
     #[arg(long, value_name = "FILE")]
     pub(crate) slabinfo: Option<PathBuf>,
+    /// Record every allocation to FILE (of other processes: FILE.PID), for 'kmem replay'
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
     /// Checks to turn on, by the kernel's letters (none in this build yet)
     #[arg(long, value_name = "LETTERS", allow_hyphen_values = true)]
     pub(crate) debug: Option<String>,
@@ -120,6 +166,73 @@ pub(crate) struct RunArgs {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<OsString>,
+}
+
+const REPLAY_ABOUT: &str = "\
+Ask of a heap what a recorded program asked of it, in the same order, in one thread, and tell what it
+took: time, memory held and used, slabs.";
+
+const REPLAY_HELP: &str = "\
+The trace is replayed once with every block checked: aligned as asked, zeroed where asked, overlapping
+no other, and holding what was written to it until it is freed. This pass also samples the memory.
+Then it is replayed --repeat times against the clock; the best pass is shown. A program writes to
+what it allocates: so does a timed pass, to the first bytes of each block.
+
+Live bytes are those that the program asked for; held bytes are what the heap had taken from the
+system and not given back: slabs, large blocks, mappings, and free pages still backed by memory. Their
+ratio is what fragmentation costs. Metadata is what the heap keeps beside that: descriptors and tags
+of pages. Hits are allocations that a CPU's own stack of free objects served.
+
+Heaps:
+  slub, slab, slob  the core's, with this engine: how engines compare
+  kmem              slub as programs have it, behind the fast paths of libkmem_malloc.so
+  system            the C library's malloc; what it holds is what it says itself (mallinfo2)
+
+--json prints one object: the numbers above, and 'series', a list of [event, live, held].
+
+Examples:
+  kmem run --record trace -- python3 -c 'print(len({i: str(i) for i in range(10**5)}))'
+  kmem replay --info trace              # sizes, lifetimes, threads
+  kmem replay trace
+  for engine in slub slab slob; do kmem replay --engine $engine trace; done
+  kmem replay --engine system --repeat 10 --json trace";
+
+/// What a trace can be replayed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Replayed {
+    /// The core's heap with SLUB
+    Slub,
+    /// With SLAB
+    Slab,
+    /// With SLOB
+    Slob,
+    /// The heap of programs
+    Kmem,
+    /// The C library's
+    System,
+}
+
+/// Arguments of `kmem replay`.
+#[derive(Args, Debug)]
+#[command(
+    after_long_help = REPLAY_HELP
+)]
+pub(crate) struct ReplayArgs {
+    /// Tell what the trace holds, and replay nothing
+    #[arg(long, conflicts_with_all = ["engine", "repeat"])]
+    pub(crate) info: bool,
+    /// The heap: slub, slab, slob, kmem (as programs have it), or system (the C library's)
+    #[arg(long, value_enum, default_value_t = Replayed::Slub, value_name = "NAME", hide_possible_values = true)]
+    pub(crate) engine: Replayed,
+    /// Passes against the clock
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) repeat: u32,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The trace
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 const INFO_ABOUT: &str = "\
@@ -262,6 +375,98 @@ pub(crate) enum LabConfig {
     Kernel,
     /// As libkmem_malloc.so: finer classes, encoded free pointers, random order
     User,
+}
+
+const ENGINES_ABOUT: &str = "\
+Do the same work on SLUB, SLAB and SLOB, and print what each took: time, instructions, hits of the CPUs'
+stacks, memory, metadata.";
+
+const ENGINES_HELP: &str = "\
+All three are heaps of this process, behind the core's own interface. In the kernel's limits they have Linux's
+size classes and geometry: the fair comparison of the designs. As for programs they have what
+libkmem_malloc.so has: finer classes, larger stacks, checks.
+
+Times are in nanoseconds a pair of allocation and free, a trace's a call; the best of several turns, in which
+the engines alternate. 'x' is the multiple of SLUB's. On a busy machine read the multiples only.
+
+Instructions are counted by callgrind (of Valgrind), less those of the loop itself: exact, and the same in
+every run. '-' where there is no Valgrind, and for work of two threads. A virtual CPU has no restartable
+sequences, so what is counted is the portable way to own a CPU; --stand-in FILE names a library that plays
+the kernel's part (crates/xtask/src/golden/rseq-stand-in.c).
+
+Of a trace: 'held' is what the heap has taken from the system, as a multiple of what the program had asked
+for and not freed, when that was most ('peak') and at the end of the trace. Metadata is counted at the peak, by kind:
+  pages    descriptor and tag of each page in use
+  caches   descriptors of caches and what they have on each node
+  arrays   behind CPU stacks, in SLAB's nodes, and words and counters of each CPU
+  index    SLAB's notes of free objects, in slabs and beside them
+  headers  in front of SLOB's blocks
+
+Examples:
+  kmem bench engines --quick
+  kmem bench engines --config kernel --trace programs/traces/*.trace
+  kmem bench engines --json out.json --svg plots --trace programs/traces/*.trace";
+
+/// Arguments of `kmem bench`.
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// What to compare.
+    #[command(subcommand)]
+    pub(crate) what: Bench,
+}
+
+/// What can be compared.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// The three engines
+    #[command(long_about = ENGINES_ABOUT)]
+    Engines(EnginesArgs),
+    /// The loops alone, to be run by callgrind
+    #[command(hide = true)]
+    Count(CountArgs),
+}
+
+/// Arguments of `kmem bench engines`.
+#[derive(Args, Debug)]
+#[command(after_long_help = ENGINES_HELP)]
+pub(crate) struct EnginesArgs {
+    /// In the kernel's limits, as for programs, or both
+    #[arg(long, value_enum, default_value_t = BenchConfig::Both, value_name = "KIND")]
+    pub(crate) config: BenchConfig,
+    /// Replay these traces, too
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) trace: Vec<PathBuf>,
+    /// Write everything to FILE as JSON, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Draw plots into DIR, which is made if need be
+    #[arg(long, value_name = "DIR")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Few and short turns: to see that it works
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// A library to preload where instructions are counted
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stand_in: Option<PathBuf>,
+}
+
+/// Arguments of `kmem bench count`.
+#[derive(Args, Debug)]
+pub(crate) struct CountArgs {
+    /// In the kernel's limits, or as for programs
+    #[arg(long, value_enum)]
+    pub(crate) config: BenchConfig,
+}
+
+/// How the heaps of a comparison are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchConfig {
+    /// Linux 6.1's size classes and geometry
+    Kernel,
+    /// As libkmem_malloc.so
+    User,
+    /// One after the other
+    Both,
 }
 
 #[cfg(test)]

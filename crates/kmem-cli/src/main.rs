@@ -2,18 +2,22 @@
 //!
 //! - `kmem run` ([`run`]): a program and its children with the library preloaded, and a summary of the report that
 //!   they leave ([`report`], [`summary`]).
+//! - `kmem replay` ([`replay`]): a recorded trace on a heap.
 //! - `kmem info` ([`info`]): the slab table of a run, in the text format of `/proc/slabinfo` ([`slabinfo`]).
 //! - `kmem lab` ([`lab`]): a cache made, used and drawn, step by step.
+//! - `kmem bench` ([`bench`]): the same work on every engine.
 //!
 //! Below them: [`table`] and [`units`] (how numbers are shown), [`sys`] (system calls), [`cli`] (arguments and
-//! manuals), [`failure`] (how it fails). `unsafe` is in [`sys`] and in the lab's bench only.
+//! manuals), [`failure`] (how it fails). `unsafe` is in [`sys`], in the replayed and measured heaps and in the lab's bench only.
 //!
 //! Errors are one line on stderr that begins with `kmem: `.
 
+mod bench;
 mod cli;
 mod failure;
 mod info;
 mod lab;
+mod replay;
 mod report;
 mod run;
 mod slabinfo;
@@ -39,9 +43,17 @@ fn main() -> ExitCode {
                 sys::default_sigpipe();
                 info::run(&args)
             }
+            Command::Replay(args) => {
+                sys::default_sigpipe();
+                replay::run(&args)
+            }
             Command::Lab(args) => {
                 sys::default_sigpipe();
                 lab::run(&args)
+            }
+            Command::Bench(args) => {
+                sys::default_sigpipe();
+                bench::run(&args)
             }
         },
         Err(error) => usage(&error),

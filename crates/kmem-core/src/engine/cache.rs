@@ -6,7 +6,7 @@
 //! # Invariants
 //! - I-CACHE-1: everything in a [`Cache`] but its atomics is constant after creation.
 //! - I-CACHE-2: a [`Cpu`] lives in the cold memory of its (CPU, number) pair, all zero at first and after
-//!   [`Cpu::reset`]; only the cache with that number uses it.
+//!   `Cpu::reset`; only the cache with that number uses it.
 
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 

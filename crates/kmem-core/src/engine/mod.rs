@@ -148,7 +148,7 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     type Cache: Send + Sync;
     /// Its part of what a cache keeps on a node.
     type Node: Send + Sync;
-    /// Its part of what a cache keeps on a CPU, beyond the lock of [`Cpu::stack`]. All zero at first.
+    /// Its part of what a cache keeps on a CPU, beyond the lock of `Cpu::stack`. All zero at first.
     type Cpu: Send + Sync;
     /// The same, under that lock. All zero at first.
     type Guarded: Send;

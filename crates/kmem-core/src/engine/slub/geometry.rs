@@ -35,7 +35,7 @@
 //! - I-GEO-3: `objects` slots fit in a slab of `order`, and `min_objects >= 1` in that of `min_order`.
 //! - I-GEO-4: regions (red zones, free pointer outside, tracks, original size) do not overlap.
 //!
-//! What is not here: merging ([`super::merge`]) and any state of a living cache.
+//! What is not here: merging ([`crate::cache::merge`]) and any state of a living cache.
 
 pub mod order;
 mod slot;
