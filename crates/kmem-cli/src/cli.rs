@@ -299,11 +299,15 @@ free, destroy, and see after each step what became of the slab.";
 
 const LAB_HELP: &str = "\
 Steps: create the cache, allocate, write and read back, free, allocate again, read the slab table,
-destroy. Each is printed with what it did to the slab.
+destroy. Each is printed with what it did to the slab. Each engine has steps of its own besides:
+  slab  the batches of a CPU's array, refilled and flushed; the array that CPUs share; colours of
+        slabs; reaping by time; tunables written to the slab table
+  slob  kmalloc and its headers; first fit moving on; joining of free blocks; a page going back
 
 In the drawing every object of a slab is one character; the legend below it tells the states. The
-lists show the order in which objects will be handed out: a CPU's stack from its top, a slab's free
-list from its head.
+lists show the order in which objects will be handed out: of slub a CPU's stack from its top and a
+slab's free list from its head; of slab a CPU's array from its newest, and the index of a slab from
+the bracket on. Of slob a character is 32 bytes of a page, and below are the page's parts.
 
 Examples:
   kmem lab
@@ -311,6 +315,9 @@ Examples:
   kmem lab --size 200 --flags hwcache-align    # objects on cache lines
   kmem lab --cpus 4 --nodes 2 --count 40       # an object freed on a CPU of another node
   kmem lab --merge                             # the cache becomes an alias of an older one
+  kmem lab --engine slab                       # arrays, indexes, colours, reaping
+  kmem lab --engine slab --size 1000           # the index lies in a free object
+  kmem lab --engine slob                       # no slabs at all
   kmem lab --config user                       # encoded free pointers, random order
   kmem lab --ascii                             # no line drawing characters";
 
@@ -344,6 +351,9 @@ pub(crate) struct LabArgs {
     /// Create a cache of the same kind first, and see ours merge with it
     #[arg(long)]
     pub(crate) merge: bool,
+    /// How objects are kept in pages: slub, slab or slob
+    #[arg(long, value_enum, default_value_t = Engine::Slub, value_name = "NAME", hide_possible_values = true)]
+    pub(crate) engine: Engine,
     /// What the heap is built like
     #[arg(long, value_enum, default_value_t = LabConfig::Kernel, value_name = "KIND")]
     pub(crate) config: LabConfig,
@@ -394,8 +404,8 @@ every run. '-' where there is no Valgrind, and for work of two threads. A virtua
 sequences, so what is counted is the portable way to own a CPU; --stand-in FILE names a library that plays
 the kernel's part (crates/xtask/src/golden/rseq-stand-in.c).
 
-Of a trace: 'held' is what the heap has taken from the system, as a multiple of what the program had asked
-for and not freed, when that was most ('peak') and at the end of the trace. Metadata is counted at the peak, by kind:
+Of a trace: 'held' is what the heap had taken from the system: when most was alive ('at peak') as a multiple
+of that, and at the end in bytes, with what was alive then. Metadata is counted at the peak, by kind, in bytes:
   pages    descriptor and tag of each page in use
   caches   descriptors of caches and what they have on each node
   arrays   behind CPU stacks, in SLAB's nodes, and words and counters of each CPU

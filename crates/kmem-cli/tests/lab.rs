@@ -122,3 +122,115 @@ fn impossible_wishes_are_one_line() {
         assert_eq!((said.status, said.err.as_str()), (Some(1), message), "{arguments:?}");
     }
 }
+
+/// Each of these in the text, in this order.
+fn in_order(text: &str, expected: &[&str]) {
+    let mut rest = text;
+    for expected in expected {
+        let at = rest.find(expected).unwrap_or_else(|| panic!("'{expected}' is not in\n{rest}\nof\n{text}"));
+        rest = &rest[at + expected.len()..];
+    }
+}
+
+#[test]
+fn slab_has_arrays_indexes_and_turns() {
+    let text = lab(&["--engine", "slab"]);
+    in_order(
+        &text,
+        &[
+            "A slab is 1 page and holds 163 objects, 24 bytes from one to the next.",
+            "an index of 163 bytes",
+            "up to 120 free objects in an array; 60 move at a time",
+            "byte 360 of its slab",
+            "CPU 0 was filled with 16 objects, and handed one out.",
+            "[16 17 18 19 20 21",
+            "6 allocations emptied it. The next one was refilled with 60 objects; batchcount is 60.",
+            "A15 freed on CPU 1: it is now in CPU 1's array.",
+            "the object freed last is used again first",
+            "The array had 120, so its 60 oldest",
+            "60 of them are in the node's shared array, 0 in their slabs.",
+            "CPU 1 was refilled with 60 objects.",
+            "no slab was looked at.",
+            "the first begins at byte 64\n",
+            "the first begins at byte 128\n",
+            "the first begins at byte 192\n",
+            "cache_reap on every CPU, each 2 seconds",
+            "echo \"mycache 60 15 2\" > /proc/slabinfo",
+            ": tunables   60   15    2 :",
+            "The next allocation on CPU 0 was refilled with 15 objects.",
+            "destroyed my_cache",
+        ],
+    );
+    let lines: Vec<&str> = text.lines().collect();
+    let turns = lines.iter().position(|line| line.starts_with("  seconds ")).unwrap();
+    let quiet: Vec<&str> = lines[turns + 16].split_whitespace().collect();
+    assert_eq!(quiet[..2], ["30", "0"], "after half a minute without use nothing is in a CPU's array");
+    assert!(quiet[2].parse::<usize>().unwrap() < 10, "and little in shared ones: {quiet:?}");
+}
+
+#[test]
+fn slab_keeps_objects_of_another_node_apart() {
+    let text = lab(&["--engine", "slab", "--cpus", "4", "--nodes", "2"]);
+    assert!(text.contains("it is now in node 1's array for node 0, since CPU 3 is on node 1"), "{text}");
+}
+
+#[test]
+fn slab_shows_an_index_in_a_free_object() {
+    let text = lab(&["--engine", "slab", "--size", "1000"]);
+    assert!(text.contains("  index             in the free object "), "{text}");
+}
+
+#[test]
+fn slob_has_pages_that_all_share() {
+    in_order(
+        &lab(&["--engine", "slob"]),
+        &[
+            "24 from one to the next, if they lie side by side.",
+            "There are no slabs",
+            "others' blocks",
+            "10 of 10 objects read back as written.",
+            "kmalloc(300) ok: ",
+            "the page's list: medium (< 1024)",
+            "The first two bytes are 20;",
+            "kmalloc(1500): 8 of header, 1500 for the user",
+            "the older hole is left for later.",
+            ", the middle one: it lies in a free block of 72 bytes",
+            "the page went back with its last object.",
+            "destroyed my_cache",
+        ],
+    );
+}
+
+#[test]
+fn every_engine_plays_in_every_setting() {
+    for engine in ["slub", "slab", "slob"] {
+        for setting in [
+            &["--config", "user"][..],
+            &["--cpus", "1", "--count", "1"],
+            &["--cpus", "4", "--nodes", "2", "--count", "300"],
+            &["--size", "700", "--flags", "hwcache-align"],
+            &["--size", "5000"],
+            &["--size", "8000", "--count", "5000"],
+            &["--merge"],
+        ] {
+            let text = lab(&[&["--engine", engine, "--ascii"][..], setting].concat());
+            assert!(text.contains("\ndestroyed my_cache"), "{engine} {setting:?}\n{text}");
+            assert!(text.is_ascii(), "{engine} {setting:?}");
+            assert!(!text.contains("heap: BUG"), "{engine} {setting:?}\n{text}");
+        }
+    }
+}
+
+#[test]
+fn drawings_fit_a_terminal() {
+    for engine in ["slab", "slob"] {
+        let text = lab(&["--engine", engine]);
+        for line in text.lines().filter(|line| !line.contains(" : tunables ")) {
+            assert!(line.chars().count() <= 120, "{engine}: {line}");
+        }
+        // What is drawn, not what is said.
+        for line in text.lines().filter(|line| line.starts_with("      ") || line.starts_with("  array")) {
+            assert!(line.chars().count() <= 80, "{engine}: {line}");
+        }
+    }
+}

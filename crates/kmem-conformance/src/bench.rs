@@ -72,7 +72,7 @@ impl<'a, D: Driver> Bench<'a, D> {
     }
 
     /// Moves to the first CPU, where that can be done.
-    pub(crate) fn home(&self) {
+    pub fn home(&self) {
         let _ = self.driver.move_to(0);
     }
 

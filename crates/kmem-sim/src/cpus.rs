@@ -189,7 +189,8 @@ unsafe fn take(hot: &Hot, out: &mut [*mut u8]) -> usize {
         }
         let from = top.sub(count);
         for (i, place) in out[..count].iter_mut().enumerate() {
-            *place = from.add(i).replace(STALE);
+            // The last pushed first, as everywhere.
+            *place = top.sub(i + 1).replace(STALE);
             assert_ne!(*place, STALE, "a stale entry below the top of a CPU stack");
         }
         if count > 0 {

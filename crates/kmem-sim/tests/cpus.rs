@@ -83,7 +83,7 @@ fn batches_keep_their_order() {
         assert_eq!(cpus.pop(1), object(4), "the last of a batch comes first");
         let mut out = [ptr::null_mut(); 3];
         assert_eq!(cpus.pop_many(1, &mut out), 3);
-        assert_eq!(out, [object(1), object(2), object(3)]);
+        assert_eq!(out, [object(3), object(2), object(1)], "the topmost first");
         let mut out = [ptr::null_mut(); 3];
         assert_eq!(cpus.pop_many(1, &mut out), 1);
         assert_eq!(out[0], object(0));

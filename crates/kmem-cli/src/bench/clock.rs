@@ -9,6 +9,8 @@ use super::work::Meter;
 pub(super) struct Pace {
     /// The least length of a timed piece.
     pub(super) piece: Duration,
+    /// The least number of pairs of a piece with two threads, of which one waits for the other to wake up first.
+    pub(super) pairs_of_two: u64,
     /// Turns of all engines.
     pub(super) turns: u32,
     /// Passes over a trace in each turn.
@@ -17,9 +19,11 @@ pub(super) struct Pace {
 
 impl Pace {
     /// For numbers.
-    pub(super) const FULL: Self = Self { piece: Duration::from_millis(4), turns: 15, passes: 2 };
+    pub(super) const FULL: Self =
+        Self { piece: Duration::from_millis(3), pairs_of_two: 100_000, turns: 25, passes: 1 };
     /// To see that it works.
-    pub(super) const QUICK: Self = Self { piece: Duration::from_micros(300), turns: 2, passes: 1 };
+    pub(super) const QUICK: Self =
+        Self { piece: Duration::from_micros(300), pairs_of_two: 20_000, turns: 2, passes: 1 };
 }
 
 /// Time between begin and end.
@@ -44,10 +48,9 @@ impl Meter for Stopwatch {
     }
 }
 
-/// Pairs that fill a piece, and what doing some costs: `run(pairs)` returns what it did and how long that took.
-pub(super) fn calibrate(piece: Duration, mut run: impl FnMut(u64) -> (u64, Duration)) -> u64 {
-    const FIRST: u64 = 100;
-    let mut pairs = FIRST;
+/// Pairs that fill a piece, at least `least`: `run(pairs)` returns what it did and how long that took.
+pub(super) fn calibrate(piece: Duration, least: u64, mut run: impl FnMut(u64) -> (u64, Duration)) -> u64 {
+    let mut pairs = least;
     loop {
         let (did, time) = run(pairs);
         if time >= piece {
@@ -89,7 +92,7 @@ mod tests {
     fn calibration_ends_with_a_piece_that_is_long_enough() {
         let each = Duration::from_nanos(70);
         let mut runs = 0;
-        let pairs = calibrate(Duration::from_millis(1), |pairs| {
+        let pairs = calibrate(Duration::from_millis(1), 100, |pairs| {
             runs += 1;
             (pairs, each * pairs as u32)
         });

@@ -53,7 +53,7 @@ struct Row {
 }
 
 /// What one engine needed for a trace.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct TraceCell {
     /// Nanoseconds a call.
     ns: f64,
@@ -135,29 +135,21 @@ fn compare(
     let counted = count::counted(config, stand_in)?;
     let mut trace_rows = Vec::new();
     for (name, work) in traces {
-        let mut cells: [TraceCell; 3] = Default::default();
+        let mut cells = [(); 3].map(|()| TraceCell { ns: f64::INFINITY, held: Held::default() });
         for ((cell, subject), engine) in cells.iter_mut().zip(&subjects).zip(NAMES) {
             cell.held =
                 subject.held(work).map_err(|error| Failure::input(format!("{name}: {engine}: {error}")))?;
         }
         trace_rows.push(TraceRow { name: name.clone(), about: work.about(), cells });
     }
-    let before = clock::pin();
-    for (row, (name, work)) in trace_rows.iter_mut().zip(traces) {
-        time_trace(row, work, &subjects, pace).map_err(|error| Failure::input(format!("{name}: {error}")))?;
-    }
-    let mut rows = Vec::new();
-    for work in &work::ALL {
-        if work.is_threaded() {
-            clock::unpin(&before);
-        }
-        let mut row = time_row(work, &subjects, pace);
-        if let Some(counts) = counted.as_ref().and_then(|counted| counted.counts.get(work.name)) {
+    let rows = time(&mut trace_rows, traces, &subjects, pace)?;
+    let rows = rows.into_iter().map(|mut row| {
+        if let Some(counts) = counted.as_ref().and_then(|counted| counted.counts.get(row.name)) {
             row.cells.iter_mut().zip(counts).for_each(|(cell, count)| cell.instructions = Some(*count));
         }
-        rows.push(row);
-    }
-    clock::unpin(&before);
+        row
+    });
+    let rows = rows.collect();
     Ok(Comparison {
         config,
         ownership: subject::ownership_here().map_err(Failure::input)?,
@@ -168,31 +160,82 @@ fn compare(
     })
 }
 
-/// One row, the engines in turns.
-fn time_row(work: &work::Work, subjects: &[Box<dyn Subject>; 3], pace: Pace) -> Row {
-    let run = |subject: &dyn Subject, pairs| {
-        let mut watch = Stopwatch::new();
-        (subject.run(work, pairs, &mut watch), watch.time)
-    };
-    let mut pairs = [0; 3];
-    for (pairs, subject) in pairs.iter_mut().zip(subjects) {
-        *pairs = clock::calibrate(pace.piece, |pairs| run(&**subject, pairs));
+/// Everything that is timed. A turn is one piece of each row on each engine, so that the turns of a row are seconds
+/// apart: a neighbour that is busy for a while meets few of them.
+fn time(
+    trace_rows: &mut [TraceRow],
+    traces: &[(String, load::Work)],
+    subjects: &[Box<dyn Subject>; 3],
+    pace: Pace,
+) -> Result<Vec<Row>> {
+    let before = clock::pin();
+    let mut clocks = Vec::new();
+    for work in &work::ALL {
+        if work.is_threaded() {
+            clock::unpin(&before);
+        }
+        clocks.push(Clocked::new(work, subjects, pace));
+        clock::pin();
     }
-    let before: [Option<Tally>; 3] = std::array::from_fn(|engine| subjects[engine].tally());
-    let mut cells = [Cell { ns: f64::INFINITY, ..Cell::default() }; 3];
     for _ in 0..pace.turns {
-        for ((cell, subject), pairs) in cells.iter_mut().zip(subjects).zip(pairs) {
-            let (did, time) = run(&**subject, pairs);
-            cell.ns = cell.ns.min(time.as_nanos() as f64 / did as f64);
+        for row in &mut clocks {
+            if row.work.is_threaded() {
+                clock::unpin(&before);
+            }
+            row.turn(subjects);
+            clock::pin();
+        }
+        for (row, (name, work)) in trace_rows.iter_mut().zip(traces) {
+            time_trace(row, work, subjects, pace)
+                .map_err(|error| Failure::input(format!("{name}: {error}")))?;
         }
     }
-    for ((cell, subject), before) in cells.iter_mut().zip(subjects).zip(before) {
-        cell.hits = subject.tally().zip(before).and_then(|(after, before)| after.rate_since(before));
-    }
-    Row { name: work.name, cells }
+    clock::unpin(&before);
+    Ok(clocks.into_iter().map(|row| Row { name: row.work.name, cells: row.cells }).collect())
 }
 
-/// One trace, the engines in turns.
+/// A row between two turns.
+struct Clocked {
+    work: &'static work::Work,
+    /// That fill a piece, by engine.
+    pairs: [u64; 3],
+    cells: [Cell; 3],
+    /// Served in all turns so far, by engine.
+    served: [Tally; 3],
+}
+
+fn run_once(work: &work::Work, subject: &dyn Subject, pairs: u64) -> (u64, Duration) {
+    let mut watch = Stopwatch::new();
+    (subject.run(work, pairs, &mut watch), watch.time)
+}
+
+impl Clocked {
+    fn new(work: &'static work::Work, subjects: &[Box<dyn Subject>; 3], pace: Pace) -> Self {
+        let least = if work.is_threaded() { pace.pairs_of_two } else { 100 };
+        let pairs = subjects
+            .each_ref()
+            .map(|subject| clock::calibrate(pace.piece, least, |pairs| run_once(work, &**subject, pairs)));
+        let cells = [Cell { ns: f64::INFINITY, ..Cell::default() }; 3];
+        Self { work, pairs, cells, served: [Tally::default(); 3] }
+    }
+
+    fn turn(&mut self, subjects: &[Box<dyn Subject>; 3]) {
+        for (engine, subject) in subjects.iter().enumerate() {
+            let before = subject.tally();
+            let (did, time) = run_once(self.work, &**subject, self.pairs[engine]);
+            let cell = &mut self.cells[engine];
+            cell.ns = cell.ns.min(time.as_nanos() as f64 / did as f64);
+            if let (Some(before), Some(after)) = (before, subject.tally()) {
+                let served = &mut self.served[engine];
+                served.allocs += after.allocs.saturating_sub(before.allocs);
+                served.hits += after.hits.saturating_sub(before.hits);
+                cell.hits = served.rate_since(Tally::default());
+            }
+        }
+    }
+}
+
+/// One turn of a trace.
 fn time_trace(
     row: &mut TraceRow,
     work: &load::Work,
@@ -200,16 +243,11 @@ fn time_trace(
     pace: Pace,
 ) -> std::result::Result<(), String> {
     let mut blocks = Blocks::new(work.slots);
-    let mut best = [Duration::MAX; 3];
-    for _ in 0..pace.turns {
-        for (best, subject) in best.iter_mut().zip(subjects) {
-            for _ in 0..pace.passes {
-                *best = subject.timed(work, &mut blocks)?.min(*best);
-            }
+    for (cell, subject) in row.cells.iter_mut().zip(subjects) {
+        for _ in 0..pace.passes {
+            let time = subject.timed(work, &mut blocks)?;
+            cell.ns = cell.ns.min(time.as_nanos() as f64 / row.about.calls.max(1) as f64);
         }
-    }
-    for (cell, best) in row.cells.iter_mut().zip(best) {
-        cell.ns = best.as_nanos() as f64 / row.about.calls.max(1) as f64;
     }
     Ok(())
 }

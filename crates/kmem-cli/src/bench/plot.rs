@@ -50,13 +50,17 @@ pub(super) fn draw(directory: &Path, all: &[Comparison]) -> Outcome {
         }
         if !found.traces.is_empty() {
             let at_peak = |cell: &TraceCell| ratio(cell.held.memory.at_peak);
-            let at_end = |cell: &TraceCell| ratio(cell.held.memory.at_end);
+            // The most that was ever held, in multiples of the most that was alive.
+            let most = |cell: &TraceCell| {
+                let (held, live) = (cell.held.memory.most_held, cell.held.memory.at_peak.live);
+                (live > 0).then(|| held as f64 / live as f64)
+            };
             let mut groups = Vec::new();
             for row in &found.traces {
                 groups.push((format!("{} peak", row.name), row.cells.each_ref().map(at_peak)));
-                groups.push((format!("{} end", row.name), row.cells.each_ref().map(at_end)));
+                groups.push((format!("{} most", row.name), row.cells.each_ref().map(most)));
             }
-            bars(&file("fragmentation"), &heading("Held, x of live"), &groups)?;
+            bars(&file("fragmentation"), &heading("Held, x of what was alive at the peak"), &groups)?;
         }
         for row in &found.traces {
             over_calls(
@@ -149,9 +153,10 @@ fn over_calls(file: &Path, title: &str, row: &TraceRow) -> Outcome {
     let most = (most.max(row.about.peak) as f64 / KIB * 1.05).max(1.0);
     let calls = row.about.calls as f64;
     let mut chart = ChartBuilder::on(&below)
+        .margin_left(16)
         .margin_right(20)
         .x_label_area_size(38)
-        .y_label_area_size(62)
+        .y_label_area_size(66)
         .build_cartesian_2d(0.0..calls.max(1.0), 0.0..most)?;
     chart
         .configure_mesh()
@@ -196,7 +201,11 @@ mod tests {
         );
         assert!(read("kernel-fragmentation.svg").contains("8.19"));
         let trace = read("kernel-trace-prog.svg");
-        assert_eq!(trace.matches("<polyline").count() - trace.matches("stroke=\"#000000\"").count(), 3);
+        for RGBColor(red, green, blue) in COLOURS {
+            let colour = format!("stroke=\"#{red:02X}{green:02X}{blue:02X}\"");
+            let lines = trace.lines().filter(|line| line.starts_with("<polyline") && line.contains(&colour));
+            assert_eq!(lines.count(), 1, "{colour}");
+        }
         assert!(trace.contains("<polygon"));
         fs::remove_dir_all(&directory).unwrap();
     }

@@ -14,8 +14,9 @@ use std::time::Duration;
 use kmem::host::{Host, Options, Ownership};
 use kmem_core::cache::{CacheArgs, CacheRef, KmemCache};
 use kmem_core::config::Config;
-use kmem_core::engine::geometry::Request;
-use kmem_core::engine::slab::geometry::Management;
+use kmem_core::engine::geometry::{GeometryError, Request};
+use kmem_core::engine::sheaf::ARRAY_SIZES;
+use kmem_core::engine::slab::geometry::{Management, Shape};
 use kmem_core::engine::slab::{self, Slab};
 use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::Slub;
@@ -147,11 +148,20 @@ pub(super) fn ownership_here() -> Result<&'static str, String> {
     Ok(ownership(fresh::<KernelConfig<Slob>>()?.platform()))
 }
 
+/// Bytes of the index of one slab.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Index {
+    /// Of it alone.
+    bytes: u64,
+    /// Of the array that it is, where it is not in the slab; else 0.
+    array: u64,
+}
+
 /// What the core shows of an engine only by its own type.
 trait Books: Engine {
-    /// Bytes of the indexes of so many slabs of a cache.
-    fn index<C: Config<Engine = Self>>(_cache: &KmemCache<Self>, _slabs: u64, _cpus: usize) -> u64 {
-        0
+    /// The index of each slab of a cache.
+    fn index<C: Config<Engine = Self>>(_cache: &KmemCache<Self>, _cpus: usize) -> Index {
+        Index::default()
     }
 
     /// Blocks in front of which there is a header; `objects` are in the same pages, and have none.
@@ -163,19 +173,31 @@ trait Books: Engine {
 impl Books for Slub {}
 
 impl Books for Slab {
-    fn index<C: Config<Engine = Self>>(cache: &KmemCache<Self>, slabs: u64, cpus: usize) -> u64 {
-        let geometry = cache.geometry();
-        let request = Request {
-            align: geometry.align,
-            flags: geometry.flags,
-            has_ctor: cache.is_constructed(),
-            ..Request::new(cache.object_size())
+    fn index<C: Config<Engine = Self>>(cache: &KmemCache<Self>, cpus: usize) -> Index {
+        let Ok(shape) = shape_again::<C>(cache, cpus) else { return Index::default() };
+        // Of a single object the count alone tells whether it is free; an index in a free object costs nothing.
+        if cache.geometry().objects == 1 || shape.layout.management == Management::InObject {
+            return Index::default();
+        }
+        let bytes = shape.layout.index_bytes;
+        let array = match shape.layout.management {
+            Management::OffSlab => ARRAY_SIZES.into_iter().find(|&size| size >= bytes).unwrap_or(0),
+            _ => 0,
         };
-        let Ok(shape) = slab::shape(&request, &C::rules(cpus as u32)) else { return 0 };
-        // A cache of whole runs has one object in a slab, and an index in a free object costs nothing.
-        let without = geometry.objects == 1 || shape.layout.management == Management::InObject;
-        if without { 0 } else { slabs * shape.layout.index_bytes as u64 }
+        Index { bytes: bytes as u64, array: array as u64 }
     }
+}
+
+/// The shape of a cache, from what the core shows of it.
+fn shape_again<C: Config<Engine = Slab>>(
+    cache: &KmemCache<Slab>,
+    cpus: usize,
+) -> Result<Shape, GeometryError> {
+    let geometry = cache.geometry();
+    let (align, flags) = (geometry.align, geometry.flags);
+    let request =
+        Request { align, flags, has_ctor: cache.is_constructed(), ..Request::new(cache.object_size()) };
+    slab::shape(&request, &C::rules(cpus as u32))
 }
 
 impl Books for Slob {
@@ -212,6 +234,8 @@ fn metadata<C: Config<Engine: Books>>(heap: &Kmem<Host, C>) -> Metadata {
         ..Metadata::default()
     };
     let mut objects = 0;
+    // Arrays that are indexes of slabs, and so are counted as such.
+    let mut indexes = 0;
     for_each_cache(heap, |cache, counts| {
         found.caches += (size_of::<KmemCache<C::Engine>>() + nodes * size_of::<Node<C::Engine>>()) as u64;
         objects += counts.in_use();
@@ -220,9 +244,11 @@ fn metadata<C: Config<Engine: Books>>(heap: &Kmem<Host, C>) -> Metadata {
         } else if counts.allocs > 0 && C::Engine::STACKS {
             found.arrays += (cpus * (size_of::<Hot>() + COLD_SIZE)) as u64;
         }
-        let index = C::Engine::index::<C>(cache, counts.slabs, cpus);
-        found.index += index;
+        let index = C::Engine::index::<C>(cache, cpus);
+        found.index += counts.slabs * index.bytes;
+        indexes += counts.slabs * index.array;
     });
+    found.arrays = found.arrays.saturating_sub(indexes);
     found.headers = C::Engine::blocks::<C>(heap, objects) * C::Engine::KMALLOC_HEADER as u64;
     found
 }
@@ -349,5 +375,61 @@ impl<C: Config<Engine: Books>> Heap for Observed<C> {
     }
     fn counts(&self) -> Option<crate::replay::heaps::Counts> {
         self.slabs.counts()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many caches have an index in their slabs, and beside them.
+    fn indexed<C: Config<Engine = Slab>>() -> (usize, usize) {
+        let rig = Rig::<C>::new().unwrap();
+        for size in [8, 100, 500, 900, 2000, 5000] {
+            assert!(!rig.heap.kmalloc(size, Gfp::KERNEL).is_null());
+        }
+        let cpus = rig.heap.platform().cpus();
+        let mut found = (0, 0);
+        rig.heap.for_each_cache(|cache| {
+            let shape = shape_again::<C>(cache, cpus).unwrap();
+            let objects = cache.geometry().objects;
+            assert!(objects == 1 || shape.geometry.objects == objects, "{}", cache.name());
+            let index = Slab::index::<C>(cache, cpus);
+            found.0 += usize::from(index.bytes > 0 && index.array == 0);
+            found.1 += usize::from(index.array >= index.bytes && index.array > 0);
+        });
+        found
+    }
+
+    #[test]
+    fn shapes_are_found_again() {
+        // Linux's caches have their index in a free object wherever they can; those for programs never do.
+        let (kernel, user) = (indexed::<KernelConfig<Slab>>(), indexed::<UserConfig<Slab>>());
+        assert!(kernel.0 > 0 && user.0 > kernel.0, "{kernel:?} {user:?}");
+    }
+
+    #[test]
+    fn metadata_is_what_each_engine_has() {
+        for config in [BenchConfig::Kernel, BenchConfig::User] {
+            let fresh = three(config).unwrap();
+            assert_eq!(fresh.each_ref().map(|subject| subject.tally().is_some()), [true, true, false]);
+        }
+        fn blocks<C: Config<Engine: Books>>() -> [Metadata; 2] {
+            let rig = Rig::<C>::new().unwrap();
+            let before = metadata(rig.heap);
+            for _ in 0..1000 {
+                assert!(!rig.heap.kmalloc(100, Gfp::KERNEL).is_null());
+            }
+            [before, metadata(rig.heap)]
+        }
+        let [before, after] = blocks::<KernelConfig<Slob>>();
+        assert_eq!(after.headers - before.headers, 8000);
+        assert_eq!((after.index, after.arrays, after.caches), (0, 0, before.caches));
+        let [before, after] = blocks::<KernelConfig<Slub>>();
+        assert!(after.arrays > before.arrays && after.pages > before.pages);
+        assert_eq!((after.index, after.headers), (0, 0));
+        // At least a byte for each block, and whole slabs.
+        let [before, after] = blocks::<UserConfig<Slab>>();
+        assert!((1000..1500).contains(&(after.index - before.index)), "{before:?} {after:?}");
     }
 }

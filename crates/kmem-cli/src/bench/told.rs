@@ -1,7 +1,7 @@
 //! The comparison for people: one table of the loops, one of the traces, one of metadata.
 
 use super::subject::{Metadata, NAMES};
-use super::{Cell, Comparison, TraceCell};
+use super::{Cell, Comparison};
 use crate::cli::BenchConfig;
 use crate::replay::pass::Point;
 use crate::table::{Align, Paint, Table, Tone};
@@ -22,7 +22,7 @@ fn maybe(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
 
 /// A share in percent; 100 only when it is all.
 fn share(value: f64) -> String {
-    if value < 1.0 && value >= 0.9995 { "99.9".to_owned() } else { format!("{:.1}", value * 100.0) }
+    if (0.9995..1.0).contains(&value) { "99.9".to_owned() } else { format!("{:.1}", value * 100.0) }
 }
 
 /// How many times `base` it is.
@@ -110,20 +110,21 @@ fn loops(found: &Comparison) -> Table {
 fn traces(found: &Comparison) -> Table {
     let mut titles = vec![("TRACE".to_owned(), Align::Left)];
     columns(&mut titles, "ns ");
-    for when in ["peak", "end"] {
-        titles.extend(NAMES.map(|name| (format!("{when} {name}").to_uppercase(), Align::Right)));
+    for what in ["held at peak", "at end"] {
+        let short = |name: &str| if name == NAMES[0] { format!("{what} {name}") } else { name.to_owned() };
+        titles.extend(NAMES.map(|name| (short(name).to_uppercase(), Align::Right)));
     }
+    titles.push(("LIVE".to_owned(), Align::Right));
     titles.push(("HIT% SLUB".to_owned(), Align::Right));
     titles.push(("SLAB".to_owned(), Align::Right));
     let mut table = table(&titles);
     for row in &found.traces {
         let mut line = vec![row.name.clone()];
         cells(&mut line, row.cells.each_ref().map(|cell| Some(cell.ns)));
-        let held = |get: fn(&TraceCell) -> Point| {
-            row.cells.each_ref().map(|cell| maybe(ratio(get(cell)), |value| format!("{value:.2}")))
-        };
-        line.extend(held(|cell| cell.held.memory.at_peak));
-        line.extend(held(|cell| cell.held.memory.at_end));
+        let memory = row.cells.each_ref().map(|cell| &cell.held.memory);
+        line.extend(memory.map(|memory| maybe(ratio(memory.at_peak), |value| format!("{value:.2}"))));
+        line.extend(memory.map(|memory| bytes(memory.at_end.held)));
+        line.push(bytes(memory[0].at_end.live));
         line.extend(row.cells[..2].iter().map(|cell| maybe(cell.held.hits, share)));
         table.row(Tone::Plain, line);
     }
@@ -173,8 +174,8 @@ LOOP       NS SLUB  NS SLAB     x  NS SLOB      x  IN SLUB  IN SLAB     x  IN SL
 object_64     10.0     12.0  1.20     90.0   9.00      100      110  1.10      450  4.50      100.0  99.5
 pipe_64       50.0     25.0  0.50    1,200  24.00        -        -     -        -     -       50.0  75.0
 
-TRACE  NS SLUB  NS SLAB     x  NS SLOB     x  PEAK SLUB  PEAK SLAB  PEAK SLOB  END SLUB  END SLAB  END SLOB  HIT% SLUB  SLAB
-prog      10.0     20.0  2.00     20.0  2.00       8.19       4.10       4.10      8.19      4.10      4.10       90.0  80.0
+TRACE  NS SLUB  NS SLAB     x  NS SLOB     x  HELD AT PEAK SLUB  SLAB  SLOB  AT END SLUB   SLAB   SLOB  LIVE  HIT% SLUB  SLAB
+prog      10.0     20.0  2.00     20.0  2.00               8.19  4.10  4.10        32.0K  16.0K  16.0K  3.9K       90.0  80.0
 
 METADATA  ENGINE  PAGES  CACHES  ARRAYS  INDEX  HEADERS   SUM  % OF LIVE
 prog      slub      264    2.0K       0     16        8  2.3K       58.4

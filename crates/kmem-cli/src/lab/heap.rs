@@ -1,25 +1,21 @@
 //! The lab's bench: a simulated machine, a heap on it, one cache, and the objects in the student's hands.
 //!
 //! # Invariants
-//! - I-LAB-1: `live` holds exactly the objects that were allocated from the present cache and not freed since. Every
-//!   access to an object's bytes and every free goes through it, which is why the methods here are safe.
+//! - I-LAB-1: `live` holds exactly the objects that were allocated from the present cache and not freed since, and
+//!   `blocks` the same for kmalloc. Every access to their bytes and every free goes through them, which is why the
+//!   methods here are safe.
 //! - I-LAB-2: the cache reference is dropped before or when the cache is destroyed, never used after.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use kmem_core::cache::{CacheArgs, CacheRef, CreateError, DestroyError};
-use kmem_core::engine::sheaf::MAX_CAPACITY;
-use kmem_core::engine::slub::Slub;
+use kmem_core::cache::{CacheArgs, CacheRef, CreateError, DestroyError, KmemCache};
+use kmem_core::engine::Engine;
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
-use kmem_core::page::{Kind, ZoneKind};
-use kmem_core::platform::{PAGE_SIZE, Platform};
-use kmem_core::view::picture::{self as core_picture, SlabOwner};
+use kmem_core::platform::Platform;
 use kmem_core::{Config, Kmem};
 use kmem_sim::Machine;
-
-use super::picture::{Cpu, Facts, Node, Picture, Place, Slab};
 
 /// Pages of each node of the machine: 16 MiB. The lab is about slabs, not about exhaustion.
 const NODE_PAGES: usize = 4096;
@@ -37,17 +33,19 @@ pub(crate) struct Wish<'a> {
 }
 
 /// Machine, heap, cache and objects.
-pub(crate) struct Heap<C: Config<Engine = Slub>> {
+pub(crate) struct Heap<C: Config> {
     machine: Machine,
     /// Boxed: a heap that was initialised does not move.
     kmem: Box<Kmem<Machine, C>>,
-    cache: Option<CacheRef>,
+    cache: Option<CacheRef<C::Engine>>,
     live: BTreeSet<usize>,
-    /// Letters of slabs by address, given when a slab is first seen.
+    /// Blocks of kmalloc, with the size that was asked for.
+    blocks: BTreeMap<usize, usize>,
+    /// Numbers of slabs or pages by address, given when one is first seen.
     names: RefCell<BTreeMap<usize, usize>>,
 }
 
-impl<C: Config<Engine = Slub>> Heap<C> {
+impl<C: Config> Heap<C> {
     /// Builds a machine and starts a heap on it. `None`: its memory does not suffice for that.
     ///
     /// # Panics
@@ -57,7 +55,14 @@ impl<C: Config<Engine = Slub>> Heap<C> {
         let kmem = Box::new(Kmem::new(machine.clone()));
         // SAFETY: the heap is on its final place and nobody else knows it.
         unsafe { kmem.init() }.ok()?;
-        Some(Heap { machine, kmem, cache: None, live: BTreeSet::new(), names: RefCell::default() })
+        Some(Heap {
+            machine,
+            kmem,
+            cache: None,
+            live: BTreeSet::new(),
+            blocks: BTreeMap::new(),
+            names: RefCell::default(),
+        })
     }
 
     /// `kmem_cache_create`. One cache at a time.
@@ -83,7 +88,7 @@ impl<C: Config<Engine = Slub>> Heap<C> {
         self.kmem.create(wish.name, wish.size, args).map(|_| ())
     }
 
-    fn cache(&self) -> CacheRef {
+    fn cache(&self) -> CacheRef<C::Engine> {
         self.cache.expect("a cache was created")
     }
 
@@ -116,26 +121,28 @@ impl<C: Config<Engine = Slub>> Heap<C> {
     /// # Panics
     /// When the object is not live or too short.
     pub(crate) fn write(&mut self, object: usize, bytes: &[u8]) {
-        assert!(self.live.contains(&object) && bytes.len() <= self.facts().object_size);
+        assert!(self.live.contains(&object) && bytes.len() <= self.descriptor().object_size());
         // SAFETY: the object is live (I-LAB-1) and that long.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), object as *mut u8, bytes.len()) };
     }
 
-    /// All bytes of an object's place, free or not: an observer's look.
+    /// All bytes of a live object, rounding included.
     ///
     /// # Panics
-    /// When no object of a slab of the cache is there.
+    /// When the object is not live.
     pub(crate) fn look(&self, object: usize) -> Vec<u8> {
-        // SAFETY: the cache is alive (I-LAB-2).
-        let cache = unsafe { self.cache().get() };
-        let (first, size) = (cache.geometry().first_object(), cache.geometry().size);
-        let slab = self.kmem.slab_of(cache, object).filter(|slab| {
-            let offset = object.wrapping_sub(slab.base + first);
-            offset < slab.objects * size && offset.is_multiple_of(size)
-        });
-        assert!(slab.is_some(), "{object:#x} is no object");
-        // SAFETY: the place lies in a slab of the cache; this thread alone uses the heap, so nobody writes it now.
-        unsafe { std::slice::from_raw_parts(object as *const u8, size) }.to_vec()
+        assert!(self.live.contains(&object), "{object:#x} is not allocated");
+        // SAFETY: the object is live (I-LAB-1) and its place that long.
+        unsafe { self.peek(object, self.descriptor().geometry().size) }
+    }
+
+    /// Bytes of the heap: an observer's look.
+    ///
+    /// # Safety
+    /// All of them are memory of slabs or pages of this heap. (This thread alone uses the heap, so nobody writes them now.)
+    pub(crate) unsafe fn peek(&self, address: usize, len: usize) -> Vec<u8> {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts(address as *const u8, len) }.to_vec()
     }
 
     /// `kmem_cache_shrink`: true when slabs are left.
@@ -155,9 +162,90 @@ impl<C: Config<Engine = Slub>> Heap<C> {
         unsafe { self.kmem.destroy(cache) }
     }
 
-    /// Messages of the heap since the last call.
-    pub(crate) fn console(&self) -> String {
-        self.machine.take_console()
+    /// `kmalloc` on a CPU: the block's address; nothing when there is no memory.
+    pub(crate) fn kmalloc(&mut self, cpu: usize, size: usize) -> Option<usize> {
+        let block = self.machine.on_cpu(cpu, || self.kmem.kmalloc(size, Gfp::KERNEL)) as usize;
+        // Of 0 bytes there is no block.
+        if block == 0 || size == 0 {
+            return None;
+        }
+        assert!(self.blocks.insert(block, size).is_none(), "{block:#x} was handed out twice");
+        Some(block)
+    }
+
+    /// `kfree` on a CPU.
+    ///
+    /// # Panics
+    /// When the block is not in the student's hands, or the heap refuses it.
+    pub(crate) fn kfree(&mut self, cpu: usize, block: usize) {
+        assert!(self.blocks.remove(&block).is_some(), "{block:#x} is not allocated");
+        // SAFETY: the block was live and nobody holds it any more (I-LAB-1).
+        let result = self.machine.on_cpu(cpu, || unsafe { self.kmem.kfree(block as *mut u8) });
+        result.unwrap_or_else(|error| panic!("a live block: {error}"));
+    }
+
+    /// Blocks of kmalloc in the student's hands, with the size that was asked for.
+    pub(crate) fn blocks(&self) -> &BTreeMap<usize, usize> {
+        &self.blocks
+    }
+
+    /// `ksize` of such a block.
+    ///
+    /// # Panics
+    /// When the block is not live.
+    pub(crate) fn usable(&self, block: usize) -> usize {
+        assert!(self.blocks.contains_key(&block), "{block:#x} is not allocated");
+        self.kmem.ksize(block as *const u8).unwrap_or_else(|error| panic!("a live block: {error}"))
+    }
+
+    /// The bytes of such a block and `before` bytes in front of it, where the heap keeps a header.
+    ///
+    /// # Panics
+    /// When the block is not live, or the engine has no such header.
+    pub(crate) fn look_block(&self, block: usize, before: usize) -> Vec<u8> {
+        assert!(before <= C::Engine::KMALLOC_HEADER);
+        let bytes = before + self.blocks[&block];
+        // SAFETY: the block is live (I-LAB-1), and has its header in front of it.
+        unsafe { self.peek(block - before, bytes) }
+    }
+
+    /// Bytes from one object to the next; 0 when there is no cache.
+    pub(crate) fn cache_size(&self) -> usize {
+        self.cache.map_or(0, |_| self.descriptor().geometry().size)
+    }
+
+    /// Lets the time between two turns pass, and gives every CPU its turn of reaping.
+    pub(crate) fn reap(&mut self) {
+        self.machine.advance(Kmem::<Machine, C>::REAP_INTERVAL);
+        for cpu in 0..self.machine.cpus() {
+            self.machine.on_cpu(cpu, || self.kmem.cache_reap(cpu));
+        }
+    }
+
+    /// Creates another cache, lets `body` work on it, and destroys it with all its objects. The present cache and its
+    /// objects are out of reach meanwhile.
+    ///
+    /// # Errors
+    /// The heap refuses to create it.
+    pub(crate) fn aside<R>(
+        &mut self,
+        wish: &Wish<'_>,
+        body: impl FnOnce(&mut Self) -> R,
+    ) -> Result<R, CreateError> {
+        let cache = self.cache.take();
+        let live = std::mem::take(&mut self.live);
+        let names = self.names.take();
+        let result = self.create(wish).map(|()| {
+            let result = body(self);
+            for object in self.live.clone() {
+                self.free(0, object);
+            }
+            self.destroy().unwrap_or_else(|error| panic!("a cache without objects: {error}"));
+            result
+        });
+        (self.cache, self.live) = (cache, live);
+        self.names.replace(names);
+        result
     }
 
     /// The slab table of the whole heap.
@@ -167,104 +255,40 @@ impl<C: Config<Engine = Slub>> Heap<C> {
         text
     }
 
-    /// The facts of the cache.
-    pub(crate) fn facts(&self) -> Facts {
-        // SAFETY: the cache is alive (I-LAB-2).
-        let (cache, stacks) = unsafe { (self.cache().get(), self.cache().stack_id() != 0) };
-        let geometry = cache.geometry();
-        let capacity = C::capacity(geometry.size, geometry.sheaf_capacity).min(MAX_CAPACITY as u32);
-        Facts {
-            name: cache.name().to_owned(),
-            object_size: cache.object_size(),
-            size: geometry.size,
-            align: geometry.align,
-            free_pointer: geometry.offset,
-            objects: geometry.objects,
-            pages: cache.pages_per_slab(),
-            stack_capacity: if stacks { capacity as usize } else { 0 },
-        }
+    /// The descriptor of the cache.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub(crate) fn descriptor(&self) -> &KmemCache<C::Engine> {
+        // SAFETY: the cache is alive (I-LAB-2), and only `&mut self` can end it.
+        unsafe { self.cache().get() }
     }
 
-    /// Where every object of the cache is now.
-    pub(crate) fn picture(&self) -> Picture {
-        let cpus = self.machine.cpus();
-        let mut picture = Picture {
-            facts: self.facts(),
-            slabs: Vec::new(),
-            cpus: (0..cpus)
-                .map(|cpu| Cpu { node: self.machine.node_of_cpu(cpu), ..Cpu::default() })
-                .collect(),
-            nodes: vec![Node::default(); self.machine.nodes()],
-        };
+    /// CPUs keep free objects of the cache.
+    pub(crate) fn has_stacks(&self) -> bool {
         // SAFETY: the cache is alive (I-LAB-2).
-        let cache = unsafe { self.cache().get() };
-        // Lists with the position of each object, to be brought into their order at the end.
-        let mut stacks = vec![Vec::new(); cpus];
-        let mut chains = vec![Vec::new(); cpus];
-        let mut order = Vec::new();
-        for slab in self.slabs() {
-            let mut list = Vec::new();
-            let mut fresh = Vec::new();
-            for index in 0..slab.objects {
-                let (address, place) = self.kmem.object_place(cache, &slab, index);
-                match place {
-                    core_picture::Place::User => {}
-                    core_picture::Place::Fresh => fresh.push(address),
-                    core_picture::Place::CpuStack { cpu, position } => stacks[cpu].push((position, address)),
-                    core_picture::Place::CpuChain { cpu, position } => chains[cpu].push((position, address)),
-                    core_picture::Place::SlabList { position } => list.push((position, address)),
-                    core_picture::Place::Barn => picture.nodes[slab.node].barn.push(address),
-                }
-            }
-            let (place, rank) = match slab.owner {
-                SlabOwner::Cpu(cpu) => (Place::Cpu(cpu), (0, cpu, 0)),
-                SlabOwner::CpuPartial(cpu) => (Place::CpuPartial(cpu), (1, cpu, 0)),
-                SlabOwner::NodePartial(node, position) => (Place::NodePartial(node), (2, node, position)),
-                SlabOwner::Full => (Place::Full, (3, 0, 0)),
-            };
-            let (base, node, objects) =
-                (slab.base + cache.geometry().first_object(), slab.node, slab.objects);
-            let mut names = self.names.borrow_mut();
-            let next = names.len();
-            let name = *names.entry(base).or_insert(next);
-            order.push((rank, Slab { name, base, node, objects, place, list: in_order(list), fresh }));
-        }
-        order.sort_by_key(|(rank, slab)| (*rank, slab.base));
-        picture.slabs = order.into_iter().map(|(_, slab)| slab).collect();
-        for (cpu, (stack, chain)) in picture.cpus.iter_mut().zip(stacks.into_iter().zip(chains)) {
-            cpu.stack = in_order(stack);
-            cpu.list = in_order(chain);
-        }
-        picture
+        unsafe { self.cache().stack_id() != 0 }
     }
 
-    /// Every slab of the cache: all memory of the machine is looked through, so none can be forgotten.
-    fn slabs(&self) -> Vec<core_picture::SlabPicture> {
-        // SAFETY: the cache is alive (I-LAB-2).
-        let cache = unsafe { self.cache().get() };
-        let window = self.machine.window();
-        let mut found = Vec::new();
-        for node in 0..self.machine.nodes() {
-            for zone in ZoneKind::ALL {
-                let range = self.machine.zone_range(node, zone);
-                for page in range.first..range.first + range.count {
-                    let address = window.base + page * PAGE_SIZE;
-                    let head = self.kmem.pages().at(address).is_some_and(|page| page.kind() == Kind::Slab);
-                    if head && let Some(slab) = self.kmem.slab_of(cache, address) {
-                        found.push(slab);
-                    }
-                }
-            }
-        }
-        found
+    /// The heap.
+    pub(crate) fn kmem(&self) -> &Kmem<Machine, C> {
+        &self.kmem
+    }
+
+    /// The machine.
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The objects in the student's hands.
+    pub(crate) fn live(&self) -> &BTreeSet<usize> {
+        &self.live
+    }
+
+    /// The number of the slab or page that begins at this address: the next one when it was never seen before.
+    pub(crate) fn number_of(&self, base: usize) -> usize {
+        let mut names = self.names.borrow_mut();
+        let next = names.len();
+        *names.entry(base).or_insert(next)
     }
 }
-
-fn in_order(mut list: Vec<(usize, usize)>) -> Vec<usize> {
-    list.sort_unstable();
-    list.into_iter().map(|(_, address)| address).collect()
-}
-
-#[cfg(test)]
-#[path = "heap_tests.rs"]
-mod tests;

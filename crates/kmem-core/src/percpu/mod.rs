@@ -151,7 +151,7 @@ pub unsafe trait CpuArea: Sync {
     /// `id` is the number of a live cache, `object` is one of its objects, and the caller owns it.
     unsafe fn push(&self, id: StackId, object: *mut u8) -> Pushed;
 
-    /// Takes up to `out.len()` objects from the running CPU's stack, all from one CPU; returns how many.
+    /// Takes up to `out.len()` objects from the running CPU's stack, all from one CPU, the topmost first; returns how many.
     ///
     /// # Safety
     /// As [`CpuArea::pop`].

@@ -32,7 +32,7 @@ impl Seen {
     }
 
     /// True when the count of allocations moved since the CPU was last reaped.
-    pub(super) fn touched(&self, allocs: u64) -> bool {
+    pub(crate) fn touched(&self, allocs: u64) -> bool {
         self.allocs.load(Relaxed) != allocs
     }
 

@@ -145,6 +145,12 @@ impl Packed<'_> {
         (self.active..self.objects).any(|at| self.read(at) == object)
     }
 
+    /// What stands at a place of the index, without a look at what it means.
+    #[must_use]
+    pub fn entry(&self, at: u32) -> Option<u32> {
+        (at < self.objects).then(|| self.read(at))
+    }
+
     fn read(&self, at: u32) -> u32 {
         assert!(at < self.objects);
         let at = at as usize;
@@ -269,6 +275,12 @@ impl Linked<'_> {
     #[must_use]
     pub fn is_free(&self, object: u32) -> bool {
         object < self.objects && self.read(object) != Self::OUT
+    }
+
+    /// What stands at a place of the index, without a look at what it means.
+    #[must_use]
+    pub fn entry(&self, at: u32) -> Option<u32> {
+        (at < self.objects).then(|| self.read(at))
     }
 
     fn read(&self, at: u32) -> u32 {

@@ -35,6 +35,11 @@ impl Stock {
     pub(super) const fn new() -> Self {
         Self { lists: Lock::new(Lists::new()), aliens: Lock::new(Aliens::new()) }
     }
+
+    /// Shows each object that waits here to go home to `home`, oldest first. `see` runs under a lock.
+    pub(crate) fn each_alien<P: Platform>(&self, platform: &P, home: usize, see: impl FnMut(&*mut u8)) {
+        self.aliens.lock(platform).objects(home).iter().for_each(see);
+    }
 }
 
 /// What the node's lock guards.
@@ -52,7 +57,7 @@ pub struct Lists {
     /// Objects were taken from a free slab since the node was last reaped.
     pub free_touched: bool,
     /// CPUs of this node that went away.
-    pub(super) dead_cpus: u32,
+    pub(crate) dead_cpus: u32,
     /// When the node is to be reaped next, in nanoseconds of the platform.
     pub next_reap: u64,
     /// Objects at hand for all CPUs of the node.

@@ -218,6 +218,11 @@ impl Aliens {
         len
     }
 
+    /// The objects of `node`, oldest first.
+    pub(super) fn objects(&mut self, node: usize) -> &[*mut u8] {
+        self.row(node).map_or(&[], |row| &row.entries[..row.len as usize])
+    }
+
     /// Objects in all rows.
     pub(super) fn total(&self) -> u64 {
         // SAFETY: the block has `count` rows, all written by `install`.

@@ -52,8 +52,10 @@ mod engine;
 mod pages;
 mod ring;
 mod room;
+mod show;
 mod validate;
 
 pub use engine::{Own, Slob};
 pub use heap::{Ask, BlockError, Heap, World};
+pub use show::{PageSight, Sight, Where};
 pub use validate::{Fault, Stats};

@@ -114,7 +114,7 @@ impl Heap {
 }
 
 /// All pages of the heap, by walking the whole window. Under the heap's lock.
-fn slob_pages<P: Platform>(world: World<'_, P>) -> impl Iterator<Item = &Page> {
+pub(super) fn slob_pages<P: Platform>(world: World<'_, P>) -> impl Iterator<Item = &Page> {
     let pages = world.pages;
     (0..world.platform.window().pages)
         .step_by(BLOCK_PAGES)

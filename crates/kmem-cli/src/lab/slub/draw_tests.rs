@@ -2,6 +2,7 @@
 
 use super::super::picture::tests::sample;
 use super::*;
+use crate::table::Paint;
 
 const ASCII: Style = Style { ascii: true, paint: Paint { on: false } };
 
@@ -53,19 +54,6 @@ fn groups_of_eight_and_lines_of_thirty_two() {
 }
 
 #[test]
-fn long_lists_are_shortened() {
-    let mut picture = sample();
-    picture.slabs[0].objects = 100;
-    let list: Vec<usize> = (0..30).map(|n| 0x1000 + n * 24).collect();
-    assert_eq!(
-        chain(&picture, &list, ASCII),
-        "A0 > A1 > A2 > A3 > A4 > A5 > A6 > A7 > A8 > A9 > ... 19 more ... > A29"
-    );
-    assert_eq!(chain(&picture, &list[..12], ASCII).matches(" > ").count(), 11);
-    assert_eq!(chain(&picture, &[], ASCII), "empty");
-}
-
-#[test]
 fn of_many_slabs_those_with_free_objects_are_drawn() {
     let mut many = sample();
     let full = Slab { place: Place::Full, list: vec![], fresh: vec![], ..many.slabs[0].clone() };
@@ -111,13 +99,4 @@ fn large_objects_are_scaled() {
     assert_eq!(lines[1], "  byte    0               256             512             768");
     assert_eq!(lines[2], format!("  in use  {}-", "o".repeat(63)));
     assert_eq!(lines[3], format!("  free    {}>{}-", ".".repeat(31), ".".repeat(31)));
-}
-
-#[test]
-fn bytes_in_hexadecimal() {
-    let expected = concat!(
-        "  0000  68 65 6c 6c 6f 2c 20 73 6c 61 62 20 00 ff 20 31  hello, slab .. 1\n",
-        "  0010  32 33 34 35 36                                   23456\n",
-    );
-    assert_eq!(hexdump(b"hello, slab \x00\xff 123456"), expected);
 }

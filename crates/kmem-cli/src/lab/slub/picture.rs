@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use crate::lab::draw::letters;
+
 /// Facts of the cache that do not change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
@@ -175,21 +177,8 @@ impl Picture {
 impl Slab {
     /// Its letter.
     pub(crate) fn label(&self) -> String {
-        slab_label(self.name)
+        letters(self.name)
     }
-}
-
-/// A, B, …, Z, AA, AB, …
-fn slab_label(mut slab: usize) -> String {
-    let mut letters = Vec::new();
-    loop {
-        letters.push(char::from(b'A' + (slab % 26) as u8));
-        if slab < 26 {
-            break;
-        }
-        slab = slab / 26 - 1;
-    }
-    letters.iter().rev().collect()
 }
 
 #[cfg(test)]
@@ -271,6 +260,5 @@ pub(crate) mod tests {
         assert_eq!(picture.label(0x1000), "A0");
         assert_eq!(picture.label(0x2000 + 7 * 24), "B7");
         assert_eq!(picture.label(0x3000), "0x3000");
-        assert_eq!([0, 25, 26, 27, 702].map(slab_label), ["A", "Z", "AA", "AB", "AAA"]);
     }
 }

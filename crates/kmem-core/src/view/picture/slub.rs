@@ -1,6 +1,4 @@
-//! One slab, object by object, and where each of its free objects hangs: for teaching and for debuggers.
-//!
-//! A picture is exact when nobody works on the cache while it is taken.
+//! One slab of SLUB, object by object, and where each of its free objects hangs.
 
 use core::sync::atomic::Ordering;
 
@@ -8,7 +6,6 @@ use crate::cache::KmemCache;
 use crate::config::Config;
 use crate::engine::slub::{self, Slub, word};
 use crate::heap::Kmem;
-use crate::percpu::CpuArea;
 use crate::platform::Platform;
 
 /// Where one object is.
@@ -149,23 +146,15 @@ impl<P: Platform, C: Config<Engine = Slub>> Kmem<P, C> {
     }
 
     fn on_cpu_stack(&self, cache: &KmemCache, object: *mut u8) -> Option<Place> {
-        for cpu in 0..self.platform.cpus() {
-            let Some(here) = cache.engine.cpu(&self.platform, cpu) else { continue };
-            let inner = here.stack.lock(&self.platform);
-            if inner.base.is_null() {
-                continue;
-            }
-            let top = self.platform.cpu_area().hot(cpu, cache.engine.id).top.load(Ordering::Acquire);
-            let len = (top as usize).saturating_sub(inner.base as usize) / size_of::<*mut u8>();
-            for i in 0..len {
-                // SAFETY: entries below the top of an installed stack are initialised, and the array stays while the
-                // lock is held.
-                if unsafe { inner.base.add(i).read() } == object {
-                    return Some(Place::CpuStack { cpu, position: len - 1 - i });
+        (0..self.platform.cpus()).find_map(|cpu| {
+            let mut from_bottom = None;
+            let len = self.each_on_stack(cache, cpu, |i, here| {
+                if here == object {
+                    from_bottom = Some(i);
                 }
-            }
-        }
-        None
+            });
+            from_bottom.map(|i| Place::CpuStack { cpu, position: len - 1 - i })
+        })
     }
 
     /// Looks at the slab's free objects while its owner's lock keeps it from being given back; nothing when it has
