@@ -8,7 +8,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`checks`] | the checks, by what they ask; [`Check::ALL`] is the table |
-//! | [`bench`] | the heap under test, with safe faces for what checks do with it |
+//! | [`mod@bench`] | the heap under test, with safe faces for what checks do with it |
 //! | [`expected`] | where engines differ |
 //! | [`faulty`] | a platform in front of another, which refuses memory when told to |
 //! | `holdings` | what a heap holds, for comparing before and after |

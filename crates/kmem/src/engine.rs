@@ -5,13 +5,13 @@
 //! another engine than SLUB for the process-wide heap. [`Heap`] is the only type that depends on the choice;
 //! everything above it is the same source.
 //!
-//! The two fast paths work on constants: which stack serves a size ([`PLACES`]), and what proves that an object
-//! of a class starts at an address ([`CHECKS`], [`tag_at`]). Both come from the classes and from the engine's geometry,
-//! so from the type as well. An engine without stacks or without classes has neither: [`REGULAR`] is false, the
+//! The two fast paths work on constants: which stack serves a size (`PLACES`), and what proves that an object
+//! of a class starts at an address (`CHECKS`, `tag_at`). Both come from the classes and from the engine's geometry,
+//! so from the type as well. An engine without stacks or without classes has neither: `REGULAR` is false, the
 //! compiler drops the fast paths, and every request goes to the engine.
 //!
 //! # Invariants
-//! - I-ENGINE-1: an entry of [`CHECKS`] is the geometry that the heap gives the class when it makes it: both are the answer
+//! - I-ENGINE-1: an entry of `CHECKS` is the geometry that the heap gives the class when it makes it: both are the answer
 //!   of one function to one request.
 //!
 //! # Never
