@@ -6,6 +6,11 @@
 use std::hint::black_box;
 use std::process::ExitCode;
 
+use kmem::host::{Host, Options};
+use kmem_core::cache::{CacheArgs, CacheRef};
+use kmem_core::flags::SlabFlags;
+use kmem_core::gfp::Gfp;
+use kmem_core::{KernelConfig, Kmem};
 use libc::c_void;
 
 use crate::rows::typed;
@@ -95,11 +100,77 @@ extern "C" fn count_typed_pair(n: u64) {
     }
 }
 
-/// All loops, each for [`OPERATIONS`]: of the typed cache linked in, or of malloc.
-fn round(typed: bool) {
+/// A heap as a kernel has it, beside the process-wide one: what is counted is the core's own calls.
+static CORE: Kmem<Host, KernelConfig> = Kmem::new(Host::new());
+
+/// The heap, made, and a cache of 64 bytes.
+fn core_cache() -> CacheRef {
+    // SAFETY: a static, used first here, by the only thread.
+    unsafe {
+        CORE.platform().init(&Options::from_env()).expect("a host");
+        CORE.init().expect("memory");
+    }
+    let args = CacheArgs { flags: Some(SlabFlags::NO_MERGE), sheaf_capacity: 100, ..CacheArgs::default() };
+    CORE.create("counted", 64, args).expect("a cache")
+}
+
+/// An object of a cache of the core, and its free.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_core_pair_64(cache: &CacheRef, n: u64) {
+    for _ in 0..n {
+        // SAFETY: the cache is never destroyed; the object is freed once.
+        let freed = unsafe { CORE.free(*cache, black_box(CORE.alloc(*cache, Gfp::KERNEL))) };
+        assert!(freed.is_ok());
+    }
+}
+
+/// The core's kmalloc of 64 bytes, and kfree.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_core_kmalloc_64(n: u64) {
+    for _ in 0..n {
+        // SAFETY: freed once.
+        let freed = unsafe { CORE.kfree(black_box(CORE.kmalloc(64, Gfp::KERNEL))) };
+        assert!(freed.is_ok());
+    }
+}
+
+/// Objects of a cache of the core, taken and freed sixteen at a time.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_core_bulk_16(cache: &CacheRef, n: u64) {
+    let mut objects = [std::ptr::null_mut(); 16];
+    for _ in 0..n / 16 {
+        // SAFETY: the cache is never destroyed; each object is freed once.
+        unsafe {
+            assert!(CORE.alloc_bulk(*cache, Gfp::KERNEL, black_box(&mut objects)));
+            assert!(CORE.free_bulk(Some(*cache), black_box(&mut objects)).is_ok());
+        }
+    }
+}
+
+/// What is counted.
+enum Kind {
+    /// The process's malloc.
+    Malloc,
+    /// The typed cache linked in.
+    Typed,
+    /// The calls of the core, with this cache.
+    Core(CacheRef),
+}
+
+/// All loops of a kind, each for [`OPERATIONS`].
+fn round(kind: &Kind) {
     count_loop(OPERATIONS);
-    if typed {
-        return count_typed_pair(OPERATIONS);
+    match kind {
+        Kind::Malloc => {}
+        Kind::Typed => return count_typed_pair(OPERATIONS),
+        Kind::Core(cache) => {
+            count_core_pair_64(cache, OPERATIONS);
+            count_core_kmalloc_64(OPERATIONS);
+            return count_core_bulk_16(cache, OPERATIONS);
+        }
     }
     count_pair_64(OPERATIONS);
     count_pair_1024(OPERATIONS);
@@ -116,14 +187,30 @@ fn round(typed: bool) {
 /// The round that callgrind collects, by this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn counted(typed: bool) {
-    round(black_box(typed));
+extern "C" fn counted(kind: &Kind) {
+    round(black_box(kind));
 }
 
 /// One round to warm up, one to be counted; prints the operations of each loop.
-pub(crate) fn run(typed: bool) -> ExitCode {
-    round(typed);
-    counted(typed);
+/// `kind` is `typed`, `core`, or anything else for malloc.
+pub(crate) fn run(kind: &str) -> ExitCode {
+    let kind = match kind {
+        "typed" => Kind::Typed,
+        "core" => {
+            let cache = core_cache();
+            let mut objects = [std::ptr::null_mut(); FEW];
+            // SAFETY: the cache was just made; each object is freed once.
+            unsafe {
+                // One by one: so many wait on the stack afterwards that no bulk leaves it.
+                objects.iter_mut().for_each(|object| *object = CORE.alloc(cache, Gfp::KERNEL));
+                assert!(objects.iter().all(|&object| CORE.free(cache, object).is_ok()));
+            }
+            Kind::Core(cache)
+        }
+        _ => Kind::Malloc,
+    };
+    round(&kind);
+    counted(&kind);
     println!("{OPERATIONS}");
     ExitCode::SUCCESS
 }

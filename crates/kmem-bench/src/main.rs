@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     if let [flag, kind @ ..] = &arguments[..]
         && flag == "--count"
     {
-        return count::run(kind.first().is_some_and(|kind| kind == "typed"));
+        return count::run(kind.first().map_or("", |kind| kind));
     }
     if arguments.iter().any(|argument| argument == "--list") {
         rows::ROWS.iter().for_each(|row| println!("{:<18} {:<4} {}", row.name, row.unit.name(), row.what));

@@ -151,6 +151,17 @@ impl<T> Cache<T> {
                 return;
             }
         }
+        // SAFETY: the caller's promise.
+        unsafe { self.give_to_heap(slot) };
+    }
+
+    /// The part of [`Cache::give_slow`] that no CPU's stack had room for.
+    ///
+    /// # Safety
+    /// As for [`Cache::give`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn give_to_heap(&self, slot: NonNull<T>) {
         if let (Some(heap), Some(cache)) = (heap::heap(), self.cache()) {
             // SAFETY: the caller's promise.
             if let Err(error) = unsafe { heap.free(cache, slot.as_ptr().cast()) } {

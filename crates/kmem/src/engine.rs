@@ -21,6 +21,7 @@ use kmem_core::Kmem;
 use kmem_core::config::{USER_RULES, USER_SLAB_RULES, UserConfig};
 use kmem_core::engine::Engine;
 use kmem_core::engine::geometry::Request;
+use kmem_core::engine::proof::Proof;
 use kmem_core::engine::slab::{self, Slab};
 use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::{self, Slub};
@@ -66,11 +67,11 @@ trait Shape: Engine {
     /// The first object need not open the slab: a look at the slab tells where it lies.
     const LEADS: bool;
 
-    /// Bytes from the start of the slab around `address` to its first object.
+    /// Bytes from the start of a slab, at the address `slab`, to its first object.
     ///
     /// # Safety
-    /// With [`Shape::LEADS`], the page at `address` has the tag of a class whose slabs have `mask + 1` bytes.
-    unsafe fn lead(span: &Span, address: usize, mask: u32) -> u32;
+    /// With [`Shape::LEADS`], a page of the slab has the tag of its class.
+    unsafe fn lead(span: &Span, slab: usize) -> u32;
 }
 
 impl Shape for Slub {
@@ -91,7 +92,7 @@ impl Shape for Slub {
     const LEADS: bool = false;
 
     #[inline(always)]
-    unsafe fn lead(_span: &Span, _address: usize, _mask: u32) -> u32 {
+    unsafe fn lead(_span: &Span, _slab: usize) -> u32 {
         0
     }
 }
@@ -115,10 +116,9 @@ impl Shape for Slab {
     const LEADS: bool = true;
 
     #[inline(always)]
-    unsafe fn lead(span: &Span, address: usize, mask: u32) -> u32 {
+    unsafe fn lead(span: &Span, slab: usize) -> u32 {
         // SAFETY: the page has a tag, so it is part of the heap and has a descriptor, or it had one when the tag was read.
-        // A slab is aligned to its bytes, so its head is the page of the address rounded down.
-        unsafe { Slab::lead(span.descriptor(address & !(mask as usize))) }
+        unsafe { Slab::lead(span.descriptor(slab)) }
     }
 }
 
@@ -128,7 +128,7 @@ impl Shape for Slob {
     const LEADS: bool = false;
 
     #[inline(always)]
-    unsafe fn lead(_span: &Span, _address: usize, _mask: u32) -> u32 {
+    unsafe fn lead(_span: &Span, _slab: usize) -> u32 {
         0
     }
 }
@@ -151,23 +151,11 @@ pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
     table
 };
 
-/// What proves that an object of a class starts at an address. As large as a stack's word, so that one shift finds both.
-#[derive(Clone, Copy)]
-pub(crate) struct Check {
-    /// Bytes of a slab, less one: slabs are aligned to their size.
-    mask: u32,
-    /// What the products of all good offsets are below.
-    limit: u32,
-    /// 2^64 divided by the size of an object, rounded up by `e / size`, with `e` from 0 to `size`: the offset
-    /// `k * size` times this wraps to `k * e`, which is below `objects * e` for the objects of a slab; every other offset
-    /// wraps to more than 2^32 (offsets and sizes are below 2^16).
-    magic: u64,
-}
-
-/// By tag, which is the number of the class's stacks; tag 0 is no class and passes nothing.
-pub(crate) static CHECKS: [Check; MAX_CLASSES + 1] = {
-    assert!(Heap::class_id(0) == 1 && HostCpus::place(1) == size_of::<Check>());
-    let mut table = [Check { mask: 0, limit: 0, magic: 0 }; MAX_CLASSES + 1];
+/// What proves that an object of a class starts at an address, by tag, which is the number of the class's stacks; tag 0 is no
+/// class and passes nothing.
+pub(crate) static CHECKS: [Proof; MAX_CLASSES + 1] = {
+    assert!(Heap::class_id(0) == 1 && HostCpus::place(1) == size_of::<Proof>());
+    let mut table = [Proof::NONE; MAX_CLASSES + 1];
     let mut class = 0;
     while class < FineSet::COUNT {
         let size = FineSet::SIZES[class] as usize;
@@ -176,16 +164,9 @@ pub(crate) static CHECKS: [Check; MAX_CLASSES + 1] = {
         } else {
             Slabs { bytes: size.next_power_of_two(), objects: 1 }
         };
-        assert!(bytes.is_power_of_two() && bytes <= 1 << 16);
-        let mut magic = u64::MAX / size as u64 + 1;
-        // 0 for a power of two: every offset that passes is good, if the slab has no tail.
-        if magic.wrapping_mul(size as u64) == 0 && objects * size < bytes {
-            magic += 1;
+        if objects > 0 {
+            table[class + 1] = Proof::new(bytes, size, objects);
         }
-        let e = magic.wrapping_mul(size as u64) as usize;
-        let limit = if e == 0 { 1 } else { objects * e };
-        assert!(limit <= u32::MAX as usize);
-        table[class + 1] = Check { mask: bytes as u32 - 1, limit: limit as u32, magic };
         class += 1;
     }
     table
@@ -205,10 +186,8 @@ pub(crate) fn tag_at(span: &Span, ptr: *const u8) -> Option<usize> {
     }
     let check = &CHECKS[tag];
     // SAFETY: the tag is that of this class, and not 0 where that matters.
-    let lead = unsafe { <Chosen as Shape>::lead(span, ptr.addr(), check.mask) };
-    // What lies before the first object wraps to the end of the slab, behind the last.
-    let inside = u64::from((ptr.addr() as u32).wrapping_sub(lead) & check.mask);
-    (inside.wrapping_mul(check.magic) < u64::from(check.limit)).then_some(tag)
+    let lead = unsafe { <Chosen as Shape>::lead(span, check.slab_of(ptr.addr())) };
+    check.starts(ptr.addr(), lead).then_some(tag)
 }
 
 #[cfg(test)]
@@ -232,7 +211,7 @@ mod tests {
             if REGULAR {
                 let cache = heap.kmalloc_cache(Kind::Normal, class).expect("used");
                 let check = CHECKS[class + 1];
-                let bytes = check.mask as usize + 1;
+                let bytes = check.slab_bytes();
                 if class < FineSet::SLAB_CLASSES {
                     assert_eq!(bytes, cache.pages_per_slab() * PAGE_SIZE, "{size} bytes");
                     assert_eq!(cache.geometry().min_order, cache.geometry().order);

@@ -25,6 +25,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use kmem_core::Kmem;
+use kmem_core::engine::proof::Proof;
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::FreeError;
 use kmem_core::kmalloc::aligned::{MAPPED, Resized};
@@ -32,7 +33,7 @@ use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind, MAX_BYTES};
 use kmem_core::percpu::{CpuArea, Pushed, StackId};
 use kmem_core::platform::{PAGE_SHIFT, Platform};
 
-use crate::engine::{self, Check, PLACES, REGULAR, TABLE_LIMIT};
+use crate::engine::{self, PLACES, REGULAR, TABLE_LIMIT};
 use crate::host::{Host, HostCpus, Options, Ownership};
 
 pub use crate::engine::Heap;
@@ -300,7 +301,7 @@ pub unsafe fn free(ptr: *mut u8) {
         unsafe {
             if mark_place(ptr).read() != mark {
                 mark_place(ptr).write(mark);
-                let place = tag * size_of::<Check>();
+                let place = tag * size_of::<Proof>();
                 if cpus().try_push(place, ptr) == Pushed::Done {
                     return;
                 }
@@ -315,7 +316,7 @@ pub unsafe fn free(ptr: *mut u8) {
 #[cold]
 #[inline(never)]
 unsafe fn free_rest(ptr: *mut u8, place: usize) {
-    let id = (place / size_of::<Check>()) as StackId;
+    let id = (place / size_of::<Proof>()) as StackId;
     // SAFETY: the caller's promise.
     if unsafe { cpus().push_cold(id, ptr) } == Pushed::Done {
         return;

@@ -1,11 +1,12 @@
 //! `kmem_cache_create`: from a name and a size to a working cache, or to an alias, or to nothing at all.
 
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering};
 
 use crate::cache::registry::Registry;
 use crate::cache::{CacheRef, KmemCache, life, merge};
 use crate::config::Config;
+use crate::engine::cache::proof_of;
 use crate::engine::geometry::{Geometry, GeometryError, Request, Rules};
 use crate::engine::{self, Constructor, Engine, Node, Setup, sheaf};
 use crate::flags::SlabFlags;
@@ -301,6 +302,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             hardened: C::HARDENED,
             random: C::RANDOM,
         };
+        let (proof, trusted) = proof_of(&plan.geometry, plan.exact_pages, plan.capacity, plan.id);
         Some(KmemCache {
             engine: engine::Cache {
                 name: plan.name,
@@ -310,6 +312,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 dtor: plan.dtor,
                 id: plan.id,
                 capacity: AtomicU32::new(plan.capacity),
+                proof,
+                trusted: AtomicU16::new(trusted),
                 own: C::Engine::new_cache(self.floor(), &setup)?,
                 nodes: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_NODES],
             },

@@ -1,15 +1,23 @@
 //! Allocating and freeing objects of a cache.
+//!
+//! # Theory
+//! Each call has a fast half, which the compiler can put into its caller, and a slow one, which serves every case. The fast half
+//! of an allocation pops this CPU's stack. That of a free proves that it was given an object of that cache without a look at
+//! the slab: the page's tag is the cache's number, and one multiplication shows that an object starts there
+//! ([`crate::engine::proof`]); then it pushes. Whatever is not proved, or not done by one push, is looked up by the slow half,
+//! which also says what is wrong.
 
 use core::sync::atomic::Ordering;
 
 use crate::cache::{CacheRef, KmemCache, life};
 use crate::config::Config;
-use crate::engine::{Counts, Engine, Fault, counts, sheaf};
+use crate::engine::{Cache, Counts, Engine, Fault, counts, sheaf};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::kmalloc::FreeError;
 use crate::page::Kind;
+use crate::percpu::{CpuArea, Pushed};
 use crate::platform::{MAX_NODES, Platform};
 use crate::report;
 
@@ -39,6 +47,29 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub unsafe fn alloc(&self, cache: CacheRef<C::Engine>, gfp: Gfp) -> *mut u8 {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.get() };
+        if C::Engine::STACKS && !gfp.intersects(Self::SPECIAL) && cache.engine.capacity() != 0 {
+            // SAFETY: the cache is alive and has this number.
+            let object = unsafe { self.platform.cpu_area().pop(cache.engine.id) };
+            if !object.is_null() {
+                return object;
+            }
+            return self.refill(cache, gfp);
+        }
+        self.alloc_any(cache, gfp)
+    }
+
+    /// Flags that more than one object's address is due to.
+    pub(crate) const SPECIAL: Gfp = Gfp::SLAB_BUG.union(Gfp::ZERO);
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn refill(&self, cache: &KmemCache<C::Engine>, gfp: Gfp) -> *mut u8 {
+        sheaf::refill(self.floor(), &cache.engine, gfp)
+    }
+
+    /// One object, whatever the flags and the cache.
+    #[inline(never)]
+    fn alloc_any(&self, cache: &KmemCache<C::Engine>, gfp: Gfp) -> *mut u8 {
         let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
         let object = sheaf::alloc(self.floor(), &cache.engine, gfp);
         if gfp.contains(Gfp::ZERO) && !object.is_null() {
@@ -95,9 +126,82 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// The cache is alive; nobody uses the object any more.
+    #[inline]
     pub unsafe fn free(&self, cache: CacheRef<C::Engine>, object: *mut u8) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         let wanted = unsafe { cache.get() };
+        if let Some((index, tag)) = self.tagged(object)
+            // SAFETY: the caller's promise.
+            && unsafe { self.push_proved(&wanted.engine, index, tag, object) }
+        {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.free_any(wanted, object) }
+    }
+
+    /// Index and tag of the page around an address, where tags mean something.
+    #[inline(always)]
+    pub(crate) fn tagged(&self, object: *mut u8) -> Option<(usize, u16)> {
+        if C::Engine::STACKS { self.pages.tagged(object.addr()) } else { None }
+    }
+
+    /// It is proved that an object of the cache, and of the caller's node, starts there.
+    #[inline(always)]
+    fn proves(&self, cache: &Cache<C::Engine>, index: usize, tag: u16, object: *mut u8) -> bool {
+        let head = || self.pages.by_index(cache.proof.head_of(index));
+        cache.proves(tag, object.addr(), head) && (!P::NUMA || head().node() == self.platform.current_node())
+    }
+
+    /// As [`Kmem::proves`], of each object; there is at least one. Neighbours in a slab share the look at its tag.
+    #[inline]
+    fn all_proved(&self, cache: &Cache<C::Engine>, objects: &[*mut u8]) -> bool {
+        // No slab starts here.
+        let (mut slab, mut lead) = (usize::MAX, 0);
+        for &object in objects {
+            let this = cache.proof.slab_of(object.addr());
+            if this == slab {
+                if !cache.proof.starts(object.addr(), lead) {
+                    return false;
+                }
+                continue;
+            }
+            let Some((index, tag)) = self.tagged(object) else { return false };
+            if !self.proves(cache, index, tag, object) {
+                return false;
+            }
+            slab = this;
+            if C::Engine::LEADS {
+                lead = C::Engine::lead(self.pages.by_index(cache.proof.head_of(index)));
+            }
+        }
+        !objects.is_empty()
+    }
+
+    /// Frees an object by one push, if it is proved to be one of the cache and that push does it. False: nothing changed.
+    ///
+    /// # Safety
+    /// The cache is alive; nobody uses the object any more.
+    #[inline(always)]
+    pub(crate) unsafe fn push_proved(
+        &self,
+        cache: &Cache<C::Engine>,
+        index: usize,
+        tag: u16,
+        object: *mut u8,
+    ) -> bool {
+        self.proves(cache, index, tag, object)
+            // SAFETY: the caller's promise; it is an object of this cache, which is live and has this number (I-PROOF-1).
+            && unsafe { self.platform.cpu_area().push(tag, object) } == Pushed::Done
+    }
+
+    /// [`Kmem::free`], whatever was given.
+    ///
+    /// # Safety
+    /// As [`Kmem::free`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_any(&self, wanted: &KmemCache<C::Engine>, object: *mut u8) -> Result<(), FreeError> {
         if !C::Engine::KNOWS_CACHE {
             // SAFETY: the caller's promise.
             return unsafe { self.free_as_told(wanted, object) };
@@ -225,6 +329,29 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             return result;
         }
+        if self.all_proved(&wanted.engine, objects) {
+            // SAFETY: the caller's promise; all are objects of this cache, which has stacks (I-PROOF-1).
+            unsafe { sheaf::free_bulk_near(self.floor(), &wanted.engine, objects) };
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.free_bulk_any(cache, objects) }
+    }
+
+    /// [`Kmem::free_bulk`] for one cache, where not everything is proved.
+    ///
+    /// # Safety
+    /// As [`Kmem::free_bulk`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_bulk_any(
+        &self,
+        cache: CacheRef<C::Engine>,
+        objects: &mut [*mut u8],
+    ) -> Result<(), FreeError> {
+        // SAFETY: the caller's promise.
+        let wanted = unsafe { cache.get() };
+        let mut result = Ok(());
         let mut good = 0;
         for i in 0..objects.len() {
             match self.cache_of(objects[i]) {

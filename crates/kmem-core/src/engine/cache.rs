@@ -8,12 +8,14 @@
 //! - I-CACHE-2: a [`Cpu`] lives in the cold memory of its (CPU, number) pair, all zero at first and after
 //!   `Cpu::reset`; only the cache with that number uses it.
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::engine::Engine;
 use crate::engine::geometry::Geometry;
+use crate::engine::proof::Proof;
 use crate::flags::SlabFlags;
-use crate::percpu::{COLD_SIZE, CpuArea, StackId};
+use crate::page::Page;
+use crate::percpu::{COLD_SIZE, CpuArea, MAX_STACKS, StackId};
 use crate::platform::{MAX_NODES, Platform};
 use crate::sync::{Lock, rank};
 
@@ -37,13 +39,46 @@ pub struct Cache<E: Engine> {
     pub id: StackId,
     /// Objects that each CPU's stack holds; 0: no stacks. It never changes between 0 and another number.
     pub capacity: AtomicU32,
+    /// What proves that an object starts at an address in a slab, once the page's tag is [`Cache::trusted`].
+    pub(crate) proof: Proof,
+    /// The tag of pages on which the proof holds (I-PROOF-1): the cache's number, or [`DISTRUST`].
+    pub(crate) trusted: AtomicU16,
     /// The engine's own part.
     pub own: E::Cache,
     /// Per-node state; null where the node has none. Not public: nobody but creation may make a cache.
     pub(crate) nodes: [AtomicPtr<Node<E>>; MAX_NODES],
 }
 
+/// No page has this tag: numbers are smaller.
+const DISTRUST: u16 = u16::MAX;
+const _: () = assert!(MAX_STACKS <= DISTRUST as usize);
+
+/// The proof for caches of this layout and number, and the tag of pages on which it holds.
+pub(crate) fn proof_of(geometry: &Geometry, exact_pages: usize, capacity: u32, id: StackId) -> (Proof, u16) {
+    match Proof::of(geometry) {
+        Some(proof) if exact_pages == 0 && capacity != 0 => (proof, id),
+        _ => (Proof::NONE, DISTRUST),
+    }
+}
+
 impl<E: Engine> Cache<E> {
+    /// From now on every object that comes back is looked up: there are slabs that the proof does not know, or the stacks are
+    /// going away.
+    #[cold]
+    pub(crate) fn distrust(&self) {
+        // Relaxed: who frees an object of such a slab got it from somebody who was told (I-PROOF-1).
+        self.trusted.store(DISTRUST, Ordering::Relaxed);
+    }
+
+    /// An object of this cache starts at `address`, on a page with this tag whose slab `head` looks up; what is refused may
+    /// still be one.
+    #[inline(always)]
+    pub(crate) fn proves<'a>(&self, tag: u16, address: usize, head: impl FnOnce() -> &'a Page) -> bool {
+        // Relaxed: see `distrust`.
+        tag == self.trusted.load(Ordering::Relaxed)
+            && self.proof.starts(address, if E::LEADS { E::lead(head()) } else { 0 })
+    }
+
     /// The cache's flags in effect.
     #[inline]
     pub fn flags(&self) -> SlabFlags {

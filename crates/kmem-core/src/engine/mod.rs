@@ -18,6 +18,7 @@ pub mod cache;
 pub mod counts;
 pub mod geometry;
 pub mod list;
+pub mod proof;
 pub mod sheaf;
 pub mod slab;
 pub mod slob;
@@ -141,6 +142,8 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     const KNOWS_CACHE: bool;
     /// What leaves a full stack is what was freed first; otherwise what was freed last.
     const SPILL_OLDEST: bool;
+    /// The first slot need not open the slab: [`Engine::lead`] tells where it lies.
+    const LEADS: bool = false;
     /// The largest window, in pages, that it can address.
     const MAX_WINDOW_PAGES: usize;
 
@@ -280,6 +283,12 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     /// Address of the first slot of a slab.
     fn slots<P: Platform>(floor: Floor<'_, P, Self>, _cache: &Cache<Self>, slab: &Page) -> usize {
         floor.pages.address(slab) as usize
+    }
+
+    /// Bytes from the start of a slab, headed by `head`, to its first slot; 0 without [`Engine::LEADS`].
+    #[inline(always)]
+    fn lead(_head: &Page) -> u32 {
+        0
     }
 
     /// Number of the object that starts at `address` in a slab of this cache; nothing when none does.

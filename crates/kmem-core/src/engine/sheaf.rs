@@ -515,7 +515,40 @@ pub unsafe fn free_bulk<P: Platform, E: Engine>(
         // SAFETY: the caller's promise.
         done = unsafe { floor.platform.cpu_area().push_many(cache.id, objects) };
     }
-    for group in objects[done..].chunks_mut(MAX_BATCH) {
+    // SAFETY: the caller's promise.
+    unsafe { free_groups(floor, cache, &mut objects[done..]) };
+}
+
+/// [`free_bulk`] for objects of the caller's node, of a cache with stacks.
+///
+/// # Safety
+/// As [`free_bulk`].
+#[inline]
+pub(crate) unsafe fn free_bulk_near<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    objects: &mut [*mut u8],
+) {
+    // SAFETY: the caller's promise.
+    let done = unsafe { floor.platform.cpu_area().push_many(cache.id, objects) };
+    if done < objects.len() {
+        // SAFETY: the caller's promise.
+        unsafe { free_groups(floor, cache, &mut objects[done..]) };
+    }
+}
+
+/// Sends objects to their slabs.
+///
+/// # Safety
+/// As [`free_bulk`].
+#[cold]
+#[inline(never)]
+unsafe fn free_groups<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    objects: &mut [*mut u8],
+) {
+    for group in objects.chunks_mut(MAX_BATCH) {
         // SAFETY: the caller's promise.
         unsafe { E::free_many(floor, cache, group) };
     }

@@ -50,13 +50,16 @@ impl Kind {
     /// All, in the order in which their caches are created.
     pub const ALL: [Self; Self::COUNT] = [Self::Normal, Self::Account, Self::Reclaim, Self::Dma];
 
+    /// Flags that select another copy than the usual one.
+    pub const SELECTORS: Gfp = Gfp::DMA.union(Gfp::RECLAIMABLE).union(Gfp::ACCOUNT);
+
     /// The copy that a request's flags select. Where several would, the one that restricts more: the
     /// zone, then the grouping, then the charge.
     #[inline]
     #[must_use]
     pub const fn of(gfp: Gfp) -> Self {
         // One test for nearly all requests.
-        if !gfp.intersects(Gfp::DMA.union(Gfp::RECLAIMABLE).union(Gfp::ACCOUNT)) {
+        if !gfp.intersects(Self::SELECTORS) {
             Self::Normal
         } else if gfp.contains(Gfp::DMA) {
             Self::Dma

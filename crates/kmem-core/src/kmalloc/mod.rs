@@ -38,6 +38,7 @@ use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::{Kmem, State};
 use crate::page::Kind as PageKind;
+use crate::percpu::CpuArea;
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 use classes::{ClassSet, Kind, MAX_BYTES};
 
@@ -202,6 +203,27 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// where that is a power of two. (Without classes, in a heap for programs: to 16 bytes.) [`Gfp::ZERO`] clears the whole class, not just `size` bytes.
     #[inline]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> *mut u8 {
+        let plain =
+            C::Engine::STACKS && C::Engine::CLASSES && !gfp.intersects(Self::SPECIAL.union(Kind::SELECTORS));
+        // 0 wraps.
+        if plain && size.wrapping_sub(1) < C::Classes::LARGEST {
+            let class = C::Classes::class_of(size);
+            // Acquire: as in `class_cache`.
+            let cache = self.kmalloc[Kind::Normal as usize][class].load(Ordering::Acquire);
+            if !cache.is_null() {
+                // SAFETY: the usual cache of a class is made with this number, and lives as long as the heap.
+                let block = unsafe { self.platform.cpu_area().pop(Self::class_id(class)) };
+                if !block.is_null() {
+                    return block;
+                }
+            }
+        }
+        self.kmalloc_any(size, gfp)
+    }
+
+    /// [`Kmem::kmalloc`], whatever the size and the flags.
+    #[inline(never)]
+    fn kmalloc_any(&self, size: usize, gfp: Gfp) -> *mut u8 {
         if size == 0 {
             return ZERO_SIZE_PTR;
         }
@@ -263,7 +285,37 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ///
     /// # Safety
     /// Nobody uses the block any more.
+    #[inline]
     pub unsafe fn kfree(&self, ptr: *mut u8) -> Result<(), FreeError> {
+        if C::Engine::CLASSES
+            && let Some((index, tag)) = self.tagged(ptr)
+            && let Some(cache) = self.class_by_tag(tag)
+            // SAFETY: the caller's promise; caches of classes live as long as the heap.
+            && unsafe { self.push_proved(&cache.engine, index, tag, ptr) }
+        {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.kfree_any(ptr) }
+    }
+
+    /// The usual cache of the class whose pages have this tag.
+    #[inline(always)]
+    fn class_by_tag(&self, tag: u16) -> Option<&KmemCache<C::Engine>> {
+        let class = usize::from(tag).wrapping_sub(Self::class_id(0).into());
+        if class >= C::Classes::COUNT {
+            return None;
+        }
+        // SAFETY: as in `class_cache`.
+        unsafe { self.kmalloc[Kind::Normal as usize][class].load(Ordering::Acquire).as_ref() }
+    }
+
+    /// [`Kmem::kfree`], whatever was given.
+    ///
+    /// # Safety
+    /// As [`Kmem::kfree`].
+    #[inline(never)]
+    unsafe fn kfree_any(&self, ptr: *mut u8) -> Result<(), FreeError> {
         if zero_or_null(ptr) {
             return Ok(());
         }

@@ -81,7 +81,14 @@ impl<P: Platform> Pages<P> {
         let place = self.address_of(first).as_ptr().cast();
         // Release pairs with the Acquire of the look-ups. The memory is zero, which is what empty books look like.
         match self.books.compare_exchange(core::ptr::null_mut(), place, Release, Relaxed) {
-            Ok(_) => self.books_pages(),
+            Ok(_) => {
+                let map = self
+                    .block_byte(0)
+                    .map_or(core::ptr::null_mut(), |byte| core::ptr::from_ref(byte).cast_mut());
+                // Release: as above. Until here addresses are looked up by the books alone.
+                self.map.store(map, Release);
+                self.books_pages()
+            }
             Err(_) => 0,
         }
     }

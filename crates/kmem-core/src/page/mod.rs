@@ -83,6 +83,8 @@ pub struct Pages<P: Platform> {
     zone_ends: [AtomicUsize; 2],
     /// The CPU lists and, after them, the block map. Null until the first memory comes in.
     books: AtomicPtr<CpuLists>,
+    /// The block map in them, for [`Pages::tagged`]. Null until the books are known.
+    map: AtomicPtr<AtomicU8>,
     zones: [Zone; MAX_NODES * KINDS],
     /// Free resident pages of a zone that are never discarded by a free; the top bit: set by hand.
     trim_floor: AtomicUsize,
@@ -115,6 +117,7 @@ impl<P: Platform> Pages<P> {
             cpus: AtomicUsize::new(0),
             zone_ends: [const { AtomicUsize::new(0) }; 2],
             books: AtomicPtr::new(core::ptr::null_mut()),
+            map: AtomicPtr::new(core::ptr::null_mut()),
             zones: [const { Zone::new() }; MAX_NODES * KINDS],
             trim_floor: AtomicUsize::new(512),
             block_reserve: AtomicUsize::new(usize::MAX),
@@ -253,6 +256,28 @@ impl<P: Platform> Pages<P> {
         let index = self.window_index(addr)?;
         self.home_of(index)?;
         Some(self.descs().page(index))
+    }
+
+    /// Index and tag of the page around any address; `None` outside added memory. The fast half of [`Pages::at`].
+    #[inline(always)]
+    pub(crate) fn tagged(&self, addr: usize) -> Option<(usize, u16)> {
+        let index = self.window_index(addr)?;
+        // Acquire pairs with the Release in `reserve_books`.
+        let map = self.map.load(Acquire);
+        // SAFETY: the map has one byte for each block of the window.
+        // Acquire pairs with the Release in `admit`, as in `home_of`.
+        if map.is_null() || unsafe { (*map.add(index >> MAX_ORDER)).load(Acquire) } & block::PRESENT == 0 {
+            return None;
+        }
+        // SAFETY: the platform keeps one tag per page of added memory.
+        // Relaxed: whoever has a block got it from somebody who saw its tag written.
+        Some((index, unsafe { (*self.tags.load(Relaxed).add(index)).load(Relaxed) }))
+    }
+
+    /// The descriptor of a page of added memory, by the index of [`Pages::tagged`] or that of its slab's head.
+    #[inline(always)]
+    pub(crate) fn by_index(&self, index: usize) -> &Page {
+        self.descs().page(index)
     }
 
     /// The head of the run or free block around a page. Constant time for slabs (their pages are

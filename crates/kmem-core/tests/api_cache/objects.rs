@@ -22,6 +22,7 @@ for_each_config! {
     kmem_cache_free_twice
     kmem_cache_free_to_the_wrong_cache
     kmem_cache_free_of_no_object
+    kmem_cache_free_to_a_small_slab
     kmem_cache_shrink
     kmem_cache_shrink_sorts
 }
@@ -196,6 +197,44 @@ fn kmem_cache_free_to_the_wrong_cache<C: Config>() {
     assert_eq!(rig.free(wrong, block), Ok(()));
     assert!(rig.said().contains("Wrong slab cache"));
     assert_eq!(rig.kmalloc(72), block);
+}
+
+/// Slabs of the order that is left when memory is in pieces hold fewer objects: all the same is checked.
+fn kmem_cache_free_to_a_small_slab<C: Config>() {
+    let rig = Rig::<C>::on(small_machine());
+    let cache = rig.cache("c", 1000);
+    // SAFETY: the cache is alive.
+    let geometry = *unsafe { cache.get() }.geometry();
+    let normal = rig.take(cache, 1);
+    // Every other page comes back, so no two of them lie side by side.
+    let mut held = rig.exhaust();
+    held.sort_by_key(|run| run.address().addr());
+    let (even, odd): (Vec<_>, Vec<_>) = held.into_iter().enumerate().partition(|(i, _)| i % 2 == 0);
+    rig.relent(even.into_iter().map(|(_, run)| run));
+    let mut objects = Vec::new();
+    while let object = rig.alloc(cache, QUIET)
+        && !object.is_null()
+    {
+        objects.push(object);
+    }
+    let last = *objects.last().expect("an object");
+    let small = rig.slab_of(last).1 < 1 << geometry.order;
+    assert_eq!(small, geometry.min_order == 0 && geometry.order > 0);
+    for &object in objects.iter().chain(&normal) {
+        for inside in [1, geometry.size / 2, geometry.size - 1] {
+            let error = FreeError::Interior { address: object.addr() + inside, cache: "c" };
+            assert_eq!(rig.free(cache, object.wrapping_add(inside)), Err(error));
+        }
+    }
+    assert_eq!(rig.free(cache, last), Ok(()));
+    let error = FreeError::Double { address: last.addr(), cache: "c" };
+    assert_eq!(rig.free(cache, last), Err(error));
+    objects.pop();
+    rig.give(cache, objects);
+    rig.give(cache, normal);
+    rig.relent(odd.into_iter().map(|(_, run)| run));
+    assert_eq!(rig.in_use(cache), 0);
+    assert_eq!(rig.destroy(cache), Ok(true));
 }
 
 fn kmem_cache_free_of_no_object<C: Config>() {

@@ -74,10 +74,14 @@ fn measure() -> Result<Costs, String> {
     Ok(costs)
 }
 
-/// What is counted: loops on malloc or on a typed cache, what is put behind their names, and the preloaded library's engine.
+/// What is counted: loops on malloc, on a typed cache or on the core's own calls, what is put behind their names, and the preloaded library's engine.
 /// SLOB is not here: it has no fast path.
-const KINDS: [(&str, &str, Engine); 3] =
-    [("malloc", "", Engine::Slub), ("malloc", "_slab", Engine::Slab), ("typed", "", Engine::Slub)];
+const KINDS: [(&str, &str, Engine); 4] = [
+    ("malloc", "", Engine::Slub),
+    ("malloc", "_slab", Engine::Slab),
+    ("typed", "", Engine::Slub),
+    ("core", "", Engine::Slub),
+];
 
 /// The costs of one operation of each loop of this kind, by the loop's name.
 fn measure_one(kind: &str, preloads: &str, out: &Path) -> Result<Costs, String> {

@@ -174,6 +174,7 @@ unsafe impl Engine for Slab {
     const CLASSES: bool = true;
     const KNOWS_CACHE: bool = true;
     const SPILL_OLDEST: bool = true;
+    const LEADS: bool = true;
     const MAX_WINDOW_PAGES: usize = 1 << (40 - PAGE_SHIFT);
 
     type Cache = Own;
@@ -304,6 +305,11 @@ unsafe impl Engine for Slab {
 
     fn rename_slabs<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {
         maintain::rename_slabs(floor, cache);
+    }
+
+    #[inline(always)]
+    fn lead(head: &Page) -> u32 {
+        Self::lead(head)
     }
 
     fn slots<P: Platform>(floor: Floor<'_, P>, _cache: &Cache, page: &Page) -> usize {

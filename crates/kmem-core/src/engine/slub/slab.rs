@@ -72,6 +72,9 @@ pub(crate) fn create<'a, P: Platform>(
             count(&cpu.stats.order_fallback, 1);
         }
     }
+    if fallback {
+        cache.distrust();
+    }
     let geometry = &cache.geometry;
     let objects = if fallback { geometry.min_objects } else { geometry.objects };
     run.set_kind(Kind::Slab);
