@@ -18,7 +18,7 @@
 //! What lies before the first slot wraps to the end of the slab, behind the last slot.
 //!
 //! # Invariants
-//! - I-PROOF-1: a page with the tag that a cache trusts ([`crate::engine::Cache::trusted`]) lies in a slab of that cache, of the
+//! - I-PROOF-1: a page with the tag that a cache trusts (`Cache::trusted`) lies in a slab of that cache, of the
 //!   geometry's preferred order, and the cache is live and has stacks.
 //!
 //! # Never
