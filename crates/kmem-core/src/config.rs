@@ -15,39 +15,51 @@ use crate::engine::slub::Slub;
 use crate::kmalloc::classes::{ClassSet, FineSet, KernelSet, NoClasses, SeedSet};
 use crate::platform::PAGE_SIZE;
 
-/// The compile-time choices of a heap.
+/// The compile-time choices of a heap. What a configuration does not say is as in Linux 6.1.
 pub trait Config: Sized + Sync + 'static {
     /// How objects are kept in pages.
     type Engine: Engine;
     /// Size classes of kmalloc.
     type Classes: ClassSet;
     /// Free pointers are stored encoded.
-    const HARDENED: bool;
+    const HARDENED: bool = false;
     /// Objects of a slab are handed out in random order.
-    const RANDOM: bool;
+    const RANDOM: bool = false;
     /// Caches that ask for the same may share slabs.
-    const MERGE: bool;
+    const MERGE: bool = true;
     /// kmalloc caches are made at bootstrap; otherwise each at its first use.
-    const EAGER: bool;
+    const EAGER: bool = true;
     /// Blocks beyond the largest class use as many pages as they need; otherwise a power of two.
-    const EXACT_LARGE: bool;
+    const EXACT_LARGE: bool = false;
     /// kmalloc's free pointers lie at the first word of an object, so that the second can carry the mark of a freed
     /// block; otherwise where the geometry puts them.
-    const MARK_FREED: bool;
+    const MARK_FREED: bool = false;
     /// Slabs of kmalloc's classes all have the preferred order, so that an object's place in its slab follows from
     /// its address alone; otherwise there is a smaller order to fall back to.
-    const ONE_ORDER: bool;
+    const ONE_ORDER: bool = false;
     /// Damage that is found in free memory stops the program.
-    const ABORT: bool;
+    const ABORT: bool = false;
 
     /// The rules of geometry, given the number of CPUs.
-    fn rules(cpus: u32) -> Rules;
+    fn rules(cpus: u32) -> Rules {
+        Rules::LINUX_6_1.with_cpus(cpus)
+    }
 
     /// Objects that a CPU's stack holds, for slots of `size` bytes; `by_kernel` is what the geometry says.
-    fn capacity(size: usize, by_kernel: u32) -> u32;
+    fn capacity(size: usize, by_kernel: u32) -> u32 {
+        let _ = size;
+        by_kernel
+    }
 
     /// What a cache keeps in reserve, given its geometry, the pages of its slabs and the objects of a sheaf.
-    fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves;
+    fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves {
+        let _ = (slab_pages, sheaf);
+        Reserves {
+            min_partial: geometry.min_partial,
+            cpu_partial_slabs: geometry.cpu_partial_slabs,
+            barn_sheaves: 10,
+        }
+    }
 }
 
 /// As Linux 6.1 with SLUB: its size classes, its geometry, plain lists, ascending order. For conformance.
@@ -56,30 +68,6 @@ pub struct KernelConfig<E = Slub>(PhantomData<fn(E)>);
 impl Config for KernelConfig<Slub> {
     type Engine = Slub;
     type Classes = KernelSet;
-    const HARDENED: bool = false;
-    const RANDOM: bool = false;
-    const MERGE: bool = true;
-    const EAGER: bool = true;
-    const EXACT_LARGE: bool = false;
-    const MARK_FREED: bool = false;
-    const ONE_ORDER: bool = false;
-    const ABORT: bool = false;
-
-    fn rules(cpus: u32) -> Rules {
-        Rules::LINUX_6_1.with_cpus(cpus)
-    }
-
-    fn capacity(_size: usize, by_kernel: u32) -> u32 {
-        by_kernel
-    }
-
-    fn reserves(geometry: &Geometry, _slab_pages: usize, _sheaf: usize) -> Reserves {
-        Reserves {
-            min_partial: geometry.min_partial,
-            cpu_partial_slabs: geometry.cpu_partial_slabs,
-            barn_sheaves: 10,
-        }
-    }
 }
 
 /// For programs: fine size classes, encoded free pointers, random order.
@@ -94,7 +82,6 @@ impl Config for UserConfig<Slub> {
     type Classes = FineSet;
     const HARDENED: bool = true;
     const RANDOM: bool = true;
-    const MERGE: bool = true;
     const EAGER: bool = false;
     const EXACT_LARGE: bool = true;
     const MARK_FREED: bool = true;
@@ -137,18 +124,7 @@ impl Config for UserConfig<Slub> {
 impl Config for KernelConfig<Slob> {
     type Engine = Slob;
     type Classes = NoClasses;
-    const HARDENED: bool = false;
-    const RANDOM: bool = false;
     const MERGE: bool = false;
-    const EAGER: bool = true;
-    const EXACT_LARGE: bool = false;
-    const MARK_FREED: bool = false;
-    const ONE_ORDER: bool = false;
-    const ABORT: bool = false;
-
-    fn rules(cpus: u32) -> Rules {
-        Rules::LINUX_6_1.with_cpus(cpus)
-    }
 
     fn capacity(_size: usize, _by_kernel: u32) -> u32 {
         0
@@ -163,13 +139,9 @@ impl Config for KernelConfig<Slob> {
 impl Config for UserConfig<Slob> {
     type Engine = Slob;
     type Classes = NoClasses<16>;
-    const HARDENED: bool = false;
-    const RANDOM: bool = false;
     const MERGE: bool = false;
     const EAGER: bool = false;
     const EXACT_LARGE: bool = true;
-    const MARK_FREED: bool = false;
-    const ONE_ORDER: bool = false;
     const ABORT: bool = true;
 
     fn rules(_cpus: u32) -> Rules {
@@ -189,22 +161,6 @@ impl Config for UserConfig<Slob> {
 impl Config for KernelConfig<Slab> {
     type Engine = Slab;
     type Classes = KernelSet<32>;
-    const HARDENED: bool = false;
-    const RANDOM: bool = false;
-    const MERGE: bool = true;
-    const EAGER: bool = true;
-    const EXACT_LARGE: bool = false;
-    const MARK_FREED: bool = false;
-    const ONE_ORDER: bool = false;
-    const ABORT: bool = false;
-
-    fn rules(cpus: u32) -> Rules {
-        Rules::LINUX_6_1.with_cpus(cpus)
-    }
-
-    fn capacity(_size: usize, by_kernel: u32) -> u32 {
-        by_kernel
-    }
 
     /// What a node keeps is up to the cache's tunables alone.
     fn reserves(_geometry: &Geometry, _slab_pages: usize, _sheaf: usize) -> Reserves {
@@ -222,9 +178,7 @@ pub const USER_SLAB_RULES: Rules = Rules { init_on_free: true, break_order: 3, .
 impl Config for UserConfig<Slab> {
     type Engine = Slab;
     type Classes = FineSet;
-    const HARDENED: bool = false;
     const RANDOM: bool = true;
-    const MERGE: bool = true;
     const EAGER: bool = false;
     const EXACT_LARGE: bool = true;
     const MARK_FREED: bool = true;
@@ -254,21 +208,10 @@ pub struct SeedConfig;
 impl Config for SeedConfig {
     type Engine = Slab;
     type Classes = SeedSet;
-    const HARDENED: bool = false;
-    const RANDOM: bool = false;
     const MERGE: bool = false;
-    const EAGER: bool = true;
-    const EXACT_LARGE: bool = false;
-    const MARK_FREED: bool = false;
-    const ONE_ORDER: bool = false;
-    const ABORT: bool = false;
 
     fn rules(cpus: u32) -> Rules {
         Rules { version: KernelVersion::V2_6, ..Rules::LINUX_6_1.with_cpus(cpus) }
-    }
-
-    fn capacity(_size: usize, by_kernel: u32) -> u32 {
-        by_kernel
     }
 
     fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves {
