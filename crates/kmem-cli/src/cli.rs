@@ -69,6 +69,12 @@ everything holds little; PEAK tells what it needed. Its children, and theirs, ar
 A program that keeps memory in an allocator of its own shows only what it takes from malloc. Python
 is one: PYTHONMALLOC=malloc puts every object of it on slabs.
 
+--debug checks the program's blocks as the kernel's slub_debug option does: F consistency, Z red
+zones around blocks, P poison in free ones, U who allocated and freed; T logs each call; no letters
+at all are FZPU. Names follow a comma, further letters with names a semicolon:
+FZPU,kmalloc-64;Z,kmalloc-1*. The first damage is reported on stderr and ends the program; with
+--on-error warn it is repaired, and the program goes on.
+
 Environment:
   KMEM_LIB    the library to preload; else libkmem_malloc.so beside kmem or in ../lib. In a source
               tree it is built when it is missing or older than its sources
@@ -96,9 +102,12 @@ pub(crate) struct RunArgs {
     /// Write the slab table at the end to FILE (of other processes: FILE.PID)
     #[arg(long, value_name = "FILE")]
     pub(crate) slabinfo: Option<PathBuf>,
-    /// Checks to turn on, by the kernel's letters (none in this build yet)
-    #[arg(long, value_name = "LETTERS", allow_hyphen_values = true)]
+    /// Check blocks, by the kernel's letters; after a comma: only of these caches
+    #[arg(long, value_name = "LETTERS[,NAMES]", allow_hyphen_values = true)]
     pub(crate) debug: Option<String>,
+    /// What the first damage found does: abort or warn [default: abort]
+    #[arg(long, value_name = "WHAT", hide_possible_values = true)]
+    pub(crate) on_error: Option<OnError>,
     /// Never use restartable sequences, even where the system has them
     #[arg(long)]
     pub(crate) no_rseq: bool,
@@ -120,6 +129,25 @@ pub(crate) struct RunArgs {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// What a report of the checks does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnError {
+    /// End the program
+    Abort,
+    /// Repair what can be, and go on
+    Warn,
+}
+
+impl OnError {
+    /// As the library is told.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Abort => "abort",
+            Self::Warn => "warn",
+        }
+    }
 }
 
 const INFO_ABOUT: &str = "\

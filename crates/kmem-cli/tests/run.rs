@@ -242,7 +242,6 @@ fn programs_that_gain_rights_are_refused() {
 fn options_are_checked_before_anything_runs() {
     for (arguments, message) in [
         (&["--engine", "slob"][..], "kmem: no engine 'slob' in this build (there is: slub)\n"),
-        (&["--debug", "FZ"], "kmem: --debug FZ: this build has no debug layer yet\n"),
         (
             &["--debug", "fq"],
             "kmem: unknown debug letter 'q' (there are: F consistency checks, Z red zones, P poisoning, \

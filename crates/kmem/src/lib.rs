@@ -19,6 +19,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod cache;
+mod debugging;
 pub mod global;
 pub mod heap;
 pub mod host;

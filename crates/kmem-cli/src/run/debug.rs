@@ -1,4 +1,6 @@
-//! The letters of `--debug`: the kernel's `slub_debug` option, without the list of names behind a comma.
+//! The argument of `--debug`: the grammar of the kernel's `slub_debug` option, checked before the program starts.
+
+use kmem_core::debug::options;
 
 /// What each letter asks for.
 const LETTERS: &[(char, &str)] = &[
@@ -12,49 +14,38 @@ const LETTERS: &[(char, &str)] = &[
     ('-', "none of the letters before it"),
 ];
 
-/// Checks the letters; returns the options they turn on, in the order of the table, upper case.
-/// No letters ask for what the kernel turns on then: F, Z, P and U.
+/// Checks the letters of all blocks. What is good is passed on to the library as it stands.
 ///
 /// # Errors
 /// The first letter that is none, with the list of those that are.
-pub(crate) fn parse(letters: &str) -> Result<String, String> {
-    let mut chosen = [false; LETTERS.len()];
-    for letter in letters.chars() {
-        let upper = letter.to_ascii_uppercase();
-        let Some(index) = LETTERS.iter().position(|(known, _)| *known == upper) else {
-            let known: Vec<String> =
-                LETTERS.iter().map(|(letter, what)| format!("{letter} {what}")).collect();
-            return Err(format!("unknown debug letter '{letter}' (there are: {})", known.join(", ")));
-        };
-        if upper == '-' {
-            chosen = [false; LETTERS.len()];
-        } else {
-            chosen[index] = true;
-        }
-    }
-    if letters.is_empty() {
-        return Ok("FZPU".to_owned());
-    }
-    Ok(LETTERS.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|((letter, _), _)| *letter).collect())
+pub(crate) fn check(text: &str) -> Result<(), String> {
+    let Some(letter) = options::unknown(text).next() else { return Ok(()) };
+    let known: Vec<String> = LETTERS.iter().map(|(letter, what)| format!("{letter} {what}")).collect();
+    Err(format!("unknown debug letter '{letter}' (there are: {})", known.join(", ")))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{LETTERS, check};
 
     #[test]
-    fn letters_in_either_case_and_the_dash() {
-        assert_eq!(parse("").unwrap(), "FZPU");
-        assert_eq!(parse("fzpu").unwrap(), "FZPU");
-        assert_eq!(parse("UF").unwrap(), "FU");
-        assert_eq!(parse("O").unwrap(), "O");
-        assert_eq!(parse("-").unwrap(), "");
-        assert_eq!(parse("FZ-T").unwrap(), "T");
+    fn letters_of_all_blocks_are_checked() {
+        for good in ["", "fzpu", "FZPUTAO-", "-", "F,kmalloc-64", "Z,a,b*;,c;;PU"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        let refused = check("FX").unwrap_err();
         assert!(
-            parse("FX")
-                .unwrap_err()
-                .starts_with("unknown debug letter 'X' (there are: F consistency checks,")
+            refused.starts_with("unknown debug letter 'X' (there are: F consistency checks,"),
+            "{refused}"
         );
-        assert!(parse("F,kmalloc-64").unwrap_err().contains("','"));
+        assert!(check("F;,x;q").unwrap_err().contains("'q'"));
+    }
+
+    #[test]
+    fn the_list_is_that_of_the_library() {
+        for (letter, what) in LETTERS {
+            assert_eq!(check(&letter.to_string()), Ok(()), "{what}");
+        }
+        assert_eq!((' '..='~').filter(|c| check(&c.to_string()).is_ok()).count(), 2 * 7 + 3);
     }
 }

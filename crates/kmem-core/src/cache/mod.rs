@@ -20,11 +20,13 @@ pub mod sheaves;
 
 pub mod bootstrap;
 pub mod create;
+mod debugging;
 mod destroy;
 mod objects;
 mod shorthand;
 
 pub use create::{CacheArgs, CreateError};
+pub use debugging::{NotChecked, SwitchError, Validation};
 pub use destroy::DestroyError;
 
 use core::ptr::NonNull;
@@ -56,6 +58,12 @@ pub(crate) mod life {
     pub(crate) const LIVE: u8 = 0;
     pub(crate) const DYING: u8 = 1;
     pub(crate) const ZOMBIE: u8 = 2;
+    /// Alive; its debug letters were changed, so that its slabs are of several kinds.
+    pub(crate) const MIXED: u8 = 3;
+
+    pub(crate) const fn is_alive(life: u8) -> bool {
+        matches!(life, LIVE | MIXED)
+    }
 }
 
 impl<E: Engine> KmemCache<E> {

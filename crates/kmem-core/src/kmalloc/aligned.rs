@@ -2,7 +2,6 @@
 //!
 //! These calls serve `malloc`, `aligned_alloc` and `realloc`. A request of no bytes is one of a byte.
 
-use crate::cache::CacheRef;
 use crate::config::Config;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
@@ -41,8 +40,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                     let Some(cache) = self.class_cache(Kind::of(gfp), class) else {
                         return core::ptr::null_mut();
                     };
-                    // SAFETY: caches of classes are never destroyed.
-                    return unsafe { self.alloc(CacheRef::new(cache), gfp) };
+                    return self.alloc_block(cache, wanted, gfp);
                 }
                 class += 1;
             }
@@ -83,7 +81,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let size = size.max(1);
         match self.block_at(ptr)? {
             Block::Object(cache) => {
-                let room = cache.engine.geometry.usable_size();
+                let room = self.usable(cache, ptr);
                 // Less than half of the class: the rest is worth a move, unless there is hardly any.
                 let stays = size <= room && (size > room / 2 || room <= 2 * C::Classes::MIN_ALIGN);
                 Ok(if stays { Resized::Here } else { Resized::Copy { usable: room } })

@@ -8,6 +8,7 @@
 //! Needs `gcc`, `g++` and `readelf`. `KMEM_LIB` names another library to test.
 
 mod conformance;
+mod debug;
 mod library;
 mod misuse;
 mod reports;

@@ -168,7 +168,7 @@ pub(crate) fn command(program: &Path, heap: Heap) -> Command {
     for name in ["LD_PRELOAD", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_PERTURB_"] {
         command.env_remove(name);
     }
-    for name in ["KMEM_RSEQ", "KMEM_DEBUG", "KMEM_REPORT_DIR", "KMEM_TEST_PLAIN"] {
+    for name in ["KMEM_RSEQ", "KMEM_DEBUG", "KMEM_ON_ERROR", "KMEM_REPORT_DIR", "KMEM_TEST_PLAIN"] {
         command.env_remove(name);
     }
     match heap {

@@ -9,7 +9,7 @@ use crate::sync::{Lock, rank};
 
 /// What SLUB keeps of a cache on a node.
 pub struct Stock {
-    /// The partial slabs.
+    /// The slabs that are on lists.
     pub list: Lock<NodeList, { rank::NODE }>,
     /// Full sheaves, ready to be traded.
     pub barn: Lock<Barn, { rank::BARN }>,
@@ -22,28 +22,49 @@ impl Stock {
     }
 }
 
-/// The list of partial slabs: page indices plus one, 0 for none.
-pub struct NodeList {
+/// A list of slabs: page indices plus one, 0 for none.
+pub struct List {
     head: u32,
     tail: u32,
     /// Slabs on the list.
-    pub partial: u32,
+    pub len: u32,
+}
+
+/// The slabs of a node that are on lists. A slab is on one of them at most.
+pub struct NodeList {
+    /// Slabs with free objects.
+    pub partial: List,
+    /// Checked slabs with free objects: they are worked on by other rules, so nobody may meet them among the others.
+    pub checked: List,
+    /// Checked slabs without free objects, so that they can be found.
+    pub full: List,
 }
 
 impl NodeList {
+    /// Nothing.
+    pub(crate) const fn new() -> Self {
+        Self { partial: List::new(), checked: List::new(), full: List::new() }
+    }
+
+    /// The slabs with free objects.
+    pub(crate) fn with_room<'a, P: Platform>(
+        &self,
+        pages: &'a Pages<P>,
+    ) -> impl Iterator<Item = &'a Page> + use<'a, P> {
+        let slabs = |list: &List| core::iter::successors(list.first(pages), |slab| after(pages, slab));
+        slabs(&self.partial).chain(slabs(&self.checked))
+    }
+}
+
+impl List {
     /// An empty list.
     pub(crate) const fn new() -> Self {
-        Self { head: 0, tail: 0, partial: 0 }
+        Self { head: 0, tail: 0, len: 0 }
     }
 
     /// The first slab.
     pub(crate) fn first<'a, P: Platform>(&self, pages: &'a Pages<P>) -> Option<&'a Page> {
         slab_at(pages, self.head)
-    }
-
-    /// The slab after `slab`.
-    pub(crate) fn after<'a, P: Platform>(&self, pages: &'a Pages<P>, slab: &Page) -> Option<&'a Page> {
-        slab_at(pages, slab.next.load(Ordering::Relaxed))
     }
 
     /// Puts a slab at the head: the next to be allocated from.
@@ -56,7 +77,7 @@ impl NodeList {
             None => self.tail = number,
         }
         self.head = number;
-        self.partial += 1;
+        self.len += 1;
     }
 
     /// Puts a slab at the tail: it gets time to drain.
@@ -69,7 +90,7 @@ impl NodeList {
             None => self.head = number,
         }
         self.tail = number;
-        self.partial += 1;
+        self.len += 1;
     }
 
     /// Takes a slab off the list.
@@ -87,8 +108,13 @@ impl NodeList {
             Some(behind) => behind.prev.store(prev, Ordering::Relaxed),
             None => self.tail = prev,
         }
-        self.partial -= 1;
+        self.len -= 1;
     }
+}
+
+/// The slab after `slab` on its list.
+pub(crate) fn after<'a, P: Platform>(pages: &'a Pages<P>, slab: &Page) -> Option<&'a Page> {
+    slab_at(pages, slab.next.load(Ordering::Relaxed))
 }
 
 #[inline]
