@@ -16,4 +16,19 @@ fn main() {
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,initfirst");
     // Every symbol is bound before the first call: binding one lazily could run inside an allocation.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,now");
+    // The debug layer's call stacks need an unwinder, which a C program does not have, and which cannot be loaded before the
+    // C library is initialised. Where the compiler comes with one in an archive, the library brings it; its names stay inside.
+    println!("cargo::rustc-check-cfg=cfg(unwinder)");
+    if unwinder_archive() {
+        println!("cargo::rustc-cfg=unwinder");
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-u,_Unwind_Backtrace,-u,_Unwind_GetIP");
+        println!("cargo::rustc-cdylib-link-arg=-l:libgcc_eh.a");
+    }
+}
+
+/// True when the C compiler that links has `libgcc_eh.a`.
+fn unwinder_archive() -> bool {
+    let answer = std::process::Command::new("cc").arg("-print-file-name=libgcc_eh.a").output();
+    // Without such a file the compiler repeats the bare name.
+    answer.is_ok_and(|answer| answer.stdout.starts_with(b"/"))
 }

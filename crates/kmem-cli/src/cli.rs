@@ -87,6 +87,12 @@ trace is whole up to the last call however its process ends. FILE is the trace o
 child processes leave FILE.PID, and what a process did before it executed another program is in
 FILE.PID.N.
 
+--debug checks the program's blocks as the kernel's slub_debug option does: F consistency, Z red
+zones around blocks, P poison in free ones, U who allocated and freed; T logs each call; no letters
+at all are FZPU. Names follow a comma, further letters with names a semicolon:
+FZPU,kmalloc-64;Z,kmalloc-1*. The first damage is reported on stderr and ends the program; with
+--on-error warn it is repaired, and the program goes on.
+
 Environment:
   KMEM_LIB    the library to preload; else libkmem_malloc.so beside kmem or in ../lib. That of
               another engine is beside it, as libkmem_malloc_slab.so. In a source tree each is built
@@ -142,9 +148,12 @@ pub(crate) struct RunArgs {
     /// Record every allocation to FILE (of other processes: FILE.PID), for 'kmem replay'
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
-    /// Checks to turn on, by the kernel's letters (none in this build yet)
-    #[arg(long, value_name = "LETTERS", allow_hyphen_values = true)]
+    /// Check blocks, by the kernel's letters; after a comma: only of these caches
+    #[arg(long, value_name = "LETTERS[,NAMES]", allow_hyphen_values = true)]
     pub(crate) debug: Option<String>,
+    /// What the first damage found does: abort or warn [default: abort]
+    #[arg(long, value_name = "WHAT", hide_possible_values = true)]
+    pub(crate) on_error: Option<OnError>,
     /// Never use restartable sequences, even where the system has them
     #[arg(long)]
     pub(crate) no_rseq: bool,
@@ -233,6 +242,25 @@ pub(crate) struct ReplayArgs {
     /// The trace
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// What a report of the checks does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnError {
+    /// End the program
+    Abort,
+    /// Repair what can be, and go on
+    Warn,
+}
+
+impl OnError {
+    /// As the library is told.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Abort => "abort",
+            Self::Warn => "warn",
+        }
+    }
 }
 
 const INFO_ABOUT: &str = "\

@@ -12,6 +12,7 @@ fn kmem() -> Command {
     let mut command = Command::new("timeout");
     command.args(["-k", "5", "300", env!("CARGO_BIN_EXE_kmem")]);
     command.env_remove("KMEM_LIB").env_remove("LD_PRELOAD").env_remove("KMEM_RSEQ");
+    command.env_remove("KMEM_DEBUG").env_remove("KMEM_ON_ERROR");
     command
 }
 
@@ -122,4 +123,40 @@ fn each_engine_runs_programs_from_a_library_of_its_own() {
         assert!(theirs.status == Some(0) && theirs.out == sorted, "{engine}: {}", theirs.err);
         assert!(theirs.err.contains(&format!("engine {engine}, ")), "{engine}: {}", theirs.err);
     }
+}
+
+/// Writes one byte past a block, frees it, and goes on if it may.
+const OVERFLOW: &str = "
+#include <stdio.h>
+#include <stdlib.h>
+int main(void)
+{
+	char *volatile block = malloc(40);
+	block[40] = 1;
+	free(block);
+	puts(\"on\");
+	return 3;
+}
+";
+
+#[test]
+fn debug_letters_reach_the_program() {
+    let scratch = Scratch::new("debug");
+    let source = scratch.file("p.c", OVERFLOW);
+    let program = scratch.path("p");
+    support::compile(&["-O0"], &source, &program);
+    let run = |options: &[&str]| said(kmem().arg("run").args(options).arg("--").arg(&program));
+    let plain = run(&[]);
+    assert_eq!((plain.status, plain.out.as_str()), (Some(3), "on\n"));
+    // The first run may tell that it built the library.
+    assert!(!plain.err.contains("BUG"), "{}", plain.err);
+    let stopped = run(&["--debug", "FZU", "--summary"]);
+    assert_eq!((stopped.out.as_str(), stopped.status == Some(3)), ("", false), "{}", stopped.err);
+    assert!(stopped.err.contains("kmalloc Redzone overwritten"), "{}", stopped.err);
+    assert!(stopped.err.contains("Allocated in program+0x"), "{}", stopped.err);
+    let warned = run(&["--debug", "FZU", "--on-error", "warn"]);
+    assert_eq!((warned.status, warned.out.as_str()), (Some(3), "on\n"));
+    assert!(warned.err.contains("FIX kmalloc-48: Restoring kmalloc Redzone"), "{}", warned.err);
+    let elsewhere = run(&["--debug", "FZU,kmalloc-64"]);
+    assert_eq!((elsewhere.status, elsewhere.err.as_str()), (Some(3), ""));
 }

@@ -245,7 +245,10 @@ fn options_are_checked_before_anything_runs() {
             &["--engine", "slop"][..],
             "kmem: invalid value 'slop' for '--engine <NAME>' [possible values: slub, slab, slob] (see 'kmem run --help')\n",
         ),
-        (&["--debug", "FZ"], "kmem: --debug FZ: this build has no debug layer yet\n"),
+        (
+            &["--engine", "slob", "--debug", "FZ"],
+            "kmem: --debug: the engine slob has no checks for FZ (slub has)\n",
+        ),
         (
             &["--debug", "fq"],
             "kmem: unknown debug letter 'q' (there are: F consistency checks, Z red zones, P poisoning, \

@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use crate::cache::KmemCache;
 use crate::cache::registry::Registry;
 use crate::config::Config;
+use crate::debug::Debug;
 use crate::engine::{Engine, Floor, Node, sheaf};
 use crate::kmalloc::MAX_CLASSES;
 use crate::kmalloc::classes::Kind;
@@ -105,6 +106,7 @@ pub struct Kmem<P: Platform, C: Config> {
     pub(crate) deferred: Deferred,
     pub(crate) large_stats: BlockStats,
     pub(crate) huge_stats: BlockStats,
+    pub(crate) debug: Debug,
     /// What the engine keeps for the whole heap.
     pub(crate) engine: <C::Engine as Engine>::Heap,
     config: core::marker::PhantomData<fn(C)>,
@@ -133,6 +135,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             deferred: Deferred::new(),
             large_stats: BlockStats::new(),
             huge_stats: BlockStats::new(),
+            debug: Debug::new(),
             engine: C::Engine::HEAP,
             config: core::marker::PhantomData,
         }
@@ -146,6 +149,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             pages: &self.pages,
             arrays: &self.arrays,
             heap: &self.engine,
+            debug: &self.debug,
             abort: C::ABORT,
         }
     }

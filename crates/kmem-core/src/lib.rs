@@ -8,6 +8,7 @@
 //! | [`kmalloc`] | which cache serves a request of `n` bytes, and what is too large for any |
 //! | [`cache`] | `kmem_cache`: parameters, geometry, aliases, registry, bulk, shrinking, destruction, bootstrap |
 //! | [`engine`] | how objects lie in slabs: SLUB |
+//! | [`debug`] | what checking shares: options, patterns, tracks, stacks, reports |
 //! | [`percpu`] | each CPU's stacks of free objects, and the ways to own a CPU for an instant |
 //! | [`page`] | page descriptors, buddy, zones, nodes, per-CPU page lists |
 //! | [`platform`] | what the world below must give |
@@ -24,6 +25,7 @@ compile_error!(
 
 pub mod cache;
 pub mod config;
+pub mod debug;
 pub mod engine;
 pub mod flags;
 pub mod gfp;

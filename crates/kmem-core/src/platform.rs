@@ -155,6 +155,26 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// Stops the program after a fatal report.
     fn fatal(&self) -> !;
 
+    /// Fills `out` with the return addresses of the calls that led into the heap, the nearest first; returns
+    /// how many there are. 0 where the platform cannot tell. Called with locks held: it takes none, and never
+    /// allocates.
+    fn backtrace(&self, _out: &mut [usize]) -> usize {
+        0
+    }
+
+    /// Writes the name of the code at `address`, as `function+0x<offset>/0x<size>`. The default writes the number.
+    ///
+    /// # Errors
+    /// What `out` answers.
+    fn symbol(&self, address: usize, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        write!(out, "{address:#x}")
+    }
+
+    /// The number of the running thread as reports show it.
+    fn thread(&self) -> u32 {
+        self.lock_token()
+    }
+
     /// A number that tells the running thread (or CPU, where threads do not exist) from all others: not 0, at most `i32::MAX`.
     fn lock_token(&self) -> u32;
 

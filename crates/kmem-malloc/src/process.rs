@@ -23,6 +23,7 @@
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
+use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
 use kmem::heap;
@@ -74,6 +75,10 @@ unsafe extern "C" fn start(
         return;
     }
     // SAFETY: the loader's environment (contract).
+    if unsafe { variable(environment, b"KMEM_DEBUG=") }.is_some() {
+        find_namer();
+    }
+    // SAFETY: the loader's environment (contract).
     let Some(dir) = (unsafe { variable(environment, b"KMEM_REPORT_DIR=") }) else { return };
     let bytes = dir.to_bytes();
     if bytes.is_empty() || bytes.len() >= PATH_BYTES {
@@ -85,6 +90,34 @@ unsafe extern "C" fn start(
     // Release pairs with the Acquire in `write_reports`: who sees the owner sees the directory.
     // SAFETY: getpid has no requirements.
     OWNER.store(unsafe { libc::getpid() }, Ordering::Release);
+}
+
+/// Looks up what the debug layer names code by. Nothing may be loaded here: the C library is not initialised yet.
+fn find_namer() {
+    // SAFETY: a string; where there is such a function it is the C library's, which stays.
+    unsafe {
+        let object = libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr());
+        kmem::host::trace::set_functions([null_mut(), null_mut(), object.cast()]);
+    }
+}
+
+// The unwinder that the library brings asks the C library for the file that an address lies in, by a function that is new in
+// glibc 2.35. A reference would keep the library from older systems: it gets this one, which asks the C library's where there is one and
+// knows nothing elsewhere. Hidden, so that nobody else gets it.
+#[cfg(unwinder)]
+core::arch::global_asm!(
+    ".globl _dl_find_object",
+    ".hidden _dl_find_object",
+    ".type _dl_find_object, @function",
+    "_dl_find_object:",
+    "jmp {find}",
+    find = sym find_object,
+);
+
+#[cfg(unwinder)]
+unsafe extern "C" fn find_object(address: *const c_void, found: *mut c_void) -> c_int {
+    // SAFETY: the unwinder's own request, passed on.
+    unsafe { kmem::host::trace::find_object(address, found) }
 }
 
 /// The value of a variable in an environment; `name` ends with `=`.

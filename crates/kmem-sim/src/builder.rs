@@ -14,6 +14,7 @@ use crate::machine::{Inner, Machine};
 use crate::maps::Maps;
 use crate::memory::{Layout, Memory};
 use crate::rng::{Rng, SharedRng};
+use crate::symbols::Symbols;
 use crate::thread::Schedule;
 
 /// Describes a machine to be; see [`Machine::builder`].
@@ -126,6 +127,8 @@ impl Builder {
             clock: AtomicU64::new(1_000_000_000),
             keep_discards: AtomicBool::new(false),
             console: Mutex::default(),
+            calls: Mutex::default(),
+            symbols: Symbols::default(),
             waiters: WaitQueue::default(),
             schedule,
             tally,

@@ -47,6 +47,7 @@ mod os;
 mod platform;
 mod rng;
 mod shadow;
+mod symbols;
 mod thread;
 
 pub use builder::Builder;

@@ -15,6 +15,7 @@ use crate::locks::WaitQueue;
 use crate::maps::Maps;
 use crate::memory::Memory;
 use crate::rng::SharedRng;
+use crate::symbols::Symbols;
 use crate::thread::{OnDrop, Schedule};
 
 /// How the panic message of [`Platform::fatal`] begins on this platform.
@@ -43,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) clock: AtomicU64,
     pub(crate) keep_discards: AtomicBool,
     pub(crate) console: Mutex<String>,
+    pub(crate) calls: Mutex<Vec<&'static str>>,
+    pub(crate) symbols: Symbols,
     pub(crate) waiters: WaitQueue,
     pub(crate) schedule: Arc<Schedule>,
     pub(crate) tally: Arc<Tally>,
@@ -191,6 +194,15 @@ impl Machine {
     #[must_use]
     pub fn take_console(&self) -> String {
         std::mem::take(&mut *self.0.console.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on these are the calls that led into the heap, the nearest first, as [`Platform::backtrace`] and
+    /// [`Platform::symbol`] tell them. None at first.
+    ///
+    /// [`Platform::backtrace`]: kmem_core::platform::Platform::backtrace
+    /// [`Platform::symbol`]: kmem_core::platform::Platform::symbol
+    pub fn set_calls(&self, calls: &[&'static str]) {
+        *self.0.calls.lock().unwrap_or_else(PoisonError::into_inner) = calls.to_vec();
     }
 
     /// Runs `body`, which must end in a fatal report; returns the console's text.

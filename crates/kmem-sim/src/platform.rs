@@ -156,6 +156,23 @@ unsafe impl Platform for Machine {
         panic!("{FATAL}: {}", text.trim_end());
     }
 
+    fn backtrace(&self, out: &mut [usize]) -> usize {
+        let calls = self.0.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut len = 0;
+        for (place, call) in out.iter_mut().zip(calls.iter()) {
+            *place = self.0.symbols.address(call);
+            len += 1;
+        }
+        len
+    }
+
+    fn symbol(&self, address: usize, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+        match self.0.symbols.name(address) {
+            Some(name) => out.write_str(name),
+            None => write!(out, "{address:#x}"),
+        }
+    }
+
     fn lock_token(&self) -> u32 {
         // The last moment at which the world may change before the lock is taken.
         self.point();

@@ -33,6 +33,7 @@ use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind, MAX_BYTES};
 use kmem_core::percpu::{CpuArea, Pushed, StackId};
 use kmem_core::platform::{PAGE_SHIFT, Platform};
 
+use crate::debugging;
 use crate::engine::{self, PLACES, REGULAR, TABLE_LIMIT};
 use crate::host::{Host, HostCpus, Options, Ownership};
 
@@ -113,6 +114,9 @@ fn make_alone() -> bool {
         let host = HEAP.platform();
         // A host that was initialised by an attempt that then found no memory stays as it is.
         let host_ready = host.span().base() != 0 || host.init(&Options::from_env()).is_ok();
+        if host_ready {
+            debugging::configure(&HEAP);
+        }
         host_ready && HEAP.init().is_ok()
     };
     if made {
@@ -324,7 +328,7 @@ unsafe fn free_rest(ptr: *mut u8, place: usize) {
     // Out of room on this CPU. The slow path knows nothing of marks, so the mark may stay.
     // SAFETY: the caller's promise.
     if let Err(error) = unsafe { HEAP.kfree(ptr) } {
-        misuse(error);
+        refused(error);
     }
 }
 
@@ -343,8 +347,18 @@ unsafe fn free_slow(ptr: *mut u8) {
     }
     // SAFETY: the caller's promise.
     if let Err(error) = unsafe { HEAP.kfree(ptr) } {
+        refused(error);
+    }
+}
+
+/// A free was refused: the process ends, unless its user wants to go on after errors. Nothing was changed, so it can.
+#[cold]
+#[inline(never)]
+fn refused(error: FreeError) {
+    if HEAP.debug().stops(true) {
         misuse(error);
     }
+    kmem_core::report::say(HEAP.platform(), format_args!("kmem: free(): {error}"));
 }
 
 /// Reports what is wrong with a free and ends the process.

@@ -1,4 +1,13 @@
-//! The letters of `--debug`: the kernel's `slub_debug` option, without the list of names behind a comma.
+//! The argument of `--debug`: the grammar of the kernel's `slub_debug` option, checked before the program starts.
+
+use kmem_core::debug::options;
+use kmem_core::engine::Engine as _;
+use kmem_core::engine::slab::Slab;
+use kmem_core::engine::slob::Slob;
+use kmem_core::engine::slub::Slub;
+use kmem_core::flags::SlabFlags;
+
+use crate::cli::Engine;
 
 /// What each letter asks for.
 const LETTERS: &[(char, &str)] = &[
@@ -12,49 +21,69 @@ const LETTERS: &[(char, &str)] = &[
     ('-', "none of the letters before it"),
 ];
 
-/// Checks the letters; returns the options they turn on, in the order of the table, upper case.
-/// No letters ask for what the kernel turns on then: F, Z, P and U.
+/// Checks the letters of all blocks. What is good is passed on to the library as it stands.
 ///
 /// # Errors
-/// The first letter that is none, with the list of those that are.
-pub(crate) fn parse(letters: &str) -> Result<String, String> {
-    let mut chosen = [false; LETTERS.len()];
-    for letter in letters.chars() {
-        let upper = letter.to_ascii_uppercase();
-        let Some(index) = LETTERS.iter().position(|(known, _)| *known == upper) else {
-            let known: Vec<String> =
-                LETTERS.iter().map(|(letter, what)| format!("{letter} {what}")).collect();
-            return Err(format!("unknown debug letter '{letter}' (there are: {})", known.join(", ")));
-        };
-        if upper == '-' {
-            chosen = [false; LETTERS.len()];
-        } else {
-            chosen[index] = true;
-        }
+/// The first letter that is none, with the list of those that are; letters of which the engine has no checks for any.
+pub(crate) fn check(text: &str, engine: Engine) -> Result<(), String> {
+    if let Some(letter) = options::unknown(text).next() {
+        let known: Vec<String> = LETTERS.iter().map(|(letter, what)| format!("{letter} {what}")).collect();
+        return Err(format!("unknown debug letter '{letter}' (there are: {})", known.join(", ")));
     }
-    if letters.is_empty() {
-        return Ok("FZPU".to_owned());
+    let asked = options::asked(text);
+    if asked.is_empty() || asked.intersects(checks_of(engine)) {
+        return Ok(());
     }
-    Ok(LETTERS.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|((letter, _), _)| *letter).collect())
+    let (letters, engine) = (options::shown(asked), engine.name());
+    Err(format!("--debug: the engine {engine} has no checks for {letters} (slub has)"))
+}
+
+/// The letters that an engine has checks for.
+const fn checks_of(engine: Engine) -> SlabFlags {
+    match engine {
+        Engine::Slub => Slub::LETTERS,
+        Engine::Slab => Slab::LETTERS,
+        Engine::Slob => Slob::LETTERS,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{Engine, LETTERS};
+
+    fn check(text: &str) -> Result<(), String> {
+        super::check(text, Engine::Slub)
+    }
 
     #[test]
-    fn letters_in_either_case_and_the_dash() {
-        assert_eq!(parse("").unwrap(), "FZPU");
-        assert_eq!(parse("fzpu").unwrap(), "FZPU");
-        assert_eq!(parse("UF").unwrap(), "FU");
-        assert_eq!(parse("O").unwrap(), "O");
-        assert_eq!(parse("-").unwrap(), "");
-        assert_eq!(parse("FZ-T").unwrap(), "T");
+    fn letters_of_all_blocks_are_checked() {
+        for good in ["", "fzpu", "FZPUTAO-", "-", "F,kmalloc-64", "Z,a,b*;,c;;PU"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        let refused = check("FX").unwrap_err();
         assert!(
-            parse("FX")
-                .unwrap_err()
-                .starts_with("unknown debug letter 'X' (there are: F consistency checks,")
+            refused.starts_with("unknown debug letter 'X' (there are: F consistency checks,"),
+            "{refused}"
         );
-        assert!(parse("F,kmalloc-64").unwrap_err().contains("','"));
+        assert!(check("F;,x;q").unwrap_err().contains("'q'"));
+    }
+
+    #[test]
+    fn an_engine_without_checks_refuses_letters_that_ask_for_some() {
+        let slob = |text| super::check(text, Engine::Slob);
+        assert_eq!(
+            slob("Z,kmalloc-64").unwrap_err(),
+            "--debug: the engine slob has no checks for Z (slub has)"
+        );
+        assert!(slob("").unwrap_err().contains(" FZPU "));
+        assert_eq!((slob("-"), slob("FZ-")), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn the_list_is_that_of_the_library() {
+        for (letter, what) in LETTERS {
+            assert_eq!(check(&letter.to_string()), Ok(()), "{what}");
+        }
+        assert_eq!((' '..='~').filter(|c| check(&c.to_string()).is_ok()).count(), 2 * 7 + 3);
     }
 }

@@ -72,6 +72,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     if args.no_rseq {
         command.env("KMEM_RSEQ", "0");
     }
+    if let Some(letters) = &args.debug {
+        command.env("KMEM_DEBUG", letters);
+    }
+    if let Some(what) = args.on_error {
+        command.env("KMEM_ON_ERROR", what.name());
+    }
 
     let wants = Wants::of(args);
     let needs_link = library.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':'));
@@ -114,13 +120,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
 }
 
 fn check_options(args: &RunArgs) -> Result<()> {
-    if let Some(letters) = &args.debug {
-        let letters = debug::parse(letters).map_err(Failure::run)?;
-        if !letters.is_empty() {
-            return Err(Failure::run(format!("--debug {letters}: this build has no debug layer yet")));
-        }
-    }
-    Ok(())
+    args.debug.as_deref().map_or(Ok(()), |text| debug::check(text, args.engine)).map_err(Failure::run)
 }
 
 /// What is to be told at the end.

@@ -40,8 +40,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     fn internal_plan(&self, name: &'static str, size: usize, align: usize, id: StackId) -> Plan {
-        let rules = C::rules(self.platform.cpus() as u32);
-        let request = Request { align, flags: SlabFlags::NOLEAKTRACE, ..Request::new(size) };
+        let rules = self.rules();
+        let flags = self.debug_flags(name, SlabFlags::NOLEAKTRACE);
+        let request = Request { align, flags, ..Request::new(size) };
         // The sizes of the heap's own structures are constants far below the limits.
         let Ok(geometry) = C::Engine::geometry(&request, &rules) else {
             unreachable!("internal cache {name}")

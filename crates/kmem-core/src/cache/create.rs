@@ -142,11 +142,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             usercopy = (0, 0);
         }
-        let rules = C::rules(self.platform.cpus() as u32);
+        let rules = self.rules();
         let request = Request {
             size,
             align: args.align,
-            flags,
+            flags: self.debug_flags(name, flags),
             has_ctor: args.ctor.is_some() || args.dtor.is_some(),
             freeptr_offset: args.freeptr_offset,
             sheaf_capacity: args.sheaf_capacity,

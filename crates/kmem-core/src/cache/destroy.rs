@@ -7,7 +7,6 @@ use crate::config::Config;
 use crate::engine::{counts, sheaf};
 use crate::heap::Kmem;
 use crate::platform::Platform;
-use crate::report;
 
 /// Why a cache was not destroyed cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +49,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let id = descriptor.engine.id;
         let name = {
             let mut registry = self.registry.lock(&self.platform);
-            if descriptor.life.load(Ordering::Relaxed) != life::LIVE {
+            if !life::is_alive(descriptor.life.load(Ordering::Relaxed)) {
                 return Err(DestroyError::Destroyed);
             }
             if descriptor.refcount.load(Ordering::Relaxed) < 0 || descriptor.owned_name.is_none() {
@@ -72,15 +71,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             let objects = counts::count(self.floor(), &descriptor.engine).in_use();
             if left > 0 || objects > 0 {
                 descriptor.life.store(life::ZOMBIE, Ordering::Relaxed);
-                report::say(
-                    &self.platform,
-                    format_args!(
-                        "BUG {}: Objects remaining on __kmem_cache_shutdown(): {objects} in {left} slabs; \
-                         kmem_cache_destroy {}: Slab cache still has objects",
-                        descriptor.name(),
-                        descriptor.name()
-                    ),
-                );
+                self.report_remaining(descriptor, objects, left);
                 return Err(DestroyError::ObjectsRemain(objects));
             }
             if id != 0 && stacks_gone {

@@ -20,12 +20,14 @@ pub mod sheaves;
 
 pub mod bootstrap;
 pub mod create;
+mod debugging;
 mod destroy;
 pub(crate) mod objects;
 mod reap;
 mod shorthand;
 
 pub use create::{CacheArgs, CreateError};
+pub use debugging::{NotChecked, SwitchError, Validation};
 pub use destroy::DestroyError;
 pub use reap::NodeBusy;
 
@@ -58,6 +60,12 @@ pub(crate) mod life {
     pub(crate) const LIVE: u8 = 0;
     pub(crate) const DYING: u8 = 1;
     pub(crate) const ZOMBIE: u8 = 2;
+    /// Alive; its debug letters were changed, so that its slabs are of several kinds.
+    pub(crate) const MIXED: u8 = 3;
+
+    pub(crate) const fn is_alive(life: u8) -> bool {
+        matches!(life, LIVE | MIXED)
+    }
 }
 
 impl<E: Engine> KmemCache<E> {

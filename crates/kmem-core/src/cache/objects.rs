@@ -206,16 +206,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             // SAFETY: the caller's promise.
             return unsafe { self.free_as_told(wanted, object) };
         }
-        let real = self.cache_of(object)?;
+        let real = self.cache_of(object).map_err(|error| self.refused_by(wanted, error))?;
         if !core::ptr::eq(real, wanted) {
-            report::say(
-                &self.platform,
-                format_args!(
-                    "cache_from_obj: Wrong slab cache. {} but object {object:p} is from {}",
-                    wanted.name(),
-                    real.name()
-                ),
-            );
+            self.wrong_cache(wanted, real, object);
         }
         // SAFETY: `cache_of` found the object's own cache.
         unsafe { self.free_to(real, object) }
@@ -257,6 +250,17 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
     }
 
+    /// The slab that an address lies in, and its cache.
+    pub(crate) fn slab_at(&self, address: usize) -> Option<(&KmemCache<C::Engine>, &crate::page::Page)> {
+        let slab = self.pages.head(self.pages.at(address)?);
+        if slab.kind() != Kind::Slab {
+            return None;
+        }
+        // SAFETY: as in `cache_of`; null while the slab is being made or given back.
+        let cache = unsafe { slab.cache.load(Ordering::Relaxed).cast::<KmemCache<C::Engine>>().as_ref() }?;
+        Some((cache, slab))
+    }
+
     /// Frees an object to its own cache.
     ///
     /// # Safety
@@ -271,7 +275,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return Err(FreeError::Foreign(object as usize));
         };
         if cache.life.load(Ordering::Relaxed) != life::LIVE {
-            // A destroyed cache that was left with objects: its slabs take them back, its stacks are gone.
+            // A destroyed cache that was left with objects, whose stacks are gone; or one with checked slabs
+            // among others, whose objects must not wait on stacks. The slabs take them back.
             // SAFETY: the caller's promise.
             unsafe { C::Engine::free_many(self.floor(), &cache.engine, &mut [object]) };
             return Ok(());
@@ -365,8 +370,23 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
         }
         // SAFETY: these are objects of this cache.
-        unsafe { sheaf::free_bulk(self.floor(), &wanted.engine, &mut objects[..good]) };
+        unsafe { self.free_all(wanted, &mut objects[..good]) };
         result
+    }
+
+    /// Gives many objects of one cache back.
+    ///
+    /// # Safety
+    /// As [`sheaf::free_bulk`].
+    pub(crate) unsafe fn free_all(&self, cache: &KmemCache<C::Engine>, objects: &mut [*mut u8]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if cache.life.load(Ordering::Relaxed) == life::LIVE {
+                sheaf::free_bulk(self.floor(), &cache.engine, objects);
+            } else {
+                C::Engine::free_many(self.floor(), &cache.engine, objects);
+            }
+        }
     }
 
     /// The usable bytes of a cache's objects: what their creator asked for.

@@ -167,11 +167,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub unsafe fn return_sheaf(&self, sheaf: Sheaf<C::Engine>) {
         // SAFETY: the caller's promise.
         let cache = unsafe { sheaf.cache.get() };
-        debug_assert!(cache.life.load(core::sync::atomic::Ordering::Relaxed) == life::LIVE);
+        debug_assert!(life::is_alive(cache.life.load(core::sync::atomic::Ordering::Relaxed)));
         // SAFETY: I-PREFILL-1; the sheaf is used up by this call.
         unsafe {
             let objects = core::slice::from_raw_parts_mut(sheaf.entries, sheaf.len);
-            sheaf::free_bulk(self.floor(), &cache.engine, objects);
+            self.free_all(cache, objects);
             self.free_sheaf_array(sheaf.entries, sheaf.room);
         }
     }

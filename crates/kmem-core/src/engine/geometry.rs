@@ -218,6 +218,12 @@ impl Geometry {
         if index < objects && index * self.size == offset { Some(index) } else { None }
     }
 
+    /// Address of object number `index`, where the first slot is at `slots`.
+    #[must_use]
+    pub const fn object(&self, slots: usize, index: usize) -> usize {
+        slots + self.red_left_pad + index * self.size
+    }
+
     /// Bytes from the object to the end of its slot.
     #[must_use]
     pub const fn slot_end(&self) -> usize {

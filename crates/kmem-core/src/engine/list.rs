@@ -37,6 +37,14 @@ impl SlabList {
         at(pages, slab.next.load(Ordering::Relaxed))
     }
 
+    /// The slabs, first to last. The list must not change meanwhile.
+    pub(crate) fn iter<'a, P: Platform>(
+        &self,
+        pages: &'a Pages<P>,
+    ) -> impl Iterator<Item = &'a Page> + use<'a, P> {
+        core::iter::successors(self.first(pages), |slab| at(pages, slab.next.load(Ordering::Relaxed)))
+    }
+
     /// Adds a slab at the head.
     pub(crate) fn push_front<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
         let number = number(pages, slab);

@@ -27,6 +27,8 @@ pub mod slub;
 pub use cache::{Cache, Constructor, Cpu, CpuStats, Node, Stack};
 pub use counts::{Counts, Fault, SlabEvents};
 
+use crate::debug::{Debug, Reporter, Track, Which};
+use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::page::{Page, Pages};
 use crate::platform::Platform;
@@ -42,8 +44,20 @@ pub struct Floor<'a, P: Platform, E: Engine> {
     pub arrays: &'a sheaf::Arrays<E>,
     /// What the engine keeps for the whole heap.
     pub heap: &'a E::Heap,
+    /// The debug state of the heap.
+    pub debug: &'a Debug,
     /// Damage found in free memory stops the program instead of being isolated.
     pub abort: bool,
+}
+
+impl<'a, P: Platform, E: Engine> Floor<'a, P, E> {
+    /// The voice in which a cache's errors are reported.
+    pub fn reporter<'c>(self, cache: &'c Cache<E>) -> Reporter<'c, P>
+    where
+        'a: 'c,
+    {
+        Reporter { platform: self.platform, debug: self.debug, name: cache.name, abort: self.abort }
+    }
 }
 
 impl<P: Platform, E: Engine> Clone for Floor<'_, P, E> {
@@ -122,6 +136,16 @@ impl core::fmt::Display for NotTunable {
 
 impl core::error::Error for NotTunable {}
 
+/// Other letters for a cache.
+pub struct Switch<'a> {
+    /// The letters.
+    pub letters: SlabFlags,
+    /// The layout that they ask for. Letters that it does not have were dropped.
+    pub geometry: &'a Geometry,
+    /// As [`Setup::exact_pages`].
+    pub exact_pages: usize,
+}
+
 /// A way to keep objects in pages.
 ///
 /// # Safety
@@ -144,6 +168,10 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     const SPILL_OLDEST: bool;
     /// The first slot need not open the slab: [`Engine::lead`] tells where it lies.
     const LEADS: bool = false;
+    /// The debug letters that it has checks for. What the options ask beyond that is said and left out.
+    const LETTERS: SlabFlags = SlabFlags::empty();
+    /// A cache's letters can change while it is used: [`Engine::switch`].
+    const SWITCHES: bool = false;
     /// The largest window, in pages, that it can address.
     const MAX_WINDOW_PAGES: usize;
 
@@ -291,6 +319,81 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
         0
     }
 
+    /// Checks every slab of a checked cache, and repairs what can be. Returns how many slabs were looked at;
+    /// `None`: the engine checks nothing.
+    fn check<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>) -> Option<u64> {
+        None
+    }
+
+    /// Reports the objects that are still in use in a cache that dies.
+    fn report_remaining<P: Platform>(
+        floor: Floor<'_, P, Self>,
+        cache: &Cache<Self>,
+        objects: u64,
+        slabs: u64,
+    ) {
+        let name = cache.name;
+        let title = format_args!(
+            "Objects remaining in {name} on __kmem_cache_shutdown(): {objects} in {slabs} slabs"
+        );
+        let report = floor.reporter(cache);
+        report.bug(title);
+        report.here();
+        report.found(false);
+    }
+
+    /// Reports the free of an address in a slab of a checked cache where no object starts.
+    fn report_invalid_free<P: Platform>(
+        _floor: Floor<'_, P, Self>,
+        _cache: &Cache<Self>,
+        _slab: &Page,
+        _address: usize,
+    ) {
+    }
+
+    /// Prints who allocated and freed an object last, where that is kept.
+    ///
+    /// # Safety
+    /// An object of this cache starts at `object`, in mapped memory.
+    unsafe fn print_tracks<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>, _object: *mut u8) {}
+
+    /// Shows the tracks of all objects in use: the track, the bytes of the object that were not asked for, its node.
+    fn visit_tracks<P: Platform>(
+        _floor: Floor<'_, P, Self>,
+        _cache: &Cache<Self>,
+        _which: Which,
+        _visit: &mut dyn FnMut(&Track, usize, usize),
+    ) {
+    }
+
+    /// Notes that only `size` bytes of this object of a class of kmalloc were asked for, where that is kept.
+    ///
+    /// # Safety
+    /// The caller owns the object, which has at least `size` bytes.
+    unsafe fn note_size<P: Platform>(
+        _floor: Floor<'_, P, Self>,
+        _cache: &Cache<Self>,
+        _object: *mut u8,
+        _size: usize,
+    ) {
+    }
+
+    /// How one slab of a cache is laid out: as the cache was made, unless its letters changed.
+    fn geometry_of<'a>(cache: &'a Cache<Self>, _slab: &Page) -> &'a Geometry {
+        &cache.geometry
+    }
+
+    /// The debug letters that a cache has now.
+    fn letters(cache: &Cache<Self>) -> SlabFlags {
+        cache.geometry.flags & Self::LETTERS
+    }
+
+    /// Gives a cache other letters: slabs that are made from now on follow. The CPUs must be flushed
+    /// afterwards. Only with [`Engine::SWITCHES`]. False: there is no memory; nothing changed.
+    fn switch<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>, _switch: &Switch<'_>) -> bool {
+        false
+    }
+
     /// Number of the object that starts at `address` in a slab of this cache; nothing when none does.
     fn index_of<P: Platform>(
         floor: Floor<'_, P, Self>,
@@ -299,7 +402,7 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
         address: usize,
     ) -> Option<usize> {
         let objects = slab.objects.load(core::sync::atomic::Ordering::Relaxed);
-        cache.geometry.index_of(Self::slots(floor, cache, slab), address, objects.into())
+        Self::geometry_of(cache, slab).index_of(Self::slots(floor, cache, slab), address, objects.into())
     }
 
     /// One object, if it can be had without a lock. Callable from any context.

@@ -2,7 +2,6 @@
 //!
 //! These calls serve `malloc`, `aligned_alloc` and `realloc`. A request of no bytes is one of a byte.
 
-use crate::cache::CacheRef;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::gfp::Gfp;
@@ -48,8 +47,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                     let Some(cache) = self.class_cache(Kind::of(gfp), class) else {
                         return core::ptr::null_mut();
                     };
-                    // SAFETY: caches of classes are never destroyed.
-                    return unsafe { self.alloc(CacheRef::new(cache), gfp) };
+                    return self.alloc_block(cache, wanted, gfp);
                 }
                 class += 1;
             }
@@ -89,10 +87,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub unsafe fn resize(&self, ptr: *mut u8, size: usize) -> Result<Resized, FreeError> {
         let size = size.max(1);
         match self.block_at(ptr)? {
-            Block::Object(cache) => {
-                let usable = C::Engine::usable_size(cache.geometry(), cache.object_size());
-                Ok(Self::resize_within(size, usable))
-            }
+            Block::Object(cache) => Ok(Self::resize_within(size, self.usable(cache, ptr))),
             Block::Unclassed(room) => Ok(Self::resize_within(size, room)),
             Block::Large(pages) => {
                 let wanted = pages_for(size);

@@ -131,8 +131,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 .store(core::ptr::from_ref(cache).cast_mut(), Ordering::Release);
             return Some(cache);
         }
-        let rules = C::rules(self.platform.cpus() as u32);
+        let rules = self.rules();
         let size = C::Classes::size_of(index);
+        let name = C::Classes::name(kind, index);
         let flags = match kind {
             Kind::Normal => SlabFlags::KMALLOC,
             Kind::Account => SlabFlags::KMALLOC | SlabFlags::ACCOUNT,
@@ -142,9 +143,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // A run of pages is aligned to a page whatever its length.
         let runs = index >= C::Classes::SLAB_CLASSES;
         let align = if runs { PAGE_SIZE } else { C::Classes::align_of(index, rules.version) };
+        let flags = self.debug_flags(name, flags);
         let request = Request { align, flags, ..Request::new(size) };
         let mut geometry = C::Engine::geometry(&request, &rules).ok()?;
-        if C::MARK_FREED {
+        if C::MARK_FREED && !geometry.is_debug() {
             geometry.offset = 0;
         }
         if C::ONE_ORDER {
@@ -170,12 +172,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         };
         // Only null while this very class is being made: the sequence of a class may come from the class itself.
         let plan = Plan {
-            name: C::Classes::name(kind, index),
+            name,
             request,
             rules,
             owned_name: None,
             geometry,
-            exact_pages: if runs { size >> PAGE_SHIFT } else { 0 },
+            // What a checked class keeps beside its object takes pages too.
+            exact_pages: if runs { geometry.size.div_ceil(PAGE_SIZE) } else { 0 },
             ctor: None,
             dtor: None,
             // All of a block may be copied to and from user space; for this reason no other cache is merged into a class.
@@ -236,8 +239,26 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let Some(cache) = self.class_cache(Kind::of(gfp), C::Classes::class_of(size)) else {
             return core::ptr::null_mut();
         };
+        self.alloc_block(cache, size, gfp)
+    }
+
+    /// A block for `size` bytes from the cache of a class that is large enough.
+    #[inline]
+    pub(crate) fn alloc_block(&self, cache: &KmemCache<C::Engine>, size: usize, gfp: Gfp) -> *mut u8 {
         // SAFETY: caches of classes are never destroyed.
-        unsafe { self.alloc(CacheRef::new(cache), gfp) }
+        let block = unsafe { self.alloc(CacheRef::new(cache), gfp) };
+        if cache.engine.capacity() == 0 { self.note_size(cache, block, size) } else { block }
+    }
+
+    /// Notes how much of a block of a checked class was asked for.
+    #[cold]
+    #[inline(never)]
+    fn note_size(&self, cache: &KmemCache<C::Engine>, block: *mut u8, size: usize) -> *mut u8 {
+        if !block.is_null() {
+            // SAFETY: a block that was allocated just now, of at least that many bytes.
+            unsafe { C::Engine::note_size(self.floor(), &cache.engine, block, size) };
+        }
+        block
     }
 
     /// [`Kmem::kmalloc`] from memory of `node`, as [`Kmem::alloc_node`].
@@ -255,7 +276,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return core::ptr::null_mut();
         };
         // SAFETY: caches of classes are never destroyed.
-        unsafe { self.alloc_node(CacheRef::new(cache), gfp, node) }
+        let block = unsafe { self.alloc_node(CacheRef::new(cache), gfp, node) };
+        if cache.engine.capacity() == 0 { self.note_size(cache, block, size) } else { block }
     }
 
     /// What starts at `ptr`.
@@ -324,7 +346,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             // SAFETY: the caller's promise.
             return unsafe { self.kfree_unclassed(ptr) };
         }
-        match self.block_at(ptr)? {
+        match self.block_at(ptr).map_err(|error| self.refused(error))? {
             // SAFETY: the caller's promise; the block is an object of this cache.
             Block::Object(cache) => unsafe { self.free_to(cache, ptr) },
             // SAFETY: the caller's promise; the block is what it was found to be.
@@ -345,11 +367,23 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return Ok(0);
         }
         Ok(match self.block_at(ptr)? {
-            Block::Object(cache) => C::Engine::usable_size(cache.geometry(), cache.object_size()),
+            Block::Object(cache) => self.usable(cache, ptr.cast_mut()),
             Block::Unclassed(bytes) => bytes,
             Block::Large(pages) => pages << PAGE_SHIFT,
             Block::Huge(bytes) => bytes,
         })
+    }
+
+    /// The bytes of an object that its holder may use, who will: what was not asked for is not guarded any more.
+    #[inline]
+    pub(crate) fn usable(&self, cache: &KmemCache<C::Engine>, object: *mut u8) -> usize {
+        let Some(page) = self.pages.at(object.addr()) else { return 0 };
+        let geometry = C::Engine::geometry_of(&cache.engine, self.pages.head(page));
+        if geometry.original_size.is_some() {
+            // SAFETY: an object of this cache, whose holder asks.
+            unsafe { C::Engine::note_size(self.floor(), &cache.engine, object, geometry.object_size) };
+        }
+        C::Engine::usable_size(geometry, cache.object_size())
     }
 
     /// The size a request of `size` bytes gets; see [`ClassSet::size_roundup`].

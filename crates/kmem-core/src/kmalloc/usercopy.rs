@@ -99,7 +99,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // SAFETY: a slab's descriptor points to its cache, whose first field the engine's cache is, or is null while the slab
         // is being made or given back; a cache lives at least as long as its slabs.
         let Some(cache) = (unsafe { cache.as_ref() }) else { return Place::Pages };
-        let geometry = cache.geometry();
+        let geometry = C::Engine::geometry_of(&cache.engine, slab);
         let base = C::Engine::slots(self.floor(), &cache.engine, slab);
         if address < base {
             return Place::Tail(cache);

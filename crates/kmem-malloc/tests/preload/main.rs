@@ -9,6 +9,7 @@
 //! where the expectation is one engine's own, the test says so. `KMEM_LIB` names another library to test.
 
 mod conformance;
+mod debug;
 mod library;
 mod misuse;
 mod reports;

@@ -181,7 +181,9 @@ pub(crate) fn command(program: &Path, heap: Heap) -> Command {
     for name in ["LD_PRELOAD", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_PERTURB_"] {
         command.env_remove(name);
     }
-    for name in ["KMEM_RSEQ", "KMEM_DEBUG", "KMEM_REPORT_DIR", "KMEM_TEST_PLAIN", "KMEM_TEST_SMALL"] {
+    for name in
+        ["KMEM_RSEQ", "KMEM_DEBUG", "KMEM_ON_ERROR", "KMEM_REPORT_DIR", "KMEM_TEST_PLAIN", "KMEM_TEST_SMALL"]
+    {
         command.env_remove(name);
     }
     if engine() == "slob" {

@@ -17,6 +17,12 @@ pub(super) fn thread_token() -> u32 {
     if token == 0 { 1 } else { token }
 }
 
+/// The system's number of this thread.
+pub(super) fn thread_id() -> u32 {
+    // SAFETY: gettid has no requirements, and leaves `errno` alone.
+    unsafe { libc::gettid() as u32 }
+}
+
 /// The thread pointer: different for each live thread of a process, the same after a fork.
 #[inline]
 pub(super) fn thread_pointer() -> usize {

@@ -9,6 +9,7 @@
 //! | `slots` | pretended CPUs behind locks, for threads that have no restartable sequences |
 //! | `topology` | how many CPUs and nodes there can be |
 //! | [`misc`] | who runs, what time it is, what cannot be guessed, the environment |
+//! | [`trace`] | who called, and what its code is called |
 //! | `sys`, `weak` | system calls that leave `errno` alone; symbols of the C library that may be missing |
 //!
 //! # Contract
@@ -32,6 +33,7 @@ mod rseq;
 mod slots;
 mod sys;
 mod topology;
+pub mod trace;
 mod weak;
 pub mod window;
 
@@ -374,6 +376,18 @@ unsafe impl Platform for Host {
 
     fn fatal(&self) -> ! {
         misc::abort()
+    }
+
+    fn backtrace(&self, out: &mut [usize]) -> usize {
+        trace::backtrace(out)
+    }
+
+    fn symbol(&self, address: usize, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        trace::symbol(address, out)
+    }
+
+    fn thread(&self) -> u32 {
+        misc::thread_id()
     }
 
     #[inline]

@@ -48,3 +48,11 @@ weak!(
     /// Where the initial stack begins.
     stack_end: "__libc_stack_end" as *const u8
 );
+weak!(
+    /// `_Unwind_Backtrace`, of the compiler's unwinder.
+    unwind_backtrace: "_Unwind_Backtrace" as ()
+);
+weak!(
+    /// `_Unwind_GetIP`.
+    unwind_get_ip: "_Unwind_GetIP" as ()
+);

@@ -10,6 +10,7 @@ use crate::engine::cache::count;
 use crate::engine::list;
 use crate::engine::slub::Floor;
 use crate::engine::slub::object::Extent;
+use crate::engine::slub::slab::SlabKind;
 use crate::engine::slub::word::{self, Word};
 use crate::engine::slub::{Cache, Cpu, Stack, slab};
 use crate::gfp::Gfp;
@@ -88,14 +89,14 @@ pub(super) fn alloc_many<P: Platform>(
                 return got;
             }
         }
-        let Some(new) = slab::create(floor, cache, gfp, wanted, strict, true) else { return got };
+        let Some(new) = slab::create(floor, cache, gfp, wanted, strict, SlabKind::Frozen) else { return got };
         let home = new.node();
         if P::NUMA && home != wanted {
             // The node has no memory and the request allows another's: that slab serves from its own node's list.
             {
                 let mut list = cache.node(home).own.list.lock(floor.platform);
                 thaw(new);
-                list.push_front(floor.pages, new);
+                list.partial.push_front(floor.pages, new);
             }
             got += take_from_list(floor, cache, home, &mut out[got..at_least]);
             continue;
@@ -306,12 +307,12 @@ fn from_node<P: Platform>(
     let node = cache.node(wanted);
     let first = {
         let mut list = node.own.list.lock(floor.platform);
-        let Some(first) = list.first(floor.pages) else { return false };
-        list.remove(floor.pages, first);
+        let Some(first) = list.partial.first(floor.pages) else { return false };
+        list.partial.remove(floor.pages, first);
         freeze(first);
         while inner.own.chain_slabs < limit {
-            let Some(more) = list.first(floor.pages) else { break };
-            list.remove(floor.pages, more);
+            let Some(more) = list.partial.first(floor.pages) else { break };
+            list.partial.remove(floor.pages, more);
             freeze(more);
             more.chain.store(u64::from(inner.own.chain), Ordering::Relaxed);
             inner.own.chain = list::number(floor.pages, more);
@@ -346,7 +347,7 @@ fn from_other_nodes<P: Platform>(
         let near = floor.platform.nearest_node(wanted, i);
         let surplus = {
             let list = cache.node(near).own.list.lock(floor.platform);
-            list.len > cache.own.min_partial.load(Ordering::Relaxed)
+            list.partial.len > cache.own.min_partial.load(Ordering::Relaxed)
         };
         if surplus {
             let got = take_from_list(floor, cache, near, out);
@@ -374,9 +375,9 @@ fn alloc_from_node<P: Platform>(
         if got >= at_least {
             return got;
         }
-        let Some(new) = slab::create(floor, cache, gfp, wanted, strict, false) else { return got };
+        let Some(new) = slab::create(floor, cache, gfp, wanted, strict, SlabKind::Thawed) else { return got };
         let real = new.node();
-        cache.node(real).own.list.lock(floor.platform).push_front(floor.pages, new);
+        cache.node(real).own.list.lock(floor.platform).partial.push_front(floor.pages, new);
         if real != wanted {
             // The node has no memory and the request allows another's.
             got += take_from_list(floor, cache, real, &mut out[got..]);
@@ -398,12 +399,12 @@ fn take_from_list<P: Platform>(
     let mut got = 0;
     let mut list = cache.node(node).own.list.lock(floor.platform);
     while got < out.len() {
-        let Some(slab) = list.first(floor.pages) else { break };
-        list.remove(floor.pages, slab);
+        let Some(slab) = list.partial.first(floor.pages) else { break };
+        list.partial.remove(floor.pages, slab);
         freeze(slab);
         got += drain(floor, cache, slab, &mut out[got..]);
         if thaw(slab).inuse() < slab.objects.load(Ordering::Relaxed) {
-            list.push_front(floor.pages, slab);
+            list.partial.push_front(floor.pages, slab);
             if got < out.len() {
                 // Somebody freed into it just now; the next round takes that.
                 continue;

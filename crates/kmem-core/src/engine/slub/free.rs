@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use crate::engine::list;
 use crate::engine::slub::Floor;
 use crate::engine::slub::word::{self, Word};
-use crate::engine::slub::{Cache, maintain, slab};
+use crate::engine::slub::{Cache, checked, maintain, slab};
 use crate::flags::SlabFlags;
 use crate::page::Page;
 use crate::platform::Platform;
@@ -22,6 +22,12 @@ pub(super) unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, 
             rest = others;
             continue;
         };
+        if checked::is_checked_slab(slab) {
+            // SAFETY: the caller's promise.
+            unsafe { checked::free_one(floor, cache, slab, head) };
+            rest = others;
+            continue;
+        }
         // Objects of the same slab move to the front and are linked behind the first.
         let extent = slab::extent(floor, slab);
         let mut tail = head;
@@ -124,15 +130,15 @@ unsafe fn free_chain<P: Platform>(
         return;
     }
     let Some(mut list) = lock else { return };
-    if new.inuse() == 0 && !keep_pages && list.len >= cache.own.min_partial.load(Ordering::Relaxed) {
+    if new.inuse() == 0 && !keep_pages && list.partial.len >= cache.own.min_partial.load(Ordering::Relaxed) {
         if !was_full {
-            list.remove(floor.pages, slab);
+            list.partial.remove(floor.pages, slab);
         }
         drop(list);
         // SAFETY: all objects are free and the slab is on no list, so nobody can reach it.
         unsafe { slab::discard(floor, cache, slab) };
     } else if was_full {
-        list.push_back(floor.pages, slab);
+        list.partial.push_back(floor.pages, slab);
     }
 }
 

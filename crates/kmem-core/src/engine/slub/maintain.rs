@@ -5,8 +5,9 @@ use core::sync::atomic::Ordering;
 use crate::engine::list::{self, SlabList};
 use crate::engine::slub::Floor;
 pub(crate) use crate::engine::slub::alloc::tail;
+use crate::engine::slub::node::NodeLists;
 use crate::engine::slub::word::{self, Word};
-use crate::engine::slub::{Cache, Cpu, slab};
+use crate::engine::slub::{Cache, Cpu, checked, slab};
 use crate::engine::{Counts, Fault};
 use crate::flags::SlabFlags;
 use crate::page::Page;
@@ -24,7 +25,7 @@ pub(crate) fn deactivate<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &
     let fresh = objects - slab.carved.load(Ordering::Relaxed);
     let (last, linked) = if chain.is_null() { (chain, 0) } else { tail(floor, cache, extent, chain) };
     let home = cache.node(slab.node());
-    let mut lock: Option<crate::sync::Guard<'_, SlabList, P, { crate::sync::rank::NODE }>> = None;
+    let mut lock: Option<crate::sync::Guard<'_, NodeLists, P, { crate::sync::rank::NODE }>> = None;
     let mut old = word::load(slab);
     loop {
         let head = if chain.is_null() {
@@ -51,9 +52,9 @@ pub(crate) fn deactivate<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &
                 {
                     // Remote frees were seen: give them time to become more.
                     if old.head().is_some() {
-                        list.push_back(floor.pages, slab);
+                        list.partial.push_back(floor.pages, slab);
                     } else {
-                        list.push_front(floor.pages, slab);
+                        list.partial.push_front(floor.pages, slab);
                     }
                 }
                 return;
@@ -96,12 +97,15 @@ fn thaw_chain<P: Platform>(floor: Floor<'_, P>, cache: &Cache, mut chain: u32) {
                 Err(now) => old = now,
             }
         };
-        if new.inuse() == 0 && !keep_pages && list.len >= cache.own.min_partial.load(Ordering::Relaxed) {
+        if new.inuse() == 0
+            && !keep_pages
+            && list.partial.len >= cache.own.min_partial.load(Ordering::Relaxed)
+        {
             drop(list);
             // SAFETY: all objects are free and the slab is on no list.
             unsafe { slab::discard(floor, cache, slab) };
         } else if new.inuse() < objects {
-            list.push_back(floor.pages, slab);
+            list.partial.push_back(floor.pages, slab);
         }
     }
 }
@@ -122,10 +126,12 @@ pub(super) fn flush_cpu<P: Platform>(floor: Floor<'_, P>, cache: &Cache, number:
 pub(super) fn rename_slabs<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {
     for node in 0..floor.platform.nodes() {
         let list = cache.node(node).own.list.lock(floor.platform);
-        let mut next = list.first(floor.pages);
-        while let Some(slab) = next {
-            slab.cache.store(core::ptr::from_ref(cache).cast_mut().cast(), Ordering::Relaxed);
-            next = list.after(floor.pages, slab);
+        for list in [&list.partial, &list.checked, &list.full] {
+            let mut next = list.first(floor.pages);
+            while let Some(slab) = next {
+                slab.cache.store(core::ptr::from_ref(cache).cast_mut().cast(), Ordering::Relaxed);
+                next = list.after(floor.pages, slab);
+            }
         }
     }
 }
@@ -136,25 +142,28 @@ const BUCKETS: usize = 32;
 pub(super) fn release_empty<P: Platform>(floor: Floor<'_, P>, cache: &Cache, node: usize, keep_pages: bool) {
     let mut empty = SlabList::new();
     {
-        let mut list = cache.node(node).own.list.lock(floor.platform);
-        let mut buckets = [const { SlabList::new() }; BUCKETS];
-        let mut rest = SlabList::new();
-        while let Some(slab) = list.first(floor.pages) {
-            list.remove(floor.pages, slab);
-            let inuse = word::load(slab).inuse();
-            let free = usize::from(slab.objects.load(Ordering::Relaxed) - inuse);
-            if inuse == 0 && !keep_pages {
-                empty.push_back(floor.pages, slab);
-            } else if (1..=BUCKETS).contains(&free) {
-                buckets[free - 1].push_back(floor.pages, slab);
-            } else {
-                rest.push_back(floor.pages, slab);
+        let mut lists = cache.node(node).own.list.lock(floor.platform);
+        let lists = &mut *lists;
+        for list in [&mut lists.partial, &mut lists.checked] {
+            let mut buckets = [const { SlabList::new() }; BUCKETS];
+            let mut rest = SlabList::new();
+            while let Some(slab) = list.first(floor.pages) {
+                list.remove(floor.pages, slab);
+                let inuse = word::load(slab).inuse();
+                let free = usize::from(slab.objects.load(Ordering::Relaxed) - inuse);
+                if inuse == 0 && !keep_pages {
+                    empty.push_back(floor.pages, slab);
+                } else if (1..=BUCKETS).contains(&free) {
+                    buckets[free - 1].push_back(floor.pages, slab);
+                } else {
+                    rest.push_back(floor.pages, slab);
+                }
             }
-        }
-        for bucket in buckets.iter_mut().chain(core::iter::once(&mut rest)) {
-            while let Some(slab) = bucket.first(floor.pages) {
-                bucket.remove(floor.pages, slab);
-                list.push_back(floor.pages, slab);
+            for bucket in buckets.iter_mut().chain(core::iter::once(&mut rest)) {
+                while let Some(slab) = bucket.first(floor.pages) {
+                    bucket.remove(floor.pages, slab);
+                    list.push_back(floor.pages, slab);
+                }
             }
         }
     }
@@ -173,11 +182,14 @@ pub(super) fn count<P: Platform>(floor: Floor<'_, P>, cache: &Cache, counts: &mu
             counts.free_barn += u64::from(barn.objects);
         }
         let Some(list) = state.own.list.lock_unless_held(floor.platform) else { continue };
-        counts.partial += u64::from(list.len);
-        let mut next = list.first(floor.pages);
-        while let Some(slab) = next {
-            counts.free_partial += u64::from(slab.objects.load(Ordering::Relaxed) - word::load(slab).inuse());
-            next = list.after(floor.pages, slab);
+        for list in [&list.partial, &list.checked] {
+            counts.partial += u64::from(list.len);
+            let mut next = list.first(floor.pages);
+            while let Some(slab) = next {
+                let free = slab.objects.load(Ordering::Relaxed) - word::load(slab).inuse();
+                counts.free_partial += u64::from(free);
+                next = list.after(floor.pages, slab);
+            }
         }
     }
     for number in 0..floor.platform.cpus() {
@@ -210,7 +222,7 @@ pub(super) fn validate<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Resul
     let mut checked = 0;
     for node in 0..floor.platform.nodes() {
         let list = cache.node(node).own.list.lock(floor.platform);
-        let mut next = list.first(floor.pages);
+        let mut next = list.partial.first(floor.pages);
         while let Some(slab) = next {
             let extent = slab::extent(floor, slab);
             let state = word::load(slab);
@@ -241,8 +253,9 @@ pub(super) fn validate<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Resul
                 return Err(Fault::Count(extent.base, state.inuse(), objects - free));
             }
             checked += 1;
-            next = list.after(floor.pages, slab);
+            next = list.partial.after(floor.pages, slab);
         }
+        checked += checked::verify(floor, cache, &list)?;
     }
     Ok(checked)
 }

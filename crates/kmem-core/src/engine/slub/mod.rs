@@ -38,6 +38,7 @@ pub mod word;
 
 mod alloc;
 mod barn;
+mod checked;
 mod cpu;
 mod free;
 mod maintain;
@@ -48,14 +49,18 @@ mod slab;
 pub(crate) use cpu::MAX_WINDOW_PAGES;
 pub use cpu::{Chain, Transaction};
 
-pub use node::Stock;
+pub use checked::Modes;
+pub use node::{NodeLists, Stock};
 pub(crate) use slab::extent;
 
 use core::sync::atomic::AtomicU32;
 
-use crate::engine::geometry::{Geometry, GeometryError, Request, Rules};
-use crate::engine::{self, Counts, Engine, Fault, Setup, sheaf};
+use crate::debug::{Track, Which};
+use crate::engine::geometry::{Geometry, GeometryError, KernelVersion, Request, Rules};
+use crate::engine::{self, Counts, Engine, Fault, Setup, Switch, sheaf};
+use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
+use crate::page::Page;
 use crate::platform::Platform;
 use crate::sync::rank;
 
@@ -85,6 +90,10 @@ pub struct Own {
     pub cpu_partial_slabs: AtomicU32,
     /// Share (of 1000) of refills that may look at other nodes.
     pub remote_ratio: AtomicU32,
+    /// The bytes of a block of kmalloc beyond what was asked are guarded, where its class is checked.
+    pub guards_slack: bool,
+    /// Letters and layouts.
+    pub modes: Modes,
 }
 
 // SAFETY: `sequence` points to memory that is written before the cache is shared and never after.
@@ -100,6 +109,8 @@ unsafe impl Engine for Slub {
     const CLASSES: bool = true;
     const KNOWS_CACHE: bool = true;
     const SPILL_OLDEST: bool = false;
+    const LETTERS: SlabFlags = SlabFlags::DEBUG.union(SlabFlags::FAILSLAB);
+    const SWITCHES: bool = true;
     const MAX_WINDOW_PAGES: usize = MAX_WINDOW_PAGES;
 
     type Cache = Own;
@@ -124,14 +135,20 @@ unsafe impl Engine for Slub {
             min_partial: AtomicU32::new(reserves.min_partial),
             cpu_partial_slabs: AtomicU32::new(reserves.cpu_partial_slabs),
             remote_ratio: AtomicU32::new(1000),
+            guards_slack: setup.rules.version > KernelVersion::V6_1,
+            modes: Modes::new(setup.geometry.flags, setup.capacity),
         })
     }
 
     fn drop_cache<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {
         sequence::free(floor, cache);
+        checked::drop_layouts(floor, cache);
     }
 
     fn alloc_one<P: Platform>(floor: Floor<'_, P>, cache: &Cache, gfp: Gfp, node: Option<usize>) -> *mut u8 {
+        if checked::is_checked(cache) {
+            return checked::alloc_one(floor, cache, gfp, node);
+        }
         alloc::alloc_one(floor, cache, gfp, node)
     }
 
@@ -143,6 +160,9 @@ unsafe impl Engine for Slub {
         out: &mut [*mut u8],
         at_least: usize,
     ) -> usize {
+        if checked::is_checked(cache) {
+            return checked::alloc_many(floor, cache, gfp, node, out, at_least);
+        }
         alloc::alloc_many(floor, cache, gfp, node, out, at_least)
     }
 
@@ -199,6 +219,51 @@ unsafe impl Engine for Slub {
 
     fn validate<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Result<u64, Fault> {
         maintain::validate(floor, cache)
+    }
+
+    fn check<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Option<u64> {
+        // A cache that lost its letters may still have slabs that are checked.
+        let slabs = checked::check_all(floor, cache);
+        (checked::is_checked(cache) || slabs > 0).then_some(slabs)
+    }
+
+    fn report_remaining<P: Platform>(floor: Floor<'_, P>, cache: &Cache, _objects: u64, _slabs: u64) {
+        checked::remaining(floor, cache);
+    }
+
+    fn report_invalid_free<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page, address: usize) {
+        checked::invalid_free(floor, cache, slab, address);
+    }
+
+    unsafe fn print_tracks<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { checked::print_tracks(floor, cache, object) };
+    }
+
+    fn visit_tracks<P: Platform>(
+        floor: Floor<'_, P>,
+        cache: &Cache,
+        which: Which,
+        visit: &mut dyn FnMut(&Track, usize, usize),
+    ) {
+        checked::visit_tracks(floor, cache, which, visit);
+    }
+
+    unsafe fn note_size<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { checked::note_size(floor, cache, object, size) };
+    }
+
+    fn geometry_of<'a>(cache: &'a Cache, slab: &Page) -> &'a Geometry {
+        checked::geometry_of(cache, slab)
+    }
+
+    fn letters(cache: &Cache) -> SlabFlags {
+        cache.own.modes.letters()
+    }
+
+    fn switch<P: Platform>(floor: Floor<'_, P>, cache: &Cache, switch: &Switch<'_>) -> bool {
+        checked::switch(floor, cache, switch)
     }
 
     fn rename_slabs<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {

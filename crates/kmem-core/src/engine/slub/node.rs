@@ -1,13 +1,15 @@
-//! What one node keeps of one cache: its partial slabs and its barn.
+//! What one node keeps of one cache: its slabs that are on lists, and its barn.
 
 use crate::engine::list::SlabList;
+use crate::page::{Page, Pages};
 use crate::percpu::barn::Barn;
+use crate::platform::Platform;
 use crate::sync::{Lock, rank};
 
 /// What SLUB keeps of a cache on a node.
 pub struct Stock {
-    /// The partial slabs. The head is the next to be allocated from; what goes to the tail gets time to drain.
-    pub list: Lock<SlabList, { rank::NODE }>,
+    /// The slabs that are on lists.
+    pub list: Lock<NodeLists, { rank::NODE }>,
     /// Full sheaves, ready to be traded.
     pub barn: Lock<Barn, { rank::BARN }>,
 }
@@ -15,6 +17,32 @@ pub struct Stock {
 impl Stock {
     /// Nothing.
     pub(crate) const fn new() -> Self {
-        Self { list: Lock::new(SlabList::new()), barn: Lock::new(Barn::new()) }
+        Self { list: Lock::new(NodeLists::new()), barn: Lock::new(Barn::new()) }
+    }
+}
+
+/// The slabs of a node that are on lists. A slab is on one of them at most.
+pub struct NodeLists {
+    /// Slabs with free objects. The head is the next to be allocated from; what goes to the tail gets time to drain.
+    pub partial: SlabList,
+    /// Checked slabs with free objects, in the same order: they are worked on by other rules, so nobody may meet
+    /// them among the others.
+    pub checked: SlabList,
+    /// Checked slabs without free objects, so that they can be found.
+    pub full: SlabList,
+}
+
+impl NodeLists {
+    /// Nothing.
+    pub(crate) const fn new() -> Self {
+        Self { partial: SlabList::new(), checked: SlabList::new(), full: SlabList::new() }
+    }
+
+    /// The slabs with free objects.
+    pub(crate) fn with_room<'a, P: Platform>(
+        &self,
+        pages: &'a Pages<P>,
+    ) -> impl Iterator<Item = &'a Page> + use<'a, P> {
+        self.partial.iter(pages).chain(self.checked.iter(pages))
     }
 }

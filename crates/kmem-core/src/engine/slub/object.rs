@@ -35,6 +35,24 @@ impl Cache {
         object.wrapping_add(self.geometry.offset).cast()
     }
 
+    /// Writes a link at a place that need not be where this cache's geometry has it.
+    ///
+    /// # Safety
+    /// The place of the link of a free object that the caller owns.
+    pub(crate) unsafe fn store_link(&self, place: *mut u64, next: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { place.write(next as u64 ^ self.code(place)) };
+    }
+
+    /// Reads a link at such a place; damaged or not.
+    ///
+    /// # Safety
+    /// The place is mapped and aligned.
+    pub(crate) unsafe fn load_link(&self, place: *mut u64) -> usize {
+        // SAFETY: the caller's promise; volatile, because who damages it may be at it now.
+        (unsafe { place.read_volatile() } ^ self.code(place)) as usize
+    }
+
     /// Links the free object to `next` (null ends the chain).
     ///
     /// # Safety

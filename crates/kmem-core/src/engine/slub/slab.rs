@@ -5,12 +5,24 @@ use core::sync::atomic::Ordering;
 use crate::engine::cache::count;
 use crate::engine::slub::Cache;
 use crate::engine::slub::Floor;
+use crate::engine::slub::checked::{self, Layout};
 use crate::engine::slub::object::Extent;
 use crate::engine::slub::word::{self, Word};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::page::{Kind, Page, PageRun};
 use crate::platform::{PAGE_SHIFT, Platform};
+
+/// What a new slab is to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SlabKind {
+    /// In the hands of a CPU.
+    Frozen,
+    /// For a node's list.
+    Thawed,
+    /// For a node's list of checked slabs.
+    Checked,
+}
 
 /// Fetches pages for one slab: the preferred order without effort, then the order that fits one object.
 fn fetch<P: Platform>(
@@ -19,8 +31,9 @@ fn fetch<P: Platform>(
     gfp: Gfp,
     node: usize,
     strict: bool,
+    layout: Layout<'_>,
 ) -> Option<(PageRun, bool)> {
-    let geometry = &cache.geometry;
+    let geometry = layout.geometry;
     let mut gfp = gfp - Gfp::ZERO - Gfp::SLAB_BUG;
     if cache.flags().contains(SlabFlags::CACHE_DMA) {
         gfp |= Gfp::DMA;
@@ -34,10 +47,10 @@ fn fetch<P: Platform>(
     if strict {
         gfp |= Gfp::THISNODE;
     }
-    if cache.exact_pages != 0 {
+    if layout.exact_pages != 0 {
         return floor
             .pages
-            .alloc_exact(floor.platform, gfp, cache.exact_pages, Some(node))
+            .alloc_exact(floor.platform, gfp, layout.exact_pages, Some(node))
             .map(|run| (run, false));
     }
     let fallback = geometry.order > geometry.min_order;
@@ -56,48 +69,58 @@ fn fetch<P: Platform>(
 }
 
 /// A new slab of the cache, all objects free and not carved, constructed; nobody else knows it yet.
-/// `frozen` is the state it starts in.
+/// `kind` is what it is to be, whatever the cache's letters are by now: who asked works with it by the rules of
+/// that kind.
 pub(crate) fn create<'a, P: Platform>(
     floor: Floor<'a, P>,
     cache: &Cache,
     gfp: Gfp,
     node: usize,
     strict: bool,
-    frozen: bool,
+    kind: SlabKind,
 ) -> Option<&'a Page> {
-    let (mut run, fallback) = fetch(floor, cache, gfp, node, strict)?;
+    let checked = kind == SlabKind::Checked;
+    let layout = checked::layout_now(cache, checked);
+    let (mut run, fallback) = fetch(floor, cache, gfp, node, strict, layout)?;
     if let Some(cpu) = cache.here(floor.platform) {
         count(&cpu.stats.alloc_slab, 1);
         if fallback {
             count(&cpu.stats.order_fallback, 1);
         }
     }
-    if fallback {
+    if fallback && !checked {
         cache.distrust();
     }
-    let geometry = &cache.geometry;
+    let geometry = layout.geometry;
     let objects = if fallback { geometry.min_objects } else { geometry.objects };
     run.set_kind(Kind::Slab);
-    if cache.capacity() != 0 {
+    if !checked && cache.capacity() != 0 {
         floor.pages.set_tag(&run, cache.id);
     }
     let slab = floor.pages.into_head(run);
     slab.cache.store(core::ptr::from_ref(cache).cast_mut().cast(), Ordering::Relaxed);
     slab.objects.store(objects as u16, Ordering::Relaxed);
     slab.carved.store(0, Ordering::Relaxed);
-    slab.slab_flags.store(0, Ordering::Relaxed);
+    slab.slab_flags.store(if checked { layout.mark } else { 0 }, Ordering::Relaxed);
     slab.chain.store(0, Ordering::Relaxed);
+    slab.debug.store(0, Ordering::Relaxed);
     let start =
         if cache.own.sequence.is_null() { 0 } else { (floor.platform.entropy() % objects as u64) as u16 };
     slab.start.store(start, Ordering::Relaxed);
+    if checked {
+        checked::lay_out(floor, cache, slab);
+    }
     if let Some(ctor) = cache.ctor {
         let base = floor.pages.address(slab) as usize;
         for index in 0..objects {
             // SAFETY: the object lies in the new slab, which nobody else knows; the constructor is the cache's own.
-            unsafe { ctor(cache.object(base, index)) };
+            unsafe { ctor(geometry.object(base, index) as *mut u8) };
         }
     }
-    word::store(slab, Word::new(None, 0, frozen));
+    word::store(slab, Word::new(None, 0, kind == SlabKind::Frozen));
+    if checked {
+        checked::link_all(floor, cache, slab);
+    }
     cache.node(slab.node()).count_slab(objects as u16);
     Some(slab)
 }
@@ -110,9 +133,10 @@ pub(crate) unsafe fn discard<P: Platform>(floor: Floor<'_, P>, cache: &Cache, sl
     let objects = slab.objects.load(Ordering::Relaxed);
     if let Some(dtor) = cache.dtor {
         let base = floor.pages.address(slab) as usize;
+        let geometry = checked::geometry_of(cache, slab);
         for index in 0..usize::from(objects) {
             // SAFETY: the object is free and constructed, and nobody else can reach its slab; the destructor is the cache's own.
-            unsafe { dtor(cache.object(base, index)) };
+            unsafe { dtor(geometry.object(base, index) as *mut u8) };
         }
     }
     cache.node(slab.node()).uncount_slab(objects);
@@ -158,6 +182,16 @@ pub(crate) fn carve<P: Platform>(
     }
     slab.carved.store((carved + take) as u16, Ordering::Relaxed);
     take
+}
+
+/// Index of the object that is carved as number `position` of a slab of so many, whose walk of the cache's
+/// sequence began at `start`.
+pub(crate) fn index_at(cache: &Cache, objects: usize, start: usize, position: usize) -> usize {
+    if cache.own.sequence.is_null() || objects != cache.geometry.objects {
+        return position;
+    }
+    // SAFETY: the sequence has `geometry.objects` entries, and the position wraps below that.
+    usize::from(unsafe { *cache.own.sequence.add((start + position) % objects) })
 }
 
 /// Bytes of a slab that hold objects.

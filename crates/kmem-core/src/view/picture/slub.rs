@@ -97,14 +97,10 @@ impl<P: Platform, C: Config<Engine = Slub>> Kmem<P, C> {
         }
         for node in 0..self.platform.nodes() {
             let list = cache.engine.node(node).own.list.lock(&self.platform);
-            let mut next = list.first(&self.pages);
-            let mut position = 0;
-            while let Some(here) = next {
+            for (position, here) in list.with_room(&self.pages).enumerate() {
                 if core::ptr::eq(here, slab) {
                     owner = SlabOwner::NodePartial(node, position);
                 }
-                position += 1;
-                next = list.after(&self.pages, here);
             }
         }
         Some(SlabPicture {
@@ -188,14 +184,7 @@ impl<P: Platform, C: Config<Engine = Slub>> Kmem<P, C> {
             }
             SlabOwner::NodePartial(node, _) => {
                 let list = cache.engine.node(node).own.list.lock(&self.platform);
-                let mut next = list.first(&self.pages);
-                while let Some(here) = next {
-                    if core::ptr::eq(here, page) {
-                        return look();
-                    }
-                    next = list.after(&self.pages, here);
-                }
-                None
+                if list.with_room(&self.pages).any(|here| core::ptr::eq(here, page)) { look() } else { None }
             }
             SlabOwner::Full => None,
         }

@@ -1,0 +1,326 @@
+//! Debugging a heap's caches: options, validation, traces, and the reports of calls that should not have been made.
+//!
+//! What a check is and what is done about what it finds is the engine's affair; here is who asks for it.
+
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+use crate::cache::{CacheRef, KmemCache, life};
+use crate::config::Config;
+use crate::debug::locations::Locations;
+use crate::debug::report::Symbol;
+use crate::debug::{Debug, Reporter, Which, options};
+use crate::engine::geometry::{Request, Rules};
+use crate::engine::{Engine, Switch};
+use crate::flags::SlabFlags;
+use crate::heap::Kmem;
+use crate::kmalloc::FreeError;
+use crate::platform::{MAX_ORDER, PAGE_SIZE, Platform};
+use crate::report;
+
+/// What a validation found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Validation {
+    /// Slabs looked at.
+    pub slabs: u64,
+    /// Reports made and repairs done meanwhile, each one.
+    pub errors: u64,
+}
+
+/// Why a cache did not get other letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchError {
+    /// The cache belongs to the heap itself.
+    Internal,
+    /// The cache was destroyed.
+    Destroyed,
+    /// The layout is not possible: a slot with its metadata would be too large.
+    Geometry,
+    /// The engine has no checks for some of the letters, or its caches keep those that they were made with.
+    Unsupported,
+    /// No memory.
+    NoMemory,
+}
+
+impl fmt::Display for SwitchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Internal => "the cache belongs to the heap",
+            Self::Destroyed => "the cache was destroyed",
+            Self::Geometry => "objects do not fit with what the letters add",
+            Self::Unsupported => "the engine cannot do that",
+            Self::NoMemory => "out of memory",
+        })
+    }
+}
+
+impl core::error::Error for SwitchError {}
+
+/// The cache has no debug letter, so that there is nothing to check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotChecked;
+
+impl fmt::Display for NotChecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the cache is not checked")
+    }
+}
+
+impl core::error::Error for NotChecked {}
+
+impl<P: Platform, C: Config> Kmem<P, C> {
+    /// The debug state: errors, the hook, what happens after a report.
+    pub fn debug(&self) -> &Debug {
+        &self.debug
+    }
+
+    /// Sets the debug options, in the grammar of [`crate::debug::options`]: once, before [`Kmem::init`], so
+    /// that the heap's own caches follow them too; a cache follows what is set when it is made. Letters that
+    /// mean nothing, and those that the engine has no checks for, are named on the console and skipped. False:
+    /// there are options already.
+    pub fn set_debug_options(&self, text: &'static str) -> bool {
+        let set = self.debug.set_options(text);
+        if set {
+            for letter in options::unknown(text) {
+                report::say(&self.platform, format_args!("slub_debug option '{letter}' unknown. skipped"));
+            }
+            let missing = options::asked(text) - C::Engine::LETTERS;
+            if !missing.is_empty() {
+                let (letters, engine) = (options::shown(missing), C::Engine::NAME);
+                report::say(
+                    &self.platform,
+                    format_args!("slub_debug letters {letters} have no checks in engine {engine}. skipped"),
+                );
+            }
+        }
+        set
+    }
+
+    /// The flags of a new cache of this name, with what the options add.
+    pub(crate) fn debug_flags(&self, name: &str, flags: SlabFlags) -> SlabFlags {
+        let wanted = options::flags_for(self.debug.options(), SlabFlags::empty(), name, flags);
+        flags | (wanted & C::Engine::LETTERS)
+    }
+
+    /// The rules of geometry, with what the options change.
+    pub(crate) fn rules(&self) -> Rules {
+        let rules = C::rules(self.platform.cpus() as u32);
+        let may_raise = rules.metadata_may_raise_order && !options::keep_order(self.debug.options());
+        Rules { metadata_may_raise_order: may_raise, ..rules }
+    }
+
+    /// The debug letters that a cache has now.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn debug_letters(&self, cache: CacheRef<C::Engine>) -> SlabFlags {
+        // SAFETY: the caller's promise.
+        C::Engine::letters(&unsafe { cache.get() }.engine)
+    }
+
+    /// Gives a cache other debug letters while it is used (those of `letters` that are some; none switches all
+    /// checks off). Slabs that are made from now on follow; old ones keep their layout, and their objects are
+    /// checked by it as long as they live. F and T count for all of them at once.
+    ///
+    /// From the first change on, what is freed goes straight to its slab, and the cache takes no aliases any
+    /// more. A cache that was made with letters stays without CPU stacks when it loses them.
+    ///
+    /// # Errors
+    /// See [`SwitchError`]; nothing changed.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn set_debug_letters(
+        &self,
+        cache: CacheRef<C::Engine>,
+        letters: SlabFlags,
+    ) -> Result<(), SwitchError> {
+        // SAFETY: the caller's promise.
+        let cache = unsafe { cache.get() };
+        let _registry = self.registry.lock(&self.platform);
+        if cache.refcount.load(Ordering::Relaxed) < 0 {
+            return Err(SwitchError::Internal);
+        }
+        if !life::is_alive(cache.life.load(Ordering::Relaxed)) {
+            return Err(SwitchError::Destroyed);
+        }
+        let all = SlabFlags::DEBUG | SlabFlags::FAILSLAB;
+        let old = cache.geometry();
+        let letters = letters & all;
+        if !C::Engine::SWITCHES || !C::Engine::LETTERS.contains(letters) {
+            return Err(SwitchError::Unsupported);
+        }
+        // What reads a free object reads around the link: it stays where it is, if it is in the object.
+        let chosen = old.flags.contains(SlabFlags::TYPESAFE_BY_RCU) && !old.freeptr_outside();
+        let request = Request {
+            size: cache.object_size(),
+            align: old.align,
+            flags: (old.flags - all) | letters,
+            has_ctor: cache.is_constructed(),
+            freeptr_offset: chosen.then_some(old.offset),
+            sheaf_capacity: 0,
+        };
+        let mut geometry = C::Engine::geometry(&request, &self.rules()).map_err(|_| SwitchError::Geometry)?;
+        let mut exact_pages = 0;
+        if cache.engine.exact_pages != 0 {
+            geometry.objects = 1;
+            geometry.min_objects = 1;
+            exact_pages = geometry.size.div_ceil(PAGE_SIZE);
+        }
+        let switch = Switch { letters, geometry: &geometry, exact_pages };
+        // What comes back is looked up from now on: nothing of a checked slab may get onto a stack.
+        cache.life.store(life::MIXED, Ordering::Relaxed);
+        cache.engine.distrust();
+        if !C::Engine::switch(self.floor(), &cache.engine, &switch) {
+            return Err(SwitchError::NoMemory);
+        }
+        self.flush(cache);
+        Ok(())
+    }
+
+    /// Checks every slab of a cache now, reports what is wrong, and repairs what can be.
+    ///
+    /// # Errors
+    /// [`NotChecked`].
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn validate(&self, cache: CacheRef<C::Engine>) -> Result<Validation, NotChecked> {
+        // SAFETY: the caller's promise.
+        self.validate_one(unsafe { cache.get() })
+    }
+
+    fn validate_one(&self, cache: &KmemCache<C::Engine>) -> Result<Validation, NotChecked> {
+        let before = self.debug.errors();
+        let slabs = C::Engine::check(self.floor(), &cache.engine).ok_or(NotChecked)?;
+        Ok(Validation { slabs, errors: self.debug.errors() - before })
+    }
+
+    /// [`Kmem::validate`] for every checked cache.
+    pub fn validate_all(&self) -> Validation {
+        let mut sum = Validation::default();
+        self.for_each_cache(|cache| {
+            if let Ok(found) = self.validate_one(cache) {
+                sum.slabs += found.slabs;
+                sum.errors += found.errors;
+            }
+        });
+        sum
+    }
+
+    /// Writes who allocated (or freed last) the objects of a cache that are in use, added up by call site, the
+    /// most frequent first: the text of `alloc_traces` and `free_traces`, see [`crate::debug::locations`]. `No
+    /// data` for a cache without tracks, and where there is no memory for the sums.
+    ///
+    /// # Errors
+    /// What `out` answers.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn write_traces(
+        &self,
+        cache: CacheRef<C::Engine>,
+        which: Which,
+        out: &mut dyn fmt::Write,
+    ) -> fmt::Result {
+        // SAFETY: the caller's promise.
+        let cache = unsafe { cache.get() };
+        for order in 2..=MAX_ORDER {
+            // The table is there before any lock is taken; one that is too small is thrown away.
+            let Some(mut table) = Locations::new(&self.platform, &self.pages, order) else { break };
+            C::Engine::visit_tracks(self.floor(), &cache.engine, which, &mut |track, waste, node| {
+                table.add(track, waste, node);
+            });
+            if !table.overflowed() || order == MAX_ORDER {
+                return table.write(&self.debug, out);
+            }
+        }
+        out.write_str("No data\n")
+    }
+
+    fn reporter<'a>(&'a self, cache: &'a KmemCache<C::Engine>) -> Reporter<'a, P> {
+        self.floor().reporter(&cache.engine)
+    }
+
+    /// Reports that a cache dies with objects in use.
+    pub(crate) fn report_remaining(&self, cache: &KmemCache<C::Engine>, objects: u64, slabs: u64) {
+        let mut caller = [0];
+        self.platform.backtrace(&mut caller);
+        C::Engine::report_remaining(self.floor(), &cache.engine, objects, slabs);
+        self.reporter(cache).warn(
+            "kmem_cache_destroy",
+            format_args!(
+                "kmem_cache_destroy {}: Slab cache still has objects when called from {}",
+                cache.name(),
+                Symbol(&self.platform, caller[0])
+            ),
+        );
+    }
+
+    /// An object was given to `wanted` that is from `real`.
+    #[cold]
+    pub(crate) fn wrong_cache(
+        &self,
+        wanted: &KmemCache<C::Engine>,
+        real: &KmemCache<C::Engine>,
+        object: *mut u8,
+    ) {
+        if !C::Engine::letters(&wanted.engine).contains(SlabFlags::CONSISTENCY_CHECKS) {
+            report::say(
+                &self.platform,
+                format_args!(
+                    "cache_from_obj: Wrong slab cache. {} but object {object:p} is from {}",
+                    wanted.name(),
+                    real.name()
+                ),
+            );
+            return;
+        }
+        self.reporter(wanted).warn(
+            "kmem_cache_free",
+            format_args!(
+                "cache_from_obj: Wrong slab cache. {} but object is from {}",
+                wanted.name(),
+                real.name()
+            ),
+        );
+        // SAFETY: an object of its own cache, as was found.
+        unsafe { C::Engine::print_tracks(self.floor(), &real.engine, object) };
+    }
+
+    /// An address was given to a cache that is not an object's.
+    #[cold]
+    pub(crate) fn refused_by(&self, wanted: &KmemCache<C::Engine>, error: FreeError) -> FreeError {
+        match error {
+            FreeError::Interior { .. } => self.refused(error),
+            FreeError::NotObject(_) | FreeError::Foreign(_)
+                if C::Engine::letters(&wanted.engine).contains(SlabFlags::CONSISTENCY_CHECKS) =>
+            {
+                self.reporter(wanted)
+                    .warn("kmem_cache_free", format_args!("virt_to_cache: Object is not a Slab page!"));
+                error
+            }
+            _ => error,
+        }
+    }
+
+    /// An address cannot be freed: reported where its cache is checked, or where the heap was given debug options.
+    #[cold]
+    pub(crate) fn refused(&self, error: FreeError) -> FreeError {
+        match error {
+            FreeError::Interior { address, .. } => {
+                if let Some((cache, slab)) = self.slab_at(address) {
+                    C::Engine::report_invalid_free(self.floor(), &cache.engine, slab, address);
+                }
+            }
+            FreeError::NotObject(address) if self.debug.options().is_some() => {
+                let (platform, debug) = (&self.platform, &self.debug);
+                let report = Reporter { platform, debug, name: "kmalloc", abort: false };
+                report.warn("free_large_kmalloc", format_args!(""));
+                report.line(format_args!("object pointer: {address:#018x}"));
+            }
+            _ => {}
+        }
+        error
+    }
+}

@@ -1,0 +1,237 @@
+//! What all checking of a heap shares: options, patterns, tracks, stacks, reports.
+//!
+//! # Theory
+//! A cache whose flags have a debug letter is *checked*: its engine keeps no free objects on CPUs, works object
+//! by object under a lock, lays patterns around and into free objects, and looks whether they are still there.
+//! How, is the engine's own affair: its layout decides what can be checked (`engine::slub::checked`). Here is
+//! what engines do that with.
+//!
+//! An unchecked cache pays nothing: whether a cache is checked is asked only where it has no CPU stacks.
+//!
+//! # Errors
+//! Each report, each repair and each warning is one error. They are counted ([`Debug::errors`]), shown to a hook
+//! ([`Debug::set_hook`]), and printed unless the heap is told to be quiet. After a report the program stops, or
+//! goes on with the repair: as the user chose ([`Debug::set_on_error`]), else as the heap was built.
+//!
+//! # Lock order
+//! Nothing here takes a lock. Stacks are saved before a lock is taken; reports are printed under any.
+
+pub mod locations;
+pub mod options;
+pub mod pattern;
+pub mod report;
+pub mod stacks;
+pub mod track;
+
+pub use report::Reporter;
+pub use track::{Track, Which};
+
+use core::fmt;
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+/// What an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// A report.
+    Bug,
+    /// A repair.
+    Fix,
+    /// A warning.
+    Warning,
+}
+
+/// What happens after a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OnError {
+    /// What the heap was built for.
+    #[default]
+    Default = 0,
+    /// The program stops.
+    Abort = 1,
+    /// The damage is repaired or isolated, and the program goes on.
+    Warn = 2,
+}
+
+/// Called for each error: what it is, the cache's name, the text. It must not use the heap: its locks may be held.
+pub type Hook = fn(Error, &str, fmt::Arguments<'_>);
+
+/// What was wrong before, as a set of bits.
+pub mod taint {
+    /// A report was made.
+    pub const BAD_PAGE: u8 = 1;
+    /// A warning was given.
+    pub const WARN: u8 = 2;
+}
+
+/// The debug state of a heap.
+pub struct Debug {
+    /// Start and length of the options' text; null: none.
+    options: AtomicPtr<u8>,
+    options_len: AtomicUsize,
+    claimed: AtomicBool,
+    errors: AtomicU64,
+    quiet: AtomicBool,
+    on_error: AtomicU8,
+    taint: AtomicU8,
+    hook: AtomicPtr<()>,
+    /// The call stacks that tracks name.
+    pub stacks: stacks::Stacks,
+}
+
+impl Debug {
+    /// No options, no errors.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            options: AtomicPtr::new(ptr::null_mut()),
+            options_len: AtomicUsize::new(0),
+            claimed: AtomicBool::new(false),
+            errors: AtomicU64::new(0),
+            quiet: AtomicBool::new(false),
+            on_error: AtomicU8::new(OnError::Default as u8),
+            taint: AtomicU8::new(0),
+            hook: AtomicPtr::new(ptr::null_mut()),
+            stacks: stacks::Stacks::new(),
+        }
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> Option<&'static str> {
+        // Acquire pairs with the Release of `set_options`: the length was stored before.
+        let text = self.options.load(Ordering::Acquire);
+        if text.is_null() {
+            return None;
+        }
+        // SAFETY: both come from one `&'static str`, stored once.
+        unsafe {
+            let bytes = core::slice::from_raw_parts(text, self.options_len.load(Ordering::Relaxed));
+            Some(core::str::from_utf8_unchecked(bytes))
+        }
+    }
+
+    /// Sets the options, once: false when there are some already.
+    pub fn set_options(&self, text: &'static str) -> bool {
+        if self.claimed.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        self.options_len.store(text.len(), Ordering::Relaxed);
+        self.options.store(text.as_ptr().cast_mut(), Ordering::Release);
+        true
+    }
+
+    /// Errors so far: reports, repairs and warnings.
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// While quiet, errors are counted and shown to the hook, and not printed.
+    pub fn set_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Relaxed);
+    }
+
+    /// Errors are not printed.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
+    }
+
+    /// Chooses what happens after a report.
+    pub fn set_on_error(&self, what: OnError) {
+        self.on_error.store(what as u8, Ordering::Relaxed);
+    }
+
+    /// Whether a report stops the program; `by_default`: what the heap was built for.
+    pub fn stops(&self, by_default: bool) -> bool {
+        match self.on_error.load(Ordering::Relaxed) {
+            choice if choice == OnError::Abort as u8 => true,
+            choice if choice == OnError::Warn as u8 => false,
+            _ => by_default,
+        }
+    }
+
+    /// Shows each error to `hook` from now on.
+    pub fn set_hook(&self, hook: Option<Hook>) {
+        let hook = hook.map_or(ptr::null_mut(), |hook| hook as *mut ());
+        // Release pairs with the Acquire of `note`: what the hook uses was made before.
+        self.hook.store(hook, Ordering::Release);
+    }
+
+    /// Counts an error and shows it to the hook.
+    pub(crate) fn note(&self, what: Error, cache: &str, text: fmt::Arguments<'_>) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        let hook = self.hook.load(Ordering::Acquire);
+        if !hook.is_null() {
+            // SAFETY: only `set_hook` stores here, and it stores functions of this type.
+            let hook = unsafe { core::mem::transmute::<*mut (), Hook>(hook) };
+            hook(what, cache, text);
+        }
+    }
+
+    /// Remembers that something was wrong.
+    pub(crate) fn add_taint(&self, what: u8) {
+        self.taint.fetch_or(what, Ordering::Relaxed);
+    }
+
+    /// What was wrong before, as a kernel prints it: B a report, W a warning.
+    pub fn taint(&self) -> Taint {
+        Taint(self.taint.load(Ordering::Relaxed))
+    }
+}
+
+impl Default for Debug {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A set of taints, to be printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taint(u8);
+
+impl fmt::Display for Taint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.write_str("Not tainted");
+        }
+        let letter = |bit, letter| if self.0 & bit != 0 { letter } else { ' ' };
+        // The places of the letters among the kernel's nineteen.
+        write!(f, "Tainted: G    {}   {}         ", letter(taint::BAD_PAGE, 'B'), letter(taint::WARN, 'W'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taints_stand_where_a_kernel_puts_them() {
+        assert_eq!(Taint(0).to_string(), "Not tainted");
+        let both = Taint(taint::BAD_PAGE | taint::WARN).to_string();
+        assert_eq!(both, "Tainted: G    B   W         ");
+        assert_eq!(both.len(), "Tainted: G    B   W  O      ".len());
+        assert_eq!(Taint(taint::WARN).to_string(), "Tainted: G        W         ");
+    }
+
+    #[test]
+    fn options_are_set_once() {
+        let debug = Debug::new();
+        assert_eq!(debug.options(), None);
+        assert!(debug.set_options("FZ,a"));
+        assert!(!debug.set_options("P"));
+        assert_eq!(debug.options(), Some("FZ,a"));
+        let empty = Debug::new();
+        assert!(empty.set_options(""));
+        assert_eq!(empty.options(), Some(""));
+    }
+
+    #[test]
+    fn the_users_choice_comes_before_the_builds() {
+        let debug = Debug::new();
+        assert!(debug.stops(true) && !debug.stops(false));
+        debug.set_on_error(OnError::Abort);
+        assert!(debug.stops(true) && debug.stops(false));
+        debug.set_on_error(OnError::Warn);
+        assert!(!debug.stops(true) && !debug.stops(false));
+    }
+}

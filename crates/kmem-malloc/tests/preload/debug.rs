@@ -1,0 +1,107 @@
+//! `KMEM_DEBUG` and `KMEM_ON_ERROR`: faults of a C program are reported with its stacks, and end it or do not.
+
+use std::ffi::OsStr;
+
+use crate::support::{Heap, KMEM, Outcome, command, compiled, outcome};
+
+const SIGABRT: i32 = 6;
+
+fn run(heap: Heap, fault: &str, letters: &str, on_error: Option<&str>) -> Outcome {
+    // Blocks must not be known to the compiler.
+    let mut command = command(&compiled("debug.c", &["-O0", "-w"].map(OsStr::new)), heap);
+    command.arg(fault).env("KMEM_DEBUG", letters);
+    if let Some(on_error) = on_error {
+        command.env("KMEM_ON_ERROR", on_error);
+    }
+    outcome(&mut command)
+}
+
+/// Fault, title of the report, and a repair that is done when the program goes on.
+const FAULTS: &[(&str, &str, &str)] = &[
+    ("over", "kmalloc Redzone overwritten", "Restoring kmalloc Redzone"),
+    ("far", "Right Redzone overwritten", "Restoring Right Redzone"),
+    ("under", "Left Redzone overwritten", "Restoring Left Redzone"),
+    ("after", "Poison overwritten", "Marking all objects used"),
+    ("twice", "Object already free", "not freed"),
+    ("interior", "Invalid object pointer 0x", "not freed"),
+];
+
+#[test]
+fn the_first_fault_ends_the_program() {
+    for &heap in KMEM {
+        for (fault, title, repair) in FAULTS {
+            let outcome = run(heap, fault, "FZPU", None);
+            let told = || format!("{fault} on {heap:?}: {outcome:#?}");
+            assert_eq!(outcome.signal(), Some(SIGABRT), "{}", told());
+            assert_eq!(outcome.stdout, "", "{}", told());
+            let bug = outcome
+                .stderr
+                .lines()
+                .find(|line| line.starts_with("BUG "))
+                .unwrap_or_else(|| panic!("{}", told()));
+            assert!(bug.starts_with("BUG kmalloc-64 (Not tainted): ") && bug.contains(title), "{}", told());
+            assert!(!outcome.stderr.contains(repair), "nothing was repaired: {}", told());
+        }
+    }
+}
+
+#[test]
+fn a_program_may_go_on() {
+    for &heap in KMEM {
+        for (fault, title, repair) in FAULTS {
+            let outcome = run(heap, fault, "FZPU", Some("warn"));
+            let told = || format!("{fault} on {heap:?}: {outcome:#?}");
+            assert_eq!((outcome.signal(), outcome.stdout.as_str()), (None, "on\n"), "{}", told());
+            assert!(outcome.stderr.contains(title) && outcome.stderr.contains(repair), "{}", told());
+        }
+    }
+}
+
+#[test]
+fn a_sound_program_is_left_alone() {
+    for &heap in KMEM {
+        for letters in ["", "F", "Z", "P", "U", "ZP", "FZPUO", "FZPU,kmalloc-64", "-"] {
+            let outcome = run(heap, "sound", letters, None);
+            assert_eq!(
+                (outcome.signal(), outcome.stdout.as_str(), outcome.stderr.as_str()),
+                (None, "on\n", ""),
+                "{letters:?} on {heap:?}"
+            );
+        }
+    }
+}
+
+/// Without the letters, or in another class, nobody looks.
+#[test]
+fn only_what_was_named_is_checked() {
+    for letters in ["-", "FZPU,kmalloc-128", "FZPU,dentry*"] {
+        let outcome = run(Heap::Preloaded, "over", letters, None);
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("on\n", ""), "{letters:?}");
+    }
+    let outcome = run(Heap::Preloaded, "over", "FZU,kmalloc-6*", None);
+    assert_eq!(outcome.signal(), Some(SIGABRT));
+}
+
+/// Who allocated and who freed, by file and offset; the program's own frames first.
+#[test]
+fn reports_name_the_callers() {
+    let outcome = run(Heap::Preloaded, "after", "FZPU", None);
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    for (verb, deep) in [("Allocated", 2), ("Freed", 1)] {
+        let at = lines.iter().position(|line| line.starts_with(&format!("{verb} in program+0x")));
+        let at = at.unwrap_or_else(|| panic!("{verb}: {}", outcome.stderr));
+        let frames: Vec<&&str> = lines[at + 1..].iter().take_while(|line| line.starts_with(' ')).collect();
+        let own = frames.iter().take_while(|frame| frame.starts_with(" program+0x")).count();
+        assert_eq!(own, deep, "{verb}: main, and who asks for it: {}", outcome.stderr);
+        assert!(frames[own].starts_with(" libc.so.6+0x"), "{}", outcome.stderr);
+    }
+    assert!(!outcome.stderr.contains("libkmem_malloc"), "{}", outcome.stderr);
+}
+
+#[test]
+fn what_cannot_be_understood_is_said() {
+    let outcome = run(Heap::Preloaded, "sound", "FXP", Some("stop"));
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    let expected = ["slub_debug option 'X' unknown. skipped", "kmem: KMEM_ON_ERROR is `abort` or `warn`"];
+    assert_eq!((lines.as_slice(), outcome.stdout.as_str()), (&expected[..], "on\n"));
+}
