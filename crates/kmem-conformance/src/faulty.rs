@@ -13,8 +13,8 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize
 use kmem_core::page::ZoneKind;
 use kmem_core::platform::{PageRange, Platform, Window};
 
-/// Bytes kept of the last message.
-const KEPT: usize = 256;
+/// Bytes kept of the last messages: those of a report with its call stack.
+const KEPT: usize = 4096;
 const NEVER: u64 = u64::MAX;
 
 /// A platform that can be told to refuse memory.
@@ -27,8 +27,10 @@ pub struct Faulty<P> {
     full: AtomicBool,
     said: AtomicU64,
     loud: AtomicBool,
+    /// A ring.
     text: [AtomicU8; KEPT],
-    text_len: AtomicUsize,
+    /// Bytes that were ever written to it.
+    written: AtomicUsize,
 }
 
 impl<P> Faulty<P> {
@@ -44,7 +46,7 @@ impl<P> Faulty<P> {
             said: AtomicU64::new(0),
             loud: AtomicBool::new(false),
             text: [const { AtomicU8::new(0) }; KEPT],
-            text_len: AtomicUsize::new(0),
+            written: AtomicUsize::new(0),
         }
     }
 
@@ -95,12 +97,13 @@ impl<P> Faulty<P> {
         self.said.load(Ordering::Relaxed)
     }
 
-    /// Whether the beginning of the last message contains `part`. Of messages that two threads wrote at once it may be either.
+    /// Whether the last messages contain `part`. Where two threads wrote at once, their messages may be mixed.
     pub fn said(&self, part: &str) -> bool {
+        let end = self.written.load(Ordering::Relaxed);
+        let len = end.min(KEPT);
         let mut text = [0; KEPT];
-        let len = self.text_len.load(Ordering::Relaxed).min(KEPT);
-        for (byte, kept) in text.iter_mut().zip(&self.text) {
-            *byte = kept.load(Ordering::Relaxed);
+        for (i, byte) in text[..len].iter_mut().enumerate() {
+            *byte = self.text[(end - len + i) % KEPT].load(Ordering::Relaxed);
         }
         let part = part.as_bytes();
         part.is_empty() || text[..len].windows(part.len()).any(|window| window == part)
@@ -197,10 +200,10 @@ unsafe impl<P: Platform> Platform for Faulty<P> {
 
     fn console(&self, text: &str) {
         self.said.fetch_add(1, Ordering::Relaxed);
-        for (kept, &byte) in self.text.iter().zip(text.as_bytes()) {
-            kept.store(byte, Ordering::Relaxed);
+        let start = self.written.fetch_add(text.len() + 1, Ordering::Relaxed);
+        for (i, byte) in text.bytes().chain([b'\n']).enumerate() {
+            self.text[(start + i) % KEPT].store(byte, Ordering::Relaxed);
         }
-        self.text_len.store(text.len(), Ordering::Relaxed);
         if self.loud.load(Ordering::Relaxed) {
             self.inner.console(text);
         }
@@ -208,6 +211,18 @@ unsafe impl<P: Platform> Platform for Faulty<P> {
 
     fn fatal(&self) -> ! {
         self.inner.fatal()
+    }
+
+    fn backtrace(&self, out: &mut [usize]) -> usize {
+        self.inner.backtrace(out)
+    }
+
+    fn symbol(&self, address: usize, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        self.inner.symbol(address, out)
+    }
+
+    fn thread(&self) -> u32 {
+        self.inner.thread()
     }
 
     fn lock_token(&self) -> u32 {
