@@ -2,9 +2,14 @@
 
 use std::ffi::OsStr;
 
-use crate::support::{Heap, KMEM, Outcome, command, compiled, outcome};
+use crate::support::{Heap, KMEM, Outcome, command, compiled, engine, outcome};
 
 const SIGABRT: i32 = 6;
+
+/// The engine of the library has checks.
+fn has_checks() -> bool {
+    engine() == "slub"
+}
 
 fn run(heap: Heap, fault: &str, letters: &str, on_error: Option<&str>) -> Outcome {
     // Blocks must not be known to the compiler.
@@ -28,6 +33,9 @@ const FAULTS: &[(&str, &str, &str)] = &[
 
 #[test]
 fn the_first_fault_ends_the_program() {
+    if !has_checks() {
+        return;
+    }
     for &heap in KMEM {
         for (fault, title, repair) in FAULTS {
             let outcome = run(heap, fault, "FZPU", None);
@@ -47,6 +55,9 @@ fn the_first_fault_ends_the_program() {
 
 #[test]
 fn a_program_may_go_on() {
+    if !has_checks() {
+        return;
+    }
     for &heap in KMEM {
         for (fault, title, repair) in FAULTS {
             let outcome = run(heap, fault, "FZPU", Some("warn"));
@@ -59,6 +70,9 @@ fn a_program_may_go_on() {
 
 #[test]
 fn a_sound_program_is_left_alone() {
+    if !has_checks() {
+        return;
+    }
     for &heap in KMEM {
         for letters in ["", "F", "Z", "P", "U", "ZP", "FZPUO", "FZPU,kmalloc-64", "-"] {
             let outcome = run(heap, "sound", letters, None);
@@ -74,6 +88,9 @@ fn a_sound_program_is_left_alone() {
 /// Without the letters, or in another class, nobody looks.
 #[test]
 fn only_what_was_named_is_checked() {
+    if !has_checks() {
+        return;
+    }
     for letters in ["-", "FZPU,kmalloc-128", "FZPU,dentry*"] {
         let outcome = run(Heap::Preloaded, "over", letters, None);
         assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("on\n", ""), "{letters:?}");
@@ -85,6 +102,9 @@ fn only_what_was_named_is_checked() {
 /// Who allocated and who freed, by file and offset; the program's own frames first.
 #[test]
 fn reports_name_the_callers() {
+    if !has_checks() {
+        return;
+    }
     let outcome = run(Heap::Preloaded, "after", "FZPU", None);
     let lines: Vec<&str> = outcome.stderr.lines().collect();
     for (verb, deep) in [("Allocated", 2), ("Freed", 1)] {
@@ -100,8 +120,26 @@ fn reports_name_the_callers() {
 
 #[test]
 fn what_cannot_be_understood_is_said() {
+    if !has_checks() {
+        return;
+    }
     let outcome = run(Heap::Preloaded, "sound", "FXP", Some("stop"));
     let lines: Vec<&str> = outcome.stderr.lines().collect();
     let expected = ["slub_debug option 'X' unknown. skipped", "kmem: KMEM_ON_ERROR is `abort` or `warn`"];
     assert_eq!((lines.as_slice(), outcome.stdout.as_str()), (&expected[..], "on\n"));
+}
+
+#[test]
+fn an_engine_without_checks_says_so_and_goes_on() {
+    if has_checks() {
+        return;
+    }
+    let engine = engine();
+    for (letters, skipped) in [("", "FZPU"), ("FZ,kmalloc-64;t", "FZT")] {
+        let outcome = run(Heap::Preloaded, "sound", letters, None);
+        let expected = format!("slub_debug letters {skipped} have no checks in engine {engine}. skipped\n");
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("on\n", expected.as_str()));
+    }
+    let outcome = run(Heap::Preloaded, "sound", "-", None);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("on\n", ""));
 }
