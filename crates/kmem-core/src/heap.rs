@@ -135,7 +135,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             deferred: Deferred::new(),
             large_stats: BlockStats::new(),
             huge_stats: BlockStats::new(),
-            debug: Debug::new(),
+            debug: Debug::new(C::ABORT),
             engine: C::Engine::HEAP,
             config: core::marker::PhantomData,
         }
@@ -150,7 +150,6 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             arrays: &self.arrays,
             heap: &self.engine,
             debug: &self.debug,
-            abort: C::ABORT,
         }
     }
 

@@ -355,7 +355,7 @@ unsafe fn free_slow(ptr: *mut u8) {
 #[cold]
 #[inline(never)]
 fn refused(error: FreeError) {
-    if HEAP.debug().stops(true) {
+    if HEAP.debug().aborts() {
         misuse(error);
     }
     kmem_core::report::say(HEAP.platform(), format_args!("kmem: free(): {error}"));

@@ -45,7 +45,7 @@ pub(crate) fn files(dir: &str) -> Vec<PathBuf> {
             let Ok(kind) = entry.file_type() else { continue };
             if kind.is_dir() && name != ".git" && name != "target" {
                 walk(&path, found);
-            } else if kind.is_file() {
+            } else if kind.is_file() && name != ".git" {
                 found.push(path);
             }
         }

@@ -71,6 +71,8 @@ pub struct Debug {
     options: AtomicPtr<u8>,
     options_len: AtomicUsize,
     claimed: AtomicBool,
+    /// What the heap was built to do after a report: stop the program.
+    abort: bool,
     errors: AtomicU64,
     quiet: AtomicBool,
     on_error: AtomicU8,
@@ -81,13 +83,14 @@ pub struct Debug {
 }
 
 impl Debug {
-    /// No options, no errors.
+    /// No options, no errors. `abort`: the heap is built to stop the program after a report.
     #[must_use]
-    pub const fn new() -> Self {
+    pub const fn new(abort: bool) -> Self {
         Self {
             options: AtomicPtr::new(ptr::null_mut()),
             options_len: AtomicUsize::new(0),
             claimed: AtomicBool::new(false),
+            abort,
             errors: AtomicU64::new(0),
             quiet: AtomicBool::new(false),
             on_error: AtomicU8::new(OnError::Default as u8),
@@ -150,6 +153,16 @@ impl Debug {
         }
     }
 
+    /// What the heap was built to do after a report, when its user did not choose: stop the program.
+    pub fn built_to_abort(&self) -> bool {
+        self.abort
+    }
+
+    /// Whether a report of damage stops the program.
+    pub fn aborts(&self) -> bool {
+        self.stops(self.abort)
+    }
+
     /// Shows each error to `hook` from now on.
     pub fn set_hook(&self, hook: Option<Hook>) {
         let hook = hook.map_or(ptr::null_mut(), |hook| hook as *mut ());
@@ -176,12 +189,6 @@ impl Debug {
     /// What was wrong before, as a kernel prints it: B a report, W a warning.
     pub fn taint(&self) -> Taint {
         Taint(self.taint.load(Ordering::Relaxed))
-    }
-}
-
-impl Default for Debug {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -215,23 +222,24 @@ mod tests {
 
     #[test]
     fn options_are_set_once() {
-        let debug = Debug::new();
+        let debug = Debug::new(false);
         assert_eq!(debug.options(), None);
         assert!(debug.set_options("FZ,a"));
         assert!(!debug.set_options("P"));
         assert_eq!(debug.options(), Some("FZ,a"));
-        let empty = Debug::new();
+        let empty = Debug::new(false);
         assert!(empty.set_options(""));
         assert_eq!(empty.options(), Some(""));
     }
 
     #[test]
     fn the_users_choice_comes_before_the_builds() {
-        let debug = Debug::new();
+        let debug = Debug::new(false);
         assert!(debug.stops(true) && !debug.stops(false));
         debug.set_on_error(OnError::Abort);
         assert!(debug.stops(true) && debug.stops(false));
         debug.set_on_error(OnError::Warn);
         assert!(!debug.stops(true) && !debug.stops(false));
+        assert!(!Debug::new(false).aborts() && Debug::new(true).aborts());
     }
 }

@@ -44,10 +44,9 @@ pub struct Floor<'a, P: Platform, E: Engine> {
     pub arrays: &'a sheaf::Arrays<E>,
     /// What the engine keeps for the whole heap.
     pub heap: &'a E::Heap,
-    /// The debug state of the heap.
+    /// The debug state of the heap; also whether damage found in free memory stops the program, or is isolated
+    /// ([`Debug::aborts`]).
     pub debug: &'a Debug,
-    /// Damage found in free memory stops the program instead of being isolated.
-    pub abort: bool,
 }
 
 impl<'a, P: Platform, E: Engine> Floor<'a, P, E> {
@@ -56,7 +55,8 @@ impl<'a, P: Platform, E: Engine> Floor<'a, P, E> {
     where
         'a: 'c,
     {
-        Reporter { platform: self.platform, debug: self.debug, name: cache.name, abort: self.abort }
+        let abort = self.debug.built_to_abort();
+        Reporter { platform: self.platform, debug: self.debug, name: cache.name, abort }
     }
 }
 

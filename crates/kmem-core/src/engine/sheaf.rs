@@ -471,18 +471,39 @@ fn ensure<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) {
 }
 
 /// Fills all of `out`, or nothing. Contents as for [`alloc`].
+#[inline]
 pub fn alloc_bulk<P: Platform, E: Engine>(
     floor: Floor<'_, P, E>,
     cache: &Cache<E>,
     gfp: Gfp,
     out: &mut [*mut u8],
 ) -> bool {
-    let mut got = 0;
+    let mut popped = 0;
     if cache.capacity() != 0 {
         // SAFETY: the cache is alive and has this number.
-        got = unsafe { floor.platform.cpu_area().pop_many(cache.id, out) };
+        popped = unsafe { floor.platform.cpu_area().pop_many(cache.id, out) };
     }
-    let popped = got;
+    if popped < out.len() && !fill(floor, cache, gfp, out, popped) {
+        return false;
+    }
+    let number = floor.platform.current_cpu();
+    if let Some(cpu) = cache.cpu(floor.platform, number) {
+        count(&floor.platform.cpu_area().hot(number, cache.id).allocs, popped as u64);
+        count(&cpu.stats.alloc_slow, (out.len() - popped) as u64);
+    }
+    true
+}
+
+/// Fills `out` from the slabs, behind the `got` objects that are there. False: it could not, and those were freed.
+#[cold]
+#[inline(never)]
+fn fill<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    gfp: Gfp,
+    out: &mut [*mut u8],
+    mut got: usize,
+) -> bool {
     while got < out.len() {
         let want = (out.len() - got).min(MAX_BATCH);
         let more = E::alloc_many(floor, cache, gfp, None, &mut out[got..got + want], want);
@@ -492,11 +513,6 @@ pub fn alloc_bulk<P: Platform, E: Engine>(
             return false;
         }
         got += more;
-    }
-    let number = floor.platform.current_cpu();
-    if let Some(cpu) = cache.cpu(floor.platform, number) {
-        count(&floor.platform.cpu_area().hot(number, cache.id).allocs, popped as u64);
-        count(&cpu.stats.alloc_slow, (got - popped) as u64);
     }
     true
 }

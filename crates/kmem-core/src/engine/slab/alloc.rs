@@ -163,7 +163,7 @@ fn report_damage<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page) {
             slab.objects.load(Ordering::Relaxed)
         ),
     );
-    if floor.abort {
+    if floor.debug.aborts() {
         floor.platform.fatal();
     }
 }

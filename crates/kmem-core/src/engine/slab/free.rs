@@ -125,7 +125,7 @@ fn bad_free<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8, wh
             cache.name, cache.name
         ),
     );
-    if floor.abort {
+    if floor.debug.aborts() {
         floor.platform.fatal();
     }
 }

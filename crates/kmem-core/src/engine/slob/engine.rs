@@ -51,7 +51,7 @@ pub struct Own {
 
 impl<'a, P: Platform> From<Floor<'a, P>> for World<'a, P> {
     fn from(floor: Floor<'a, P>) -> Self {
-        Self { platform: floor.platform, pages: floor.pages, abort: floor.abort }
+        Self { platform: floor.platform, pages: floor.pages, abort: floor.debug.aborts() }
     }
 }
 
@@ -110,7 +110,7 @@ unsafe fn give<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8)
 #[cold]
 fn complain<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8, error: BlockError) {
     report::say(floor.platform, format_args!("BUG {}: free of {object:p}: {error}", cache.name));
-    if floor.abort {
+    if floor.debug.aborts() {
         floor.platform.fatal();
     }
 }

@@ -227,7 +227,7 @@ fn damaged<P: Platform>(floor: Floor<'_, P>, cache: &Cache, what: core::fmt::Arg
         floor.platform,
         format_args!("BUG {}: {what}; FIX {}: Isolate corrupted freechain", cache.name, cache.name),
     );
-    if floor.abort {
+    if floor.debug.aborts() {
         floor.platform.fatal();
     }
 }

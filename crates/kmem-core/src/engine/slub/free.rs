@@ -63,7 +63,7 @@ fn slab_of<'a, P: Platform>(floor: Floor<'a, P>, cache: &Cache, object: *mut u8)
             cache.name, cache.name
         ),
     );
-    if floor.abort {
+    if floor.debug.aborts() {
         floor.platform.fatal();
     }
     None
@@ -151,7 +151,7 @@ fn overflow<P: Platform>(floor: Floor<'_, P>, cache: &Cache, inuse: u16, count: 
             cache.name, cache.name
         ),
     );
-    if floor.abort {
+    if floor.debug.aborts() {
         floor.platform.fatal();
     }
 }
