@@ -237,6 +237,14 @@ unsafe impl<P: Platform> Platform for Faulty<P> {
         self.inner.lock_wake(word);
     }
 
+    fn lock_enter(&self) {
+        self.inner.lock_enter();
+    }
+
+    fn lock_exit(&self) {
+        self.inner.lock_exit();
+    }
+
     fn lock_taken(&self, rank: u8) {
         self.inner.lock_taken(rank);
     }

@@ -184,6 +184,19 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// Wakes one sleeper of `word`.
     fn lock_wake(&self, word: &AtomicU32);
 
+    /// Called before a lock is taken or tried: until the [`Platform::lock_exit`] that belongs to it, nothing that uses the heap
+    /// may interrupt the caller on its CPU. A kernel turns interrupts off. Calls nest, and end in any order.
+    ///
+    /// The default does nothing, for worlds where who interrupts the heap does not use it, or where [`Platform::lock_token`] tells
+    /// the interrupter from the interrupted.
+    #[inline]
+    fn lock_enter(&self) {}
+
+    /// Called after the lock was released, or could not be had. When as many ended as began, interrupts are as they were
+    /// before the first.
+    #[inline]
+    fn lock_exit(&self) {}
+
     /// Called after a lock of this rank was taken. For checkers; the default does nothing.
     #[inline]
     fn lock_taken(&self, _rank: u8) {}

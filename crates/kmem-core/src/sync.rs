@@ -10,6 +10,9 @@
 //! of them. [`Lock::lock_for_fork`] recognises its own token and leaves such a lock alone; the
 //! interrupted frame releases it in parent and child alike.
 //!
+//! Where an interrupt handler may use the heap, the owner must not be interrupted on its CPU: the platform is told before a
+//! lock is taken and after it was released ([`Platform::lock_enter`], [`Platform::lock_exit`]), each as often as the other.
+//!
 //! # Order
 //! Locks are taken in rising [`rank`]; the simulator checks it through [`Platform::lock_taken`].
 //! A lock is never held across a call that can enter the operating system for memory, except
@@ -71,6 +74,7 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     /// Takes the lock, waiting for it.
     #[inline]
     pub fn lock<'a, P: Platform>(&'a self, platform: &'a P) -> Guard<'a, T, P, RANK> {
+        platform.lock_enter();
         let token = token(platform);
         // Acquire pairs with the Release of `unlock`.
         if self.word.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed).is_err() {
@@ -93,9 +97,13 @@ impl<T, const RANK: u8> Lock<T, RANK> {
 
     /// Takes the lock if it is free.
     pub fn try_lock<'a, P: Platform>(&'a self, platform: &'a P) -> Option<Guard<'a, T, P, RANK>> {
+        platform.lock_enter();
         let token = token(platform);
         // Acquire pairs with the Release of `unlock`.
-        self.word.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        if self.word.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            platform.lock_exit();
+            return None;
+        }
         platform.lock_taken(RANK);
         Some(Guard { lock: self, platform })
     }
@@ -143,6 +151,7 @@ impl<T, const RANK: u8> Lock<T, RANK> {
         if self.word.swap(0, Ordering::Release) & WAITERS != 0 {
             platform.lock_wake(&self.word);
         }
+        platform.lock_exit();
     }
 
     /// Takes the lock for the time of a fork, unless this very thread holds it already.

@@ -1,4 +1,4 @@
-//! The kernel's heap: one static, the one door to it, and Rust's allocator on top.
+//! The kernel's heap: one static, and Rust's allocator on top.
 
 use core::alloc::{GlobalAlloc, Layout};
 
@@ -6,7 +6,6 @@ use kmem_core::gfp::Gfp;
 use kmem_core::{KernelConfig, Kmem};
 
 use crate::platform::Machine;
-use crate::smp::heap_locks;
 
 /// The engine that keeps this kernel's objects.
 #[cfg(not(any(feature = "slab", feature = "slob")))]
@@ -41,12 +40,10 @@ pub(crate) type Heap = Kmem<World, Configuration>;
 
 static HEAP: Heap = Kmem::new(WORLD);
 
-/// Calls into the heap. Whatever it was called with, interrupts are afterwards as they were before (I-IRQ-1).
+/// Calls into the heap.
 #[inline]
 pub(crate) fn with<R>(f: impl FnOnce(&'static Heap) -> R) -> R {
-    let result = f(&HEAP);
-    heap_locks::leave();
-    result
+    f(&HEAP)
 }
 
 /// A block of at least `size` bytes; null: no memory.

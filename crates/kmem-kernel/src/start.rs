@@ -48,18 +48,18 @@ fn start_first_cpu(machine: &acpi::Machine) {
         smp::adopt(number);
     }
     smp::this().set_state(smp::State::Online);
-    for other in machine.cpus().iter().filter(|cpu| cpu.apic != me) {
-        smp::make(other.apic, other.node);
-    }
     time::init();
     apic::init();
     // SAFETY: the tables are loaded; no lock is held.
     unsafe { cpu::unmask() };
 }
 
-/// All memory to the heap, then the heap itself.
+/// The other CPUs' blocks, each on its node; all memory to the heap, then the heap itself.
 fn start_heap(machine: &acpi::Machine) {
     paging::map_memory().expect("no memory for the direct map");
+    for other in machine.cpus().iter().filter(|cpu| cpu.apic != apic::id()) {
+        smp::make(other.apic, other.node);
+    }
     platform::init(machine.nodes());
     let given = heap::with(|heap| {
         #[cfg(feature = "conformance")]

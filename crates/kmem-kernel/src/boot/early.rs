@@ -2,11 +2,14 @@
 //!
 //! # Theory
 //! What must exist before the heap (page tables, the CPUs' blocks, the page descriptors) is taken from the top of
-//! the highest range of its node below 4 GiB, and never given back. What is left goes to the heap in whole blocks of 4 MiB,
+//! the highest range of its node, and never given back. What is left goes to the heap in whole blocks of 4 MiB,
 //! lowest first; with each block the memory for its descriptors is taken from the top, until the two ends meet.
+//!
+//! Until the direct map is there ([`mapped`]) only the first 4 GiB can be reached, so only they are taken from.
 //!
 //! # Invariants
 //! - I-EARLY-1: a byte of memory is in one range, or was taken once, or was given to the heap once.
+//! - I-EARLY-2: no range crosses 4 GiB.
 //!
 //! # Locks
 //! A [`Spin`]: other CPUs take their interrupt stacks when they start.
@@ -23,9 +26,11 @@ const MAX: usize = 32;
 /// Bytes of a block of the heap.
 const BLOCK: usize = BLOCK_PAGES * PAGE_SIZE;
 /// Below this, memory is reached by its physical address from the first instruction on.
-const IDENTITY_END: usize = 1 << 32;
+pub(crate) const IDENTITY_END: usize = 1 << 32;
 
 struct Ranges {
+    /// What lies beyond can not be taken yet.
+    ceiling: usize,
     /// What is left.
     ranges: [(Range, usize); MAX],
     /// What there was.
@@ -34,7 +39,7 @@ struct Ranges {
 }
 
 const NOTHING: [(Range, usize); MAX] = [(Range { start: 0, end: 0 }, 0); MAX];
-static MEMORY: Spin<Ranges> = Spin::new(Ranges { ranges: NOTHING, all: NOTHING, count: 0 });
+static MEMORY: Spin<Ranges> = Spin::new(Ranges { ceiling: IDENTITY_END, ranges: NOTHING, all: NOTHING, count: 0 });
 
 unsafe extern "C" {
     static kernel_end: u8;
@@ -53,22 +58,31 @@ pub(crate) fn init(told: &Told, machine: &Machine) {
             continue;
         }
         machine.split(range, |range, node| {
-            if memory.count < MAX {
-                let count = memory.count;
-                memory.ranges[count] = (range, node);
-                memory.all[count] = (range, node);
-                memory.count += 1;
+            // I-EARLY-2.
+            let middle = range.end.min(IDENTITY_END).max(range.start);
+            for part in [Range { start: range.start, end: middle }, Range { start: middle, end: range.end }] {
+                if part.start < part.end && memory.count < MAX {
+                    let count = memory.count;
+                    memory.ranges[count] = (part, node);
+                    memory.all[count] = (part, node);
+                    memory.count += 1;
+                }
             }
         });
     }
 }
 
 /// The node of a physical address that is memory, as the firmware has it.
-#[cfg(feature = "conformance")]
 pub(crate) fn node_of(address: usize) -> Option<usize> {
     let memory = MEMORY.lock();
     let mut all = memory.all[..memory.count].iter();
     all.find(|(range, _)| range.start <= address && address < range.end).map(|&(_, node)| node)
+}
+
+/// Bytes that there were.
+pub(crate) fn all_bytes() -> usize {
+    let memory = MEMORY.lock();
+    memory.all[..memory.count].iter().map(|(range, _)| range.end - range.start).sum()
 }
 
 /// Bytes that are left.
@@ -96,14 +110,24 @@ pub(crate) fn for_each(mut visit: impl FnMut(Range, usize)) {
     }
 }
 
+/// The direct map is there: from now on memory beyond 4 GiB is taken as well.
+pub(crate) fn mapped() {
+    MEMORY.lock().ceiling = usize::MAX;
+}
+
 /// `bytes` of zero memory, aligned to `align`, of `node` if it can be; `None`: none left. For ever.
 pub(crate) fn take(bytes: usize, align: usize, node: usize) -> Option<*mut u8> {
+    take_below(usize::MAX, bytes, align, node).map(paging::reach)
+}
+
+/// As [`take`], but all of it ends at `limit` or before, and it is the physical address.
+pub(crate) fn take_below(limit: usize, bytes: usize, align: usize, node: usize) -> Option<usize> {
     let found = {
         let mut memory = MEMORY.lock();
-        let count = memory.count;
+        let (count, limit) = (memory.count, limit.min(memory.ceiling));
         let place = |(range, _): &(Range, usize)| {
-            let start = range.end.min(IDENTITY_END).checked_sub(bytes)? & !(align - 1);
-            (start >= range.start && range.start < IDENTITY_END).then_some(start)
+            let start = range.end.checked_sub(bytes)? & !(align - 1);
+            (start >= range.start && range.end <= limit).then_some(start)
         };
         let ranges = &mut memory.ranges[..count];
         let best = (0..count)
@@ -111,14 +135,12 @@ pub(crate) fn take(bytes: usize, align: usize, node: usize) -> Option<*mut u8> {
             // Its own node first, then the highest address.
             .max()?;
         let (_, start, i) = best;
-        // A range that goes beyond what can be taken from is only used once nothing else is left: the rest is lost.
         ranges[i].0.end = start;
         start
     };
-    let memory = core::ptr::with_exposed_provenance_mut::<u8>(found);
-    // SAFETY: I-EARLY-1: it left the range just now; it is memory, below 4 GiB and so mapped at its own address.
-    unsafe { paging::clear(memory, bytes) };
-    Some(memory)
+    // SAFETY: I-EARLY-1: it left the range just now; it is memory, and mapped where it is reached.
+    unsafe { paging::clear(paging::reach(found), bytes) };
+    Some(found)
 }
 
 /// The physical address and the node of the lowest whole block that is left; it leaves the ranges.

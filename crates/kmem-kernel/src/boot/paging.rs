@@ -36,6 +36,12 @@ unsafe extern "C" {
     static mut boot_pml4: [u64; 512];
 }
 
+/// Where the memory at a physical address is reached by the kernel itself: beyond 4 GiB in the direct map.
+pub(crate) fn reach(physical: usize) -> *mut u8 {
+    let distance = if physical < early::IDENTITY_END { 0 } else { DIRECT };
+    core::ptr::with_exposed_provenance_mut(physical + distance)
+}
+
 /// No memory for a page table.
 #[derive(Debug)]
 pub(crate) struct NoTable;
@@ -48,23 +54,22 @@ fn entry(address: usize, levels: usize, node: usize) -> Result<*mut u64, NoTable
         if level == levels {
             return Ok(at);
         }
-        // SAFETY: tables lie in the image or in early memory, both below 4 GiB and mapped at their own addresses; only the first
-        // CPU is here.
+        // SAFETY: tables lie in the image or in early memory, both mapped where they are reached; only the first CPU is here.
         let value = unsafe { at.read() };
         table = if value & PRESENT != 0 {
             assert!(value & LARGE == 0 || level == 0, "a large page at {address:#x} is in the way");
-            core::ptr::with_exposed_provenance_mut((value & ADDRESS) as usize)
+            reach((value & ADDRESS) as usize).cast()
         } else {
-            let new = early::take(PAGE_SIZE, PAGE_SIZE, node).ok_or(NoTable)?;
+            let new = early::take_below(usize::MAX, PAGE_SIZE, PAGE_SIZE, node).ok_or(NoTable)?;
             // SAFETY: as above.
-            unsafe { at.write(new.expose_provenance() as u64 | PRESENT | WRITE) };
-            new.cast()
+            unsafe { at.write(new as u64 | PRESENT | WRITE) };
+            reach(new).cast()
         };
     }
     unreachable!("the loop ends at its last level")
 }
 
-/// Maps all memory at its distance.
+/// Maps all memory at its distance. From then on all of it can be taken.
 pub(crate) fn map_memory() -> Result<(), NoTable> {
     let mut result = Ok(());
     early::for_each(|range, node| {
@@ -77,6 +82,9 @@ pub(crate) fn map_memory() -> Result<(), NoTable> {
             at += LARGE_SIZE;
         }
     });
+    if result.is_ok() {
+        early::mapped();
+    }
     result
 }
 
@@ -88,8 +96,8 @@ fn back(address: usize, bytes: usize, node: usize) -> Result<(), NoTable> {
         // SAFETY: a live table of ours.
         unsafe {
             if entry.read() & PRESENT == 0 {
-                let page = early::take(PAGE_SIZE, PAGE_SIZE, node).ok_or(NoTable)?;
-                entry.write(page.expose_provenance() as u64 | PRESENT | WRITE | GLOBAL | NO_EXECUTE);
+                let page = early::take_below(usize::MAX, PAGE_SIZE, PAGE_SIZE, node).ok_or(NoTable)?;
+                entry.write(page as u64 | PRESENT | WRITE | GLOBAL | NO_EXECUTE);
                 cpu::forget_page(at);
             }
         }

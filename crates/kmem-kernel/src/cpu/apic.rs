@@ -25,6 +25,8 @@ const DIVIDE: usize = 0x3e0;
 pub(crate) const TIMER_VECTOR: u8 = 0x40;
 /// Vector by which CPUs call one another.
 pub(crate) const CALL_VECTOR: u8 = 0x41;
+/// Vector by which a CPU gets its turn of reaping.
+pub(crate) const REAP_VECTOR: u8 = 0x42;
 /// Vector of interrupts that went away before they were delivered.
 pub(crate) const SPURIOUS_VECTOR: u8 = 0xff;
 
@@ -106,6 +108,11 @@ fn send(target: u32, command: u32) {
 /// Interrupts another CPU with [`CALL_VECTOR`].
 pub(crate) fn interrupt(target: u32) {
     send(target, 1 << 14 | u32::from(CALL_VECTOR));
+}
+
+/// Interrupts another CPU with [`REAP_VECTOR`].
+pub(crate) fn reap(target: u32) {
+    send(target, 1 << 14 | u32::from(REAP_VECTOR));
 }
 
 /// Resets another CPU.

@@ -115,6 +115,10 @@ extern "C" fn trap_handler(frame: &mut Frame) {
             smp::call::answer();
             apic::done();
         }
+        apic::REAP_VECTOR => {
+            smp::reap::turn();
+            apic::done();
+        }
         apic::SPURIOUS_VECTOR => {}
         vector => die(frame, vector),
     }

@@ -12,9 +12,8 @@
 //!
 //! # Interrupts and locks
 //! A handler may use the heap, so code that holds a lock of the heap must not be interrupted on its CPU.
-//! [`Platform::lock_token`] is asked before each lock is taken: it turns interrupts off and remembers that it did; the end of the
-//! call into the heap ([`crate::heap::with`]) turns them on again. So a call that takes no lock, which is nearly each, never
-//! touches the interrupt flag.
+//! [`Platform::lock_enter`] turns interrupts off, and the last [`Platform::lock_exit`] sets them back. A call that takes
+//! no lock, which is nearly each, never touches the interrupt flag; one that takes several is open to interrupts between them.
 //!
 //! - I-IRQ-1: who holds a lock of the heap runs without interrupts.
 
@@ -174,8 +173,6 @@ unsafe impl Platform for Machine {
 
     #[inline]
     fn lock_token(&self) -> u32 {
-        // I-IRQ-1: asked before the lock is taken.
-        smp::heap_locks::enter();
         smp::number() as u32 + 1
     }
 
@@ -195,14 +192,13 @@ unsafe impl Platform for Machine {
         // Waiters look for themselves.
     }
 
-    #[inline]
-    fn lock_taken(&self, _rank: u8) {
-        smp::heap_locks::taken();
+    fn lock_enter(&self) {
+        // I-IRQ-1.
+        smp::heap_locks::enter();
     }
 
-    #[inline]
-    fn lock_released(&self, _rank: u8) {
-        smp::heap_locks::released();
+    fn lock_exit(&self) {
+        smp::heap_locks::exit();
     }
 }
 

@@ -8,9 +8,11 @@ use alloc::vec::Vec;
 use kmem_core::cache::CacheArgs;
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
-use kmem_core::platform::Platform;
+use kmem_core::page::ZoneKind;
+use kmem_core::platform::{PAGE_SHIFT, Platform};
 
 use super::{Marked, Outcome, Test, ensure};
+use crate::boot::early;
 use crate::boot::paging::DIRECT;
 use crate::{heap, smp};
 
@@ -78,8 +80,49 @@ fn mappings() -> Outcome {
     Ok(())
 }
 
-/// DMA memory lies below 16 MiB, at any address that a heap uses.
+/// The zone and the node of a physical address, by what hardware and firmware say.
+fn place_of(physical: usize) -> Option<(ZoneKind, usize)> {
+    let zone = match physical {
+        ..0x100_0000 => ZoneKind::Dma,
+        ..0x1_0000_0000 => ZoneKind::Dma32,
+        _ => ZoneKind::Normal,
+    };
+    Some((zone, early::node_of(physical)?))
+}
+
+/// Each request gets pages that its device can reach, from as high up as it may; the heap knows where they lie. The
+/// DMA caches get theirs below 16 MiB.
 fn zones() -> Outcome {
+    let nodes = heap::with(|heap| heap.platform().nodes());
+    for node in 0..nodes {
+        for (gfp, limit) in [
+            (Gfp::KERNEL | Gfp::DMA, ZoneKind::Dma),
+            (Gfp::KERNEL | Gfp::DMA32, ZoneKind::Dma32),
+            (Gfp::KERNEL, ZoneKind::Normal),
+        ] {
+            // The highest zone that has blocks of the largest kind left: on this node, or on the nearest that has one.
+            let free = |node: usize, zone: ZoneKind| {
+                heap::with(|heap| heap.pages().zone_stats(heap.platform(), node, zone))
+                    .is_some_and(|zone| zone.free > 1024)
+            };
+            let highest = |node| ZoneKind::ALL.into_iter().filter(|&zone| zone <= limit && free(node, zone)).max();
+            let expected = (0..nodes).map(|i| (node + i) % nodes).find_map(|n| highest(n).map(|zone| (zone, n)));
+            for order in 0..=5 {
+                let run = heap::with(|heap| heap.pages().alloc(heap.platform(), gfp, order, Some(node)));
+                let Some(run) = run else {
+                    return Err(super::line(format_args!("no pages of order {order} for {limit:?}")));
+                };
+                let found = (run.zone(), run.node());
+                let place = place_of(run.address().addr() - DIRECT);
+                heap::with(|heap| heap.pages().free(heap.platform(), run));
+                ensure!(place == Some(found), "pages of {found:?} lie in {place:?}");
+                ensure!(
+                    expected.is_none_or(|expected| expected == found),
+                    "asked for {limit:?} of node {node}: {found:?}, though {expected:?} has memory"
+                );
+            }
+        }
+    }
     let mut blocks = Vec::new();
     for _ in 0..100 {
         let block = heap::kmalloc(1024, Gfp::KERNEL | Gfp::DMA);
@@ -207,9 +250,10 @@ fn wrong_frees() -> Outcome {
     Ok(())
 }
 
-/// All memory, taken and given back, twice the same amount.
+/// All memory, taken and given back, twice the same amount; each block of the node and the zone that its address tells.
 fn out_of_memory() -> Outcome {
     let mut counts = [0; 2];
+    let (mut misplaced, mut zones) = (0, 0);
     for count in &mut counts {
         let mut last: *mut *mut u8 = core::ptr::null_mut();
         loop {
@@ -221,6 +265,12 @@ fn out_of_memory() -> Outcome {
             unsafe { block.write(last.cast()) };
             last = block;
             *count += 1;
+            let found = heap::with(|heap| {
+                let head = heap.pages().head(heap.pages().at(block.addr())?);
+                Some((head.zone(), head.node()))
+            });
+            misplaced += usize::from(found.is_none() || found != place_of(block.addr() - DIRECT));
+            zones |= found.map_or(0, |(zone, node)| 1_u64 << (zone as usize + 3 * node));
         }
         while !last.is_null() {
             // SAFETY: taken above, freed once, its link read before.
@@ -232,5 +282,19 @@ fn out_of_memory() -> Outcome {
         }
     }
     ensure!(counts[0] > 64 && counts[0] == counts[1], "blocks of 64 KiB: {counts:?}");
+    ensure!(misplaced == 0, "{misplaced} blocks lie elsewhere than the heap thinks");
+    let mut there = 0;
+    let managed = heap::with(|heap| {
+        for (node, zone) in (0..heap.platform().nodes()).flat_map(|node| ZoneKind::ALL.map(|zone| (node, zone))) {
+            let populated = heap.pages().zone_stats(heap.platform(), node, zone).is_some();
+            there |= u64::from(populated) << (zone as usize + 3 * node);
+        }
+        heap.pages().stats(heap.platform()).managed << PAGE_SHIFT
+    });
+    ensure!(zones == there, "zones of nodes with memory: {there:#b}, reached: {zones:#b}");
+    // The rest: descriptors (1.6 %), blocks of CPUs, ends that are no whole blocks, and the pool of mappings.
+    let all = early::all_bytes();
+    let rest = all / 32 + (smp::count() << 20) + (24 << 20) + (all / 4).min(64 << 20);
+    ensure!(managed + rest >= all, "the heap has {managed} bytes of {all}");
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::boot::{early, paging};
 use crate::cpu::serial::println;
 use crate::heap::{self, Heap};
 use crate::platform::Machine;
-use crate::smp::{self, heap_locks, thread};
+use crate::smp::{self, thread};
 
 /// Operations of a random walk.
 const STEPS: usize = 2000;
@@ -31,8 +31,6 @@ impl Driver for Bare {
     }
 
     fn move_to(&self, cpu: usize) -> bool {
-        // Interrupts as they were on the CPU that is left.
-        heap_locks::leave();
         thread::move_to(cpu)
     }
 
@@ -53,7 +51,6 @@ pub(super) fn run() -> bool {
     thread::run(|| {
         let bench = Bench::new(&Bare, STEPS, 17);
         let tally = run_all(&bench, &mut |name, verdict| {
-            heap_locks::leave();
             match verdict {
                 Verdict::Passed => println!("test conformance.{name} ok"),
                 Verdict::Skipped(why) => println!("test conformance.{name} skipped: {why}"),
@@ -61,7 +58,6 @@ pub(super) fn run() -> bool {
             }
         });
         bench.home();
-        heap_locks::leave();
         println!("conformance: {} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
         PASSED.store(tally.failed == 0 && tally.passed > 0, Ordering::Relaxed);
     });

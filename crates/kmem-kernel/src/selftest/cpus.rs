@@ -7,14 +7,16 @@ use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 
 use super::{Marked, Outcome, Random, Test, ensure, everywhere};
+use crate::cpu::time;
 use crate::heap;
-use crate::smp::{self, State, call, hotplug};
+use crate::smp::{self, State, call, hotplug, reap};
 
 pub(super) const TESTS: &[Test] = &[
     Test { name: "cpus.call", run: calls, cpus: 2, stacks: false },
     Test { name: "cpus.own_numbers", run: own_numbers, cpus: 2, stacks: false },
     Test { name: "cpus.freed_elsewhere", run: freed_elsewhere, cpus: 2, stacks: false },
     Test { name: "cpus.stacks_seized", run: stacks_seized, cpus: 2, stacks: true },
+    Test { name: "cpus.reaped", run: reaped, cpus: 2, stacks: false },
     Test { name: "cpus.leave_and_return", run: leave_and_return, cpus: 2, stacks: false },
 ];
 
@@ -104,6 +106,11 @@ fn shared() -> Option<CacheRef<heap::Engine>> {
     CacheRef::from_raw(SHARED.load(Ordering::Acquire))
 }
 
+/// Calls that CPUs answered so far.
+fn calls_answered() -> u64 {
+    (0..smp::count()).map(|number| smp::block(number).answered.load(Ordering::Relaxed)).sum()
+}
+
 /// One CPU shrinks a cache again and again, which takes the stacks of all away, while the others use it. The stacks are small, so
 /// that a CPU often waits for the lock under which its own stack is being taken, and must answer from there.
 fn stacks_seized() -> Outcome {
@@ -111,8 +118,8 @@ fn stacks_seized() -> Outcome {
     let cache = heap::with(|heap| heap.create("seized", 40, args));
     let Ok(cache) = cache else { return Err(super::line(format_args!("{cache:?}"))) };
     SHARED.store(cache.as_raw(), Ordering::Release);
-    let answered = |number: usize| smp::block(number).answered.load(Ordering::Relaxed);
-    let before: u64 = (0..smp::count()).map(answered).sum();
+    let before = calls_answered();
+    SEEN.store(before, Ordering::Relaxed);
     USERS.store(smp::online() as u64 - 1, Ordering::Relaxed);
     everywhere(|| {
         let Some(cache) = shared() else { return };
@@ -124,7 +131,13 @@ fn stacks_seized() -> Outcome {
             return;
         }
         let mut objects = [core::ptr::null_mut::<u64>(); 50];
-        for round in 0..3000_u64 {
+        // On, at least until stacks were taken: the emulator may run the CPUs one after the other.
+        let deadline = time::nanoseconds() + 10_000_000_000;
+        let taken = || calls_answered() > SEEN.load(Ordering::Relaxed) + 20;
+        for round in 0_u64.. {
+            if round >= 3000 && (taken() || time::nanoseconds() > deadline) {
+                break;
+            }
             for object in &mut objects[..(round % 50) as usize] {
                 // SAFETY: the cache lives until all are done; its objects have 40 bytes, and are this CPU's until freed.
                 unsafe {
@@ -146,9 +159,67 @@ fn stacks_seized() -> Outcome {
         }
         USERS.fetch_sub(1, Ordering::Release);
     });
-    let after: u64 = (0..smp::count()).map(answered).sum();
+    let after = calls_answered();
     ensure!(WRONG.swap(0, Ordering::Relaxed) == 0, "an object changed or could not be freed");
     ensure!(after > before, "no stack was taken from another CPU");
+    // SAFETY: all are done, and no object is in use.
+    let destroyed = heap::with(|heap| unsafe { heap.destroy(cache) });
+    ensure!(destroyed.is_ok(), "{destroyed:?}");
+    Ok(())
+}
+
+/// Objects that the reaping test leaves on each CPU's stack.
+const LEFT: usize = 30;
+
+/// Every CPU leaves free objects on its stack and goes on using the heap, while all are told to reap again and again: each CPU has
+/// every turn, nothing breaks, and an engine that ages what CPUs keep has given all of it back.
+fn reaped() -> Outcome {
+    const TURNS: usize = 12;
+    let args = CacheArgs { flags: Some(SlabFlags::NO_MERGE), ..CacheArgs::default() };
+    let cache = heap::with(|heap| heap.create("reaped", 48, args));
+    let Ok(cache) = cache else { return Err(super::line(format_args!("{cache:?}"))) };
+    SHARED.store(cache.as_raw(), Ordering::Release);
+    // SAFETY: the cache lives until it is destroyed below.
+    let counts = || heap::with(|heap| unsafe { heap.counts(cache) });
+    USERS.store(smp::online() as u64 - 1, Ordering::Relaxed);
+    CARRIED.store(0, Ordering::Relaxed);
+    everywhere(|| {
+        let Some(cache) = shared() else { return };
+        // SAFETY: the cache lives until all are done; each object is this CPU's and freed once.
+        unsafe {
+            let objects: [_; LEFT] = core::array::from_fn(|_| heap::with(|heap| heap.alloc(cache, Gfp::KERNEL)));
+            for object in objects {
+                let freed = heap::with(|heap| heap.free(cache, object));
+                WRONG.fetch_add(u64::from(freed.is_err()), Ordering::Relaxed);
+            }
+        }
+        if smp::number() != 0 {
+            USERS.fetch_sub(1, Ordering::Release);
+            // Interrupted in the middle of the heap's business, most of the time.
+            while USERS.load(Ordering::Acquire) != u64::MAX {
+                let kept = Marked::new(LETTER, Gfp::KERNEL).is_none_or(Marked::check_and_free);
+                WRONG.fetch_add(u64::from(!kept), Ordering::Relaxed);
+            }
+            return;
+        }
+        while USERS.load(Ordering::Acquire) != 0 {
+            call::answer();
+        }
+        // SAFETY: as above.
+        let kept = heap::with(|heap| unsafe { heap.counts(cache) }).free_cpu;
+        SEEN.store(kept, Ordering::Relaxed);
+        for _ in 0..TURNS {
+            CARRIED.fetch_add(reap::all() as u64, Ordering::Relaxed);
+        }
+        USERS.store(u64::MAX, Ordering::Release);
+    });
+    let (turns, kept) = (CARRIED.load(Ordering::Relaxed), SEEN.load(Ordering::Relaxed));
+    ensure!(WRONG.swap(0, Ordering::Relaxed) == 0, "a block changed or could not be freed");
+    ensure!(turns == (TURNS * smp::online()) as u64, "{turns} turns on {} CPUs", smp::online());
+    if cfg!(feature = "slab") {
+        let left = counts().free_cpu;
+        ensure!(kept >= (LEFT * smp::online()) as u64 && left == 0, "CPUs kept {kept} objects, now {left}");
+    }
     // SAFETY: all are done, and no object is in use.
     let destroyed = heap::with(|heap| unsafe { heap.destroy(cache) });
     ensure!(destroyed.is_ok(), "{destroyed:?}");

@@ -120,6 +120,8 @@ fn own(name: &str) -> bool {
 /// The whole heap: interrupts as they should be, pages, slabs, nothing lost.
 fn check_heap(before: u64) -> Outcome {
     ensure!(interrupts_on(), "interrupts are off");
+    let held = (0..smp::count()).find(|&number| smp::block(number).heap_locks() > 0);
+    ensure!(held.is_none(), "CPU {held:?} holds a lock of the heap");
     let mut fault = None;
     heap::with(|heap| {
         heap.for_each_cache(|cache| {

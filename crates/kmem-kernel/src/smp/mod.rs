@@ -12,11 +12,12 @@
 //! Nothing here preempts: code stays on its CPU, only interrupts come in between.
 //!
 //! # Modules
-//! [`start`] brings CPUs up, [`call`] runs a function on another, [`hotplug`] takes one down and brings it back,
-//! `thread` moves from one to another.
+//! [`start`] brings CPUs up, [`call`] runs a function on another, [`reap`] lets each give back what it keeps, [`hotplug`] takes
+//! one down and brings it back, `thread` moves from one to another.
 
 pub(crate) mod call;
 pub(crate) mod hotplug;
+pub(crate) mod reap;
 pub(crate) mod start;
 #[cfg(feature = "conformance")]
 pub(crate) mod thread;
@@ -63,7 +64,7 @@ pub(crate) struct Block {
     apic: u32,
     /// Locks of the heap that this CPU holds.
     held: AtomicU32,
-    /// Interrupts were turned off for the first of them.
+    /// Interrupts were on when the first of them was taken.
     masked: AtomicBool,
     state: AtomicU8,
     /// Ticks of its timer.
@@ -72,6 +73,8 @@ pub(crate) struct Block {
     pub(crate) restarts: AtomicU64,
     /// Calls of others that it answered.
     pub(crate) answered: AtomicU64,
+    /// Turns of reaping that it had.
+    pub(crate) turns: AtomicU64,
     /// CPUs that want something from it, a bit each.
     pub(crate) inbox: AtomicU64,
     /// What it wants from others.
@@ -98,23 +101,6 @@ const _: () = assert!(size_of::<Block>() <= HOT);
 
 static BLOCKS: [AtomicPtr<Block>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-/// A byte of the running CPU's block that is not 0.
-macro_rules! own_flag {
-    ($field:ident) => {{
-        let value: u8;
-        // SAFETY: reads this CPU's own block.
-        unsafe {
-            asm!(
-                "mov {v}, byte ptr gs:[{at}]",
-                v = out(reg_byte) value,
-                at = const offset_of!(Block, $field),
-                options(nostack, preserves_flags, readonly)
-            );
-        }
-        value != 0
-    }};
-}
 
 /// A double word of the running CPU's block.
 macro_rules! own_word {
@@ -222,6 +208,11 @@ impl Block {
         self.state.store(state as u8, Ordering::SeqCst);
     }
 
+    /// Locks of the heap that it holds.
+    pub(crate) fn heap_locks(&self) -> u32 {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Ticks of its timer so far.
     pub(crate) fn ticks(&self) -> u64 {
         self.ticks.load(Ordering::Relaxed)
@@ -267,6 +258,7 @@ pub(crate) fn make(apic: u32, node: usize) -> usize {
             ticks: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
             inbox: AtomicU64::new(0),
             request: call::Request::new(),
             work: AtomicPtr::new(core::ptr::null_mut()),
@@ -299,44 +291,28 @@ pub(crate) unsafe fn adopt(number: usize) {
 
 /// The heap's locks and interrupts: whoever holds one runs without interrupts.
 pub(crate) mod heap_locks {
-    use super::{AtomicBool, Block, Ordering, asm, cpu, offset_of, this};
+    use super::{Ordering, cpu, this};
 
-    /// Before a lock of the heap is taken: interrupts off, remembered if they were on.
-    #[inline]
+    /// Before a lock of the heap is taken: interrupts off, and for the first lock it is remembered whether they were on.
     pub(crate) fn enter() {
-        if cpu::interrupts_on() {
-            cpu::mask();
-            this().masked.store(true, Ordering::Relaxed);
+        let on = cpu::interrupts_on();
+        cpu::mask();
+        let block = this();
+        // Relaxed, and no exchange: this CPU's own, and without interrupts.
+        let held = block.held.load(Ordering::Relaxed);
+        if held == 0 {
+            block.masked.store(on, Ordering::Relaxed);
         }
+        block.held.store(held + 1, Ordering::Relaxed);
     }
 
-    /// A lock was taken.
-    #[inline]
-    pub(crate) fn taken() {
-        this().held.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A lock is about to be released.
-    #[inline]
-    pub(crate) fn released() {
-        this().held.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// After a call into the heap: interrupts on again, if the call turned them off and no lock is held.
-    #[inline]
-    pub(crate) fn leave() {
-        if own_flag!(masked) {
-            leave_cold();
-        }
-    }
-
-    #[cold]
-    fn leave_cold() {
-        let block: &Block = this();
-        let masked: &AtomicBool = &block.masked;
-        if block.held.load(Ordering::Relaxed) == 0 {
-            masked.store(false, Ordering::Relaxed);
-            // SAFETY: they were on when the heap was entered, and no lock of it is held any more.
+    /// After a lock of the heap was released: after the last one interrupts are as they were.
+    pub(crate) fn exit() {
+        let block = this();
+        let held = block.held.load(Ordering::Relaxed) - 1;
+        block.held.store(held, Ordering::Relaxed);
+        if held == 0 && block.masked.load(Ordering::Relaxed) {
+            // SAFETY: they were on before the first lock, and no lock of the heap is held any more.
             unsafe { cpu::unmask() };
         }
     }
