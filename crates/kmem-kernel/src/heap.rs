@@ -30,15 +30,13 @@ pub(crate) type World = Machine;
 #[cfg(feature = "conformance")]
 pub(crate) type World = kmem_conformance::Faulty<Machine>;
 
-#[cfg(not(feature = "conformance"))]
-const WORLD: World = Machine;
-#[cfg(feature = "conformance")]
-const WORLD: World = kmem_conformance::Faulty::new(Machine);
-
 /// The type of this kernel's heap.
 pub(crate) type Heap = Kmem<World, Configuration>;
 
-static HEAP: Heap = Kmem::new(WORLD);
+#[cfg(not(feature = "conformance"))]
+static HEAP: Heap = Kmem::new(Machine);
+#[cfg(feature = "conformance")]
+static HEAP: Heap = Kmem::new(kmem_conformance::Faulty::new(Machine));
 
 /// Calls into the heap.
 #[inline]

@@ -43,7 +43,10 @@ pub(crate) fn files(dir: &str) -> Vec<PathBuf> {
         for entry in entries.flatten() {
             let (path, name) = (entry.path(), entry.file_name());
             let Ok(kind) = entry.file_type() else { continue };
-            if kind.is_dir() && name != ".git" && name != "target" {
+            if name == ".git" || name == "target" {
+                continue;
+            }
+            if kind.is_dir() {
                 walk(&path, found);
             } else if kind.is_file() && name != ".git" {
                 found.push(path);

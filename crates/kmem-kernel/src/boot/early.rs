@@ -39,7 +39,8 @@ struct Ranges {
 }
 
 const NOTHING: [(Range, usize); MAX] = [(Range { start: 0, end: 0 }, 0); MAX];
-static MEMORY: Spin<Ranges> = Spin::new(Ranges { ceiling: IDENTITY_END, ranges: NOTHING, all: NOTHING, count: 0 });
+static MEMORY: Spin<Ranges> =
+    Spin::new(Ranges { ceiling: IDENTITY_END, ranges: NOTHING, all: NOTHING, count: 0 });
 
 unsafe extern "C" {
     static kernel_end: u8;

@@ -62,14 +62,18 @@ impl Pool {
     }
 }
 
-/// Sets a quarter of `memory` bytes aside, as far as there is room. Once, before the heap is given the rest.
+/// Sets a quarter of `memory` bytes aside, or less where no range is as long. Once, before the heap is given the rest.
 pub(crate) fn init(memory: usize) {
-    let pages = (memory / 4 / PAGE_SIZE).min(MAX_PAGES);
-    // Below 4 GiB memory has an address outside the heap's window: its own.
-    if let Some(base) = early::take_below(early::IDENTITY_END, pages * PAGE_SIZE, PAGE_SIZE, 0) {
-        let mut pool = POOL.lock();
-        pool.base = base;
-        pool.pages = pages;
+    let mut pages = (memory / 4 / PAGE_SIZE).min(MAX_PAGES);
+    while pages > 0 {
+        // Below 4 GiB memory has an address outside the heap's window: its own.
+        if let Some(base) = early::take_below(early::IDENTITY_END, pages * PAGE_SIZE, PAGE_SIZE, 0) {
+            let mut pool = POOL.lock();
+            pool.base = base;
+            pool.pages = pages;
+            return;
+        }
+        pages /= 2;
     }
 }
 

@@ -84,7 +84,7 @@ fn mappings() -> Outcome {
 fn place_of(physical: usize) -> Option<(ZoneKind, usize)> {
     let zone = match physical {
         ..0x100_0000 => ZoneKind::Dma,
-        ..0x1_0000_0000 => ZoneKind::Dma32,
+        0x100_0000..0x1_0000_0000 => ZoneKind::Dma32,
         _ => ZoneKind::Normal,
     };
     Some((zone, early::node_of(physical)?))
@@ -105,8 +105,10 @@ fn zones() -> Outcome {
                 heap::with(|heap| heap.pages().zone_stats(heap.platform(), node, zone))
                     .is_some_and(|zone| zone.free > 1024)
             };
-            let highest = |node| ZoneKind::ALL.into_iter().filter(|&zone| zone <= limit && free(node, zone)).max();
-            let expected = (0..nodes).map(|i| (node + i) % nodes).find_map(|n| highest(n).map(|zone| (zone, n)));
+            let highest =
+                |node| ZoneKind::ALL.into_iter().filter(|&zone| zone <= limit && free(node, zone)).max();
+            let expected =
+                (0..nodes).map(|i| (node + i) % nodes).find_map(|n| highest(n).map(|zone| (zone, n)));
             for order in 0..=5 {
                 let run = heap::with(|heap| heap.pages().alloc(heap.platform(), gfp, order, Some(node)));
                 let Some(run) = run else {
@@ -285,7 +287,9 @@ fn out_of_memory() -> Outcome {
     ensure!(misplaced == 0, "{misplaced} blocks lie elsewhere than the heap thinks");
     let mut there = 0;
     let managed = heap::with(|heap| {
-        for (node, zone) in (0..heap.platform().nodes()).flat_map(|node| ZoneKind::ALL.map(|zone| (node, zone))) {
+        for (node, zone) in
+            (0..heap.platform().nodes()).flat_map(|node| ZoneKind::ALL.map(|zone| (node, zone)))
+        {
             let populated = heap.pages().zone_stats(heap.platform(), node, zone).is_some();
             there |= u64::from(populated) << (zone as usize + 3 * node);
         }

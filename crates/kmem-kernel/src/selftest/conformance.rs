@@ -50,12 +50,10 @@ pub(super) fn run() -> bool {
     heap::with(|heap| heap.platform().set_loud(false));
     thread::run(|| {
         let bench = Bench::new(&Bare, STEPS, 17);
-        let tally = run_all(&bench, &mut |name, verdict| {
-            match verdict {
-                Verdict::Passed => println!("test conformance.{name} ok"),
-                Verdict::Skipped(why) => println!("test conformance.{name} skipped: {why}"),
-                Verdict::Failed(failure) => println!("test conformance.{name} FAILED: {failure}"),
-            }
+        let tally = run_all(&bench, &mut |name, verdict| match verdict {
+            Verdict::Passed => println!("test conformance.{name} ok"),
+            Verdict::Skipped(why) => println!("test conformance.{name} skipped: {why}"),
+            Verdict::Failed(failure) => println!("test conformance.{name} FAILED: {failure}"),
         });
         bench.home();
         println!("conformance: {} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);

@@ -187,7 +187,8 @@ fn reaped() -> Outcome {
         let Some(cache) = shared() else { return };
         // SAFETY: the cache lives until all are done; each object is this CPU's and freed once.
         unsafe {
-            let objects: [_; LEFT] = core::array::from_fn(|_| heap::with(|heap| heap.alloc(cache, Gfp::KERNEL)));
+            let objects: [_; LEFT] =
+                core::array::from_fn(|_| heap::with(|heap| heap.alloc(cache, Gfp::KERNEL)));
             for object in objects {
                 let freed = heap::with(|heap| heap.free(cache, object));
                 WRONG.fetch_add(u64::from(freed.is_err()), Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! One machine: its options, the kernel built for it, QEMU's command line, and what came out of its serial port.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -25,6 +25,8 @@ pub(super) struct Machine {
     pub(super) smp: u32,
     pub(super) nodes: u32,
     pub(super) mem: u32,
+    /// How much of the memory lies below 4 GiB; `None`: as much as the machine's kind has there, 3 GiB.
+    pub(super) low: Option<u32>,
     pub(super) engine: String,
     pub(super) masked: bool,
     pub(super) conformance: bool,
@@ -41,6 +43,7 @@ impl Default for Machine {
             smp: 1,
             nodes: 1,
             mem: 128,
+            low: None,
             engine: "slub".to_owned(),
             masked: false,
             conformance: false,
@@ -90,6 +93,15 @@ impl Ended {
     }
 }
 
+/// What QEMU has to complain about itself.
+fn complaints(errors: impl Read) -> String {
+    let mut bytes = Vec::new();
+    match BufReader::new(errors).read_to_end(&mut bytes) {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
 impl Machine {
     /// The machine that the options describe; `None`: somebody asks for help.
     pub(super) fn parse(arguments: &[String]) -> Result<Option<Self>, String> {
@@ -102,6 +114,7 @@ impl Machine {
                 "--smp" => machine.smp = number(value()?)?,
                 "--nodes" => machine.nodes = number(value()?)?,
                 "--mem" => machine.mem = number(value()?)?,
+                "--low" => machine.low = Some(number(value()?)?),
                 "--limit" => machine.limit = u64::from(number(value()?)?),
                 "--append" => machine.append.clone_from(value()?),
                 "--engine" => machine.engine.clone_from(value()?),
@@ -115,7 +128,7 @@ impl Machine {
             }
         }
         let Self { smp, nodes, mem, .. } = machine;
-        if smp == 0 || nodes == 0 || smp % nodes != 0 || mem % nodes != 0 || mem < 32 {
+        if smp == 0 || nodes == 0 || smp % nodes != 0 || mem % nodes != 0 || mem < 64 {
             return Err(format!(
                 "{smp} CPUs and {mem} MB do not go evenly into {nodes} nodes, or are too few"
             ));
@@ -129,6 +142,9 @@ impl Machine {
     /// In a few words.
     pub(super) fn name(&self) -> String {
         let mut name = format!("{} {} cpus {} nodes {} MB", self.engine, self.smp, self.nodes, self.mem);
+        if let Some(low) = self.low {
+            name = format!("{name}, {low} low");
+        }
         for (set, word) in [
             (self.conformance, "conformance"),
             (self.masked, "masked"),
@@ -185,6 +201,9 @@ impl Machine {
         qemu.args(["-nodefaults", "-accel", "tcg", "-display", "none", "-serial", "stdio", "-no-reboot"]);
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
         qemu.args(["-m", &self.mem.to_string(), "-smp", &self.smp.to_string()]);
+        if let Some(low) = self.low {
+            qemu.args(["-machine", &format!("pc,max-ram-below-4g={low}M")]);
+        }
         if self.nodes > 1 {
             let (cpus, mem) = (self.smp / self.nodes, self.mem / self.nodes);
             for node in 0..self.nodes {
@@ -211,7 +230,7 @@ impl Machine {
         let mut ended = Ended { status: None, timed_out: false, log: Vec::new() };
         let mut command = self.qemu();
         // A group of its own: an interrupt at the terminal ends this program, and the pipe's end then ends QEMU's console.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
@@ -220,6 +239,8 @@ impl Machine {
             }
         };
         let output = child.stdout.take();
+        let errors = child.stderr.take();
+        let errors = std::thread::spawn(move || errors.map_or_else(String::new, complaints));
         let pid = child.id() as libc::pid_t;
         let over = Arc::new(AtomicBool::new(false));
         let watch = {
@@ -250,9 +271,20 @@ impl Machine {
             libc::waitid(libc::P_PID, pid as libc::id_t, &raw mut info, libc::WEXITED | libc::WNOWAIT);
         }
         over.store(true, Ordering::Release);
+        let errors = errors.join().unwrap_or_default();
+        errors.lines().for_each(&mut show);
+        ended.log.extend(errors.lines().map(str::to_owned));
         ended.timed_out = watch.join().unwrap_or(false);
         ended.status = child.wait().ok().and_then(|status| status.code());
         ended
+    }
+
+    /// Whether this computer has the memory that the machine wants, and some more.
+    pub(super) fn fits(&self) -> bool {
+        let available = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let kib =
+            available.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());
+        kib.and_then(|kib| kib.parse::<u64>().ok()).is_some_and(|kib| kib >> 10 > u64::from(self.mem) + 2048)
     }
 
     /// Builds the kernel and boots it, showing everything.
@@ -283,7 +315,8 @@ mod tests {
         assert_eq!((machine.smp, machine.nodes, machine.mem, machine.masked), (4, 2, 192, true));
         assert_eq!(machine.name(), "slob 4 cpus 2 nodes 192 MB masked");
         assert_eq!(parse("--help"), Ok(None));
-        for wrong in ["--smp", "--smp x", "--smp 3 --nodes 2", "--mem 8", "--cpus 2", "--smp 0", "--engine x"]
+        for wrong in
+            ["--smp", "--smp x", "--smp 3 --nodes 2", "--mem 32", "--cpus 2", "--smp 0", "--engine x"]
         {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
