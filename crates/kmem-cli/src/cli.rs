@@ -47,6 +47,9 @@ pub(crate) enum Command {
     Lab(LabArgs),
     /// Compare: the same work on every engine
     Bench(BenchArgs),
+    /// Name code: functions and lines for offsets in programs and libraries
+    #[command(long_about = SYMBOLIZE_ABOUT)]
+    Symbolize(SymbolizeArgs),
 }
 
 const RUN_ABOUT: &str = "\
@@ -92,6 +95,12 @@ zones around blocks, P poison in free ones, U who allocated and freed; T logs ea
 at all are FZPU. Names follow a comma, further letters with names a semicolon:
 FZPU,kmalloc-64;Z,kmalloc-1*. The first damage is reported on stderr and ends the program; with
 --on-error warn it is repaired, and the program goes on.
+
+Reports name functions and lines: kmem itself, in a process of its own, reads the debug information
+('kmem symbolize'). --leaks and --traces need to know who allocated what: without --debug they are
+--debug U. A leak is what was not freed at the end; KMEM_LEAKS_SUPPRESS lists, with commas, functions,
+libraries or files (with * for anything) whose memory is none. While the program runs, the signal that
+KMEM_SIGNAL names (USR1) has all blocks validated and the traces written.
 
 Environment:
   KMEM_LIB    the library to preload; else libkmem_malloc.so beside kmem or in ../lib. That of
@@ -154,6 +163,18 @@ pub(crate) struct RunArgs {
     /// What the first damage found does: abort or warn [default: abort]
     #[arg(long, value_name = "WHAT", hide_possible_values = true)]
     pub(crate) on_error: Option<OnError>,
+    /// Tell at the end what was not freed, by the stacks that allocated it; with STATUS exit so if there is any
+    #[arg(long, value_name = "STATUS", num_args = 0..=1, require_equals = true)]
+    pub(crate) leaks: Option<Option<u8>>,
+    /// Write at the end who holds memory: DIR/PID/CACHE/alloc_traces and free_traces
+    #[arg(long, value_name = "DIR")]
+    pub(crate) traces: Option<PathBuf>,
+    /// Validate all checked blocks every so many seconds, not only those that are freed
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) validate: Option<u32>,
+    /// Where the library's messages go: a file (%p is the process), syslog, or stderr
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) log: Option<PathBuf>,
     /// Never use restartable sequences, even where the system has them
     #[arg(long)]
     pub(crate) no_rseq: bool,
@@ -537,4 +558,39 @@ mod tests {
             assert_eq!((args.summary, args.no_summary), (summary, no_summary), "{line}");
         }
     }
+}
+
+const SYMBOLIZE_ABOUT: &str = "\
+Name the code at offsets of programs and libraries: function, offset in it and its size, file and line,
+and what was inlined there.
+
+The library starts this command when it has a stack to print. By hand, it reads what a report without
+names shows (libfoo.so+0x1234), or stands behind a pipe.";
+
+const SYMBOLIZE_HELP: &str = "\
+An offset is a return address, as stacks have them, less the address that the file was loaded at: what
+is looked up is the byte before. Without arguments, lines 'FILE OFFSET' are read from stdin, and each
+is answered by one line at once: fields with tabs between them.
+
+  FUNCTION+0xOFFSET/0xSIZE    empty when no symbol covers the place
+  SOURCE:LINE                 absent when there is no debug information
+  INLINED SOURCE:LINE         and so on, from the outside in
+
+Debug information is taken from the file itself, from that of the same build id in /usr/lib/debug, or
+from the file named by its debug link.
+
+Examples:
+  kmem symbolize ./server 0x11a2 0x13ff
+  printf '/lib/x86_64-linux-gnu/libc.so.6 0x2724a\\n' | kmem symbolize";
+
+/// Arguments of `kmem symbolize`.
+#[derive(Args, Debug)]
+#[command(after_long_help = SYMBOLIZE_HELP)]
+pub(crate) struct SymbolizeArgs {
+    /// A program or a library
+    #[arg(value_name = "FILE", requires = "offsets")]
+    pub(crate) file: Option<PathBuf>,
+    /// Offsets in it, in hexadecimal
+    #[arg(value_name = "OFFSET")]
+    pub(crate) offsets: Vec<String>,
 }

@@ -6,6 +6,7 @@
 //! - `kmem info` ([`info`]): the slab table of a run, in the text format of `/proc/slabinfo` ([`slabinfo`]).
 //! - `kmem lab` ([`lab`]): a cache made, used and drawn, step by step.
 //! - `kmem bench` ([`bench`]): the same work on every engine.
+//! - `kmem symbolize` ([`symbolize`]): names and lines of code, for the reports of the library.
 //!
 //! Below them: [`table`] and [`units`] (how numbers are shown), [`sys`] (system calls), [`cli`] (arguments and
 //! manuals), [`failure`] (how it fails). `unsafe` is in [`sys`], in the replayed and measured heaps and in the lab's bench only.
@@ -22,6 +23,7 @@ mod report;
 mod run;
 mod slabinfo;
 mod summary;
+mod symbolize;
 mod sys;
 mod table;
 mod units;
@@ -54,6 +56,10 @@ fn main() -> ExitCode {
             Command::Bench(args) => {
                 sys::default_sigpipe();
                 bench::run(&args)
+            }
+            Command::Symbolize(args) => {
+                sys::default_sigpipe();
+                symbolize::run(&args)
             }
         },
         Err(error) => usage(&error),

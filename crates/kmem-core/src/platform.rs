@@ -170,6 +170,22 @@ pub unsafe trait Platform: Sized + Sync + 'static {
         write!(out, "{address:#x}")
     }
 
+    /// Writes a frame of a stack: [`Platform::symbol`], and behind it what else is known of the place, as a source line.
+    ///
+    /// # Errors
+    /// What `out` answers.
+    fn frame(&self, address: usize, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        self.symbol(address, out)
+    }
+
+    /// Writes the name of the running program, if there is such a thing.
+    ///
+    /// # Errors
+    /// What `out` answers.
+    fn program(&self, _out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        Ok(())
+    }
+
     /// The number of the running thread as reports show it.
     fn thread(&self) -> u32 {
         self.lock_token()

@@ -4,6 +4,11 @@ use core::fmt;
 
 use crate::platform::Platform;
 
+/// Above a report's title.
+pub const RULE: &str = "=============================================================================";
+/// Below it.
+pub const LINE: &str = "-----------------------------------------------------------------------------";
+
 /// A text of at most `N` bytes; what does not fit is cut.
 pub struct Text<const N: usize> {
     bytes: [u8; N],
@@ -22,6 +27,16 @@ impl<const N: usize> Text<N> {
     pub fn as_str(&self) -> &str {
         // Only whole characters are ever copied, so this cannot fail; an empty text is the harmless answer.
         core::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl<const N: usize> Text<N> {
+    /// Ends with a newline, whatever must go for it.
+    fn end_line(&mut self) {
+        if self.len == N {
+            self.len = self.as_str().char_indices().next_back().map_or(0, |(at, _)| at);
+        }
+        let _ = fmt::Write::write_str(self, "\n");
     }
 }
 
@@ -45,9 +60,10 @@ impl<const N: usize> fmt::Write for Text<N> {
 
 /// Shows one formatted message, ending it with a newline.
 pub fn say<P: Platform>(platform: &P, message: fmt::Arguments<'_>) {
-    let mut text = Text::<512>::new();
+    // The line of a stack has names, of a function and of a file.
+    let mut text = Text::<1024>::new();
     // Writing to a `Text` cannot fail.
     let _ = fmt::write(&mut text, message);
-    let _ = fmt::Write::write_str(&mut text, "\n");
+    text.end_line();
     platform.console(text.as_str());
 }

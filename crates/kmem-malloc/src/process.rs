@@ -26,7 +26,7 @@ use core::fmt::{self, Write};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
-use kmem::heap;
+use kmem::{debugging, heap};
 use libc::{c_char, c_int, c_void};
 
 use crate::record;
@@ -74,9 +74,13 @@ unsafe extern "C" fn start(
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         return;
     }
-    // SAFETY: the loader's environment (contract).
-    if unsafe { variable(environment, b"KMEM_DEBUG=") }.is_some() {
-        find_namer();
+    // Whoever asks for stacks wants names too.
+    for name in [&b"KMEM_DEBUG="[..], b"KMEM_LEAKS=", b"KMEM_TRACES="] {
+        // SAFETY: the loader's environment (contract).
+        if unsafe { variable(environment, name) }.is_some() {
+            find_namer();
+            break;
+        }
     }
     // SAFETY: the loader's environment (contract).
     let Some(dir) = (unsafe { variable(environment, b"KMEM_REPORT_DIR=") }) else { return };
@@ -189,6 +193,9 @@ unsafe extern "C" fn after_fork_child() {
 extern "C" fn finish() {
     write_reports();
     record::finish();
+    if let Some(status) = debugging::at_exit(true) {
+        debugging::leave(status);
+    }
 }
 
 fn write_reports() {
@@ -268,6 +275,8 @@ impl Write for Path {
 pub extern "C" fn _exit(status: c_int) -> ! {
     write_reports();
     record::finish();
+    // What a forked child holds is its parent's, as a rule.
+    let status = debugging::at_exit(false).unwrap_or(status);
     loop {
         // SAFETY: ends every thread of the process; it does not return.
         unsafe { libc::syscall(libc::SYS_exit_group, c_int::from(status)) };

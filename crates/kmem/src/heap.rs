@@ -153,6 +153,7 @@ fn register_fork_handlers() {
     extern "C" fn child() {
         postfork_child();
     }
+    debugging::register_exit();
     // SAFETY: the handlers are functions of this program, or of a library that is never unloaded. Without memory for
     // the registration a fork is as safe as the moment it happens at.
     unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
@@ -220,6 +221,7 @@ pub fn malloc_slow(size: usize) -> *mut u8 {
         return core::ptr::null_mut();
     }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
+    debugging::pace::tick(heap);
     retry(heap, size, || heap.allocate(size, Gfp::KERNEL))
 }
 
@@ -345,6 +347,7 @@ unsafe fn free_slow(ptr: *mut u8) {
     if !MADE.load(Ordering::Acquire) {
         misuse(FreeError::Foreign(ptr.addr()));
     }
+    debugging::pace::tick(&HEAP);
     // SAFETY: the caller's promise.
     if let Err(error) = unsafe { HEAP.kfree(ptr) } {
         refused(error);
@@ -542,5 +545,6 @@ pub fn postfork_child() {
             HEAP.platform().postfork_child();
             HEAP.unlock_after_fork();
         }
+        debugging::after_fork_child();
     }
 }

@@ -20,7 +20,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod cache;
-mod debugging;
+pub mod debugging;
 pub mod engine;
 pub mod global;
 pub mod heap;

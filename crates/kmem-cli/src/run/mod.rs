@@ -19,6 +19,7 @@ mod library;
 mod preload;
 mod record;
 mod supervise;
+mod watch;
 
 use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
@@ -78,6 +79,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     if let Some(what) = args.on_error {
         command.env("KMEM_ON_ERROR", what.name());
     }
+
+    watch::apply(args, &mut command)?;
 
     let wants = Wants::of(args);
     let needs_link = library.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':'));

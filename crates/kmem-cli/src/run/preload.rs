@@ -28,10 +28,10 @@ const HEAD: usize = 64 * 1024;
 
 /// The machine this command was built for: the library is of the same.
 #[cfg(target_arch = "x86_64")]
-const MACHINE: u16 = elf::EM_X86_64;
+const MACHINE: elf::Machine = elf::EM_X86_64;
 /// See above.
 #[cfg(target_arch = "aarch64")]
-const MACHINE: u16 = elf::EM_AARCH64;
+const MACHINE: elf::Machine = elf::EM_AARCH64;
 
 /// Why a file cannot be run on kmem.
 #[derive(Clone, Debug, PartialEq, Eq)]

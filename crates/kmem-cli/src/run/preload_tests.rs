@@ -3,15 +3,15 @@
 use super::*;
 use crate::run::tests::Scratch;
 
-const PT_LOAD: u32 = elf::PT_LOAD;
-const PT_INTERP: u32 = elf::PT_INTERP;
+const PT_LOAD: u32 = elf::PT_LOAD.0;
+const PT_INTERP: u32 = elf::PT_INTERP.0;
 
 /// A minimal ELF64 file of this machine with one program header.
 fn program(segment: u32, linker: &str) -> Vec<u8> {
     let mut file = vec![0; 64 + 56];
     file[..16].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    file[16..18].copy_from_slice(&elf::ET_DYN.to_le_bytes());
-    file[18..20].copy_from_slice(&MACHINE.to_le_bytes());
+    file[16..18].copy_from_slice(&elf::ET_DYN.0.to_le_bytes());
+    file[18..20].copy_from_slice(&MACHINE.0.to_le_bytes());
     file[20] = 1;
     file[32] = 64; // e_phoff
     file[52] = 64; // e_ehsize

@@ -10,7 +10,7 @@
 
 use core::fmt;
 
-use crate::debug::report::{Ranges, Symbol};
+use crate::debug::report::{Frame, Ranges, Symbol};
 use crate::debug::{Debug, Track};
 use crate::gfp::Gfp;
 use crate::page::{PageRun, Pages};
@@ -139,7 +139,7 @@ impl<'a, P: Platform> Locations<'a, P> {
             }
             out.write_str("\n")?;
             for &frame in debug.stacks.get(entry.stack) {
-                writeln!(out, "        {}", Symbol(platform, frame))?;
+                writeln!(out, "        {}", Frame(platform, frame))?;
             }
             out.write_str("\n")?;
         }

@@ -16,6 +16,8 @@
 //! # Lock order
 //! Nothing here takes a lock. Stacks are saved before a lock is taken; reports are printed under any.
 
+pub mod leaks;
+pub mod limit;
 pub mod locations;
 pub mod options;
 pub mod pattern;
@@ -52,7 +54,13 @@ pub enum OnError {
     Abort = 1,
     /// The damage is repaired or isolated, and the program goes on.
     Warn = 2,
+    /// A function of the program is asked: [`Debug::set_judge`].
+    Callback = 3,
 }
+
+/// Asked after a report what shall happen, with the cache's name. It must not use the heap: its locks may be held.
+/// [`OnError::Abort`] stops the program, [`OnError::Warn`] lets it go on, everything else means what the heap was built for.
+pub type Judge = fn(&str) -> OnError;
 
 /// Called for each error: what it is, the cache's name, the text. It must not use the heap: its locks may be held.
 pub type Hook = fn(Error, &str, fmt::Arguments<'_>);
@@ -78,8 +86,11 @@ pub struct Debug {
     on_error: AtomicU8,
     taint: AtomicU8,
     hook: AtomicPtr<()>,
+    judge: AtomicPtr<()>,
     /// The call stacks that tracks name.
     pub stacks: stacks::Stacks,
+    /// How many reports are printed at a time.
+    pub limit: limit::Limit,
 }
 
 impl Debug {
@@ -96,7 +107,9 @@ impl Debug {
             on_error: AtomicU8::new(OnError::Default as u8),
             taint: AtomicU8::new(0),
             hook: AtomicPtr::new(ptr::null_mut()),
+            judge: AtomicPtr::new(ptr::null_mut()),
             stacks: stacks::Stacks::new(),
+            limit: limit::Limit::new(),
         }
     }
 
@@ -144,7 +157,31 @@ impl Debug {
         self.on_error.store(what as u8, Ordering::Relaxed);
     }
 
-    /// Whether a report stops the program; `by_default`: what the heap was built for.
+    /// Has `judge` decide what happens after each report from now on.
+    pub fn set_judge(&self, judge: Judge) {
+        // Release pairs with the Acquire of `decide`: what the function uses was made before.
+        self.judge.store(judge as *mut (), Ordering::Release);
+        self.set_on_error(OnError::Callback);
+    }
+
+    /// Whether a report about this cache stops the program: [`Debug::stops`], and who is to be asked is asked.
+    pub fn decide(&self, cache: &str, by_default: bool) -> bool {
+        if self.on_error.load(Ordering::Relaxed) != OnError::Callback as u8 {
+            return self.stops(by_default);
+        }
+        let judge = self.judge.load(Ordering::Acquire);
+        if judge.is_null() {
+            return by_default;
+        }
+        // SAFETY: only `set_judge` stores here, and it stores functions of this type.
+        match unsafe { core::mem::transmute::<*mut (), Judge>(judge) }(cache) {
+            OnError::Abort => true,
+            OnError::Warn => false,
+            OnError::Default | OnError::Callback => by_default,
+        }
+    }
+
+    /// Whether a report stops the program, if nobody is to be asked; `by_default`: what the heap was built for.
     pub fn stops(&self, by_default: bool) -> bool {
         match self.on_error.load(Ordering::Relaxed) {
             choice if choice == OnError::Abort as u8 => true,
@@ -230,6 +267,22 @@ mod tests {
         let empty = Debug::new(false);
         assert!(empty.set_options(""));
         assert_eq!(empty.options(), Some(""));
+    }
+
+    #[test]
+    fn a_judge_decides() {
+        let debug = Debug::new();
+        debug.set_judge(|cache| match cache {
+            "bad" => OnError::Abort,
+            "good" => OnError::Warn,
+            _ => OnError::Default,
+        });
+        assert!(debug.decide("bad", false) && !debug.decide("good", true));
+        assert!(debug.decide("x", true) && !debug.decide("x", false));
+        debug.set_on_error(OnError::Warn);
+        assert!(!debug.decide("bad", true));
+        debug.set_on_error(OnError::Callback);
+        assert!(debug.decide("bad", false));
     }
 
     #[test]

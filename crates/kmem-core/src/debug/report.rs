@@ -6,7 +6,7 @@
 //! -----------------------------------------------------------------------------
 //!
 //! <facts>
-//! CPU: <n> PID: <n> <taint>
+//! CPU: <n> PID: <n> [Comm: <program> ]<taint>
 //! Call Trace:
 //!  <TASK>
 //!  <frame>
@@ -14,7 +14,8 @@
 //! FIX <cache>: <what was done about it>
 //! ```
 //! Each BUG, each FIX and each warning is one error, and raises the heap's counter. Lines go to the platform's
-//! console, one by one, unless the heap is quiet: then errors are only counted.
+//! console, one by one, unless the heap is quiet, or there were too many reports lately ([`crate::debug::limit`]): then
+//! errors are only counted.
 //!
 //! # Never
 //! Nothing is allocated, and nobody is waited for: reports are made under the locks of what they report about.
@@ -26,10 +27,7 @@ use crate::debug::stacks::{Handle, MAX_FRAMES};
 use crate::debug::track::{Track, Which};
 use crate::debug::{Debug, Error, taint};
 use crate::platform::Platform;
-use crate::report;
-
-const RULE: &str = "=============================================================================";
-const LINE: &str = "-----------------------------------------------------------------------------";
+use crate::report::{self, LINE, RULE};
 
 /// Speaks about one cache.
 #[derive(Clone, Copy)]
@@ -47,14 +45,35 @@ pub struct Reporter<'a, P: Platform> {
 impl<P: Platform> Reporter<'_, P> {
     /// One line.
     pub fn line(&self, text: fmt::Arguments<'_>) {
-        if !self.debug.is_quiet() {
+        if !self.is_silent() {
             report::say(self.platform, text);
+        }
+    }
+
+    /// What follows is not part of a report, and is printed whatever the limit of reports says.
+    pub fn speak(&self) {
+        self.debug.limit.hear(self.platform.lock_token());
+    }
+
+    fn is_silent(&self) -> bool {
+        self.debug.is_quiet() || self.debug.limit.mutes(self.platform.lock_token())
+    }
+
+    /// A report begins: is it one too many?
+    fn admit(&self) {
+        if self.debug.is_quiet() {
+            return;
+        }
+        let suppressed = self.debug.limit.admit(self.platform.lock_token(), self.platform.now());
+        if suppressed > 0 {
+            self.line(format_args!("slab_bug: {suppressed} callbacks suppressed"));
         }
     }
 
     /// Begins the report of an error. Its facts follow, then [`Reporter::end`].
     pub fn bug(&self, title: fmt::Arguments<'_>) {
         self.debug.note(Error::Bug, self.name, title);
+        self.admit();
         self.line(format_args!("{RULE}"));
         self.line(format_args!("BUG {} ({}): {title}", self.name, self.debug.taint()));
         self.line(format_args!("{LINE}"));
@@ -71,7 +90,7 @@ impl<P: Platform> Reporter<'_, P> {
     /// is the default.
     pub fn found(&self, by_default: bool) {
         self.debug.add_taint(taint::BAD_PAGE);
-        if self.debug.stops(by_default) {
+        if self.debug.decide(self.name, by_default) {
             self.platform.fatal();
         }
     }
@@ -85,6 +104,7 @@ impl<P: Platform> Reporter<'_, P> {
     /// A warning: a call that should not have been made, by whom, seen by which function.
     pub fn warn(&self, function: &str, message: fmt::Arguments<'_>) {
         self.debug.note(Error::Warning, self.name, message);
+        self.admit();
         self.line(format_args!("------------[ cut here ]------------"));
         // A warning without words is only its place.
         if message.as_str() != Some("") {
@@ -99,17 +119,19 @@ impl<P: Platform> Reporter<'_, P> {
 
     /// Who is here now: CPU, thread, stack.
     pub fn here(&self) {
-        if self.debug.is_quiet() {
+        // Names of code take time to find.
+        if self.is_silent() {
             return;
         }
         let (cpu, thread) = (self.platform.current_cpu(), self.platform.thread());
-        self.line(format_args!("CPU: {cpu} PID: {thread} {}", self.debug.taint()));
+        let program = Program(self.platform);
+        self.line(format_args!("CPU: {cpu} PID: {thread} {program}{}", self.debug.taint()));
         self.line(format_args!("Call Trace:"));
         self.line(format_args!(" <TASK>"));
         let mut frames = [0; MAX_FRAMES];
         let found = self.platform.backtrace(&mut frames).min(MAX_FRAMES);
         for &frame in &frames[..found] {
-            self.line(format_args!(" {}", Symbol(self.platform, frame)));
+            self.line(format_args!(" {}", Frame(self.platform, frame)));
         }
         self.line(format_args!(" </TASK>"));
     }
@@ -148,7 +170,7 @@ impl<P: Platform> Reporter<'_, P> {
             self.line(format_args!("object allocation/free stack trace missing"));
         }
         for &frame in frames {
-            self.line(format_args!(" {}", Symbol(self.platform, frame)));
+            self.line(format_args!(" {}", Frame(self.platform, frame)));
         }
     }
 }
@@ -159,6 +181,29 @@ pub struct Symbol<'a, P: Platform>(pub &'a P, pub usize);
 impl<P: Platform> fmt::Display for Symbol<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.1 == 0 { f.write_str("<not-available>") } else { self.0.symbol(self.1, f) }
+    }
+}
+
+/// An address of code as a line of a stack shows it.
+pub struct Frame<'a, P: Platform>(pub &'a P, pub usize);
+
+impl<P: Platform> fmt::Display for Frame<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.frame(self.1, f)
+    }
+}
+
+/// The program, where there is such a thing.
+struct Program<'a, P: Platform>(&'a P);
+
+impl<P: Platform> fmt::Display for Program<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut name = report::Text::<16>::new();
+        self.0.program(&mut name)?;
+        match name.as_str() {
+            "" => Ok(()),
+            name => write!(f, "Comm: {name} "),
+        }
     }
 }
 

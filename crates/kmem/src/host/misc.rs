@@ -1,5 +1,5 @@
 //! The small facts a process has about itself: who runs, what time it is, what cannot be guessed,
-//! what its environment says, and how to speak and to die.
+//! what its environment says, and how to die.
 //!
 //! Never: allocates, changes `errno`, or depends on a constructor having run. All of it works in the
 //! first `malloc` of a process, which the dynamic linker makes before any library is initialised.
@@ -47,7 +47,7 @@ pub(super) fn thread_pointer() -> usize {
 }
 
 /// Monotonic time in nanoseconds, as coarse as the kernel's tick.
-pub(super) fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes one timespec. This clock always exists, so errno stays as it is.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
@@ -123,17 +123,10 @@ fn cycles() -> u64 {
     return thread_pointer() as u64;
 }
 
-/// Writes a message to standard error, whole, whatever interrupts it.
-pub(super) fn console(text: &str) {
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        match sys::write(2, rest) {
-            Ok(0) => return,
-            Ok(taken) => rest = &rest[taken.min(rest.len())..],
-            Err(sys::Errno(libc::EINTR)) => {}
-            Err(_) => return,
-        }
-    }
+/// This process. After a fork the child's own.
+#[must_use]
+pub fn process() -> u32 {
+    sys::process()
 }
 
 /// Ends the process by SIGABRT. Does not come near the heap.

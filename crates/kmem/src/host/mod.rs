@@ -9,7 +9,10 @@
 //! | `slots` | pretended CPUs behind locks, for threads that have no restartable sequences |
 //! | `topology` | how many CPUs and nodes there can be |
 //! | [`misc`] | who runs, what time it is, what cannot be guessed, the environment |
-//! | [`trace`] | who called, and what its code is called |
+//! | [`trace`] | who called |
+//! | [`file`] | files that are written |
+//! | [`sink`] | where messages go |
+//! | [`names`] | what code is called, and its lines |
 //! | `sys`, `weak` | system calls that leave `errno` alone; symbols of the C library that may be missing |
 //!
 //! # Contract
@@ -26,10 +29,13 @@
 //! allocate, as POSIX says.
 
 pub mod cpu;
+pub mod file;
 pub mod misc;
+pub mod names;
 mod ownership;
 #[cfg(target_arch = "x86_64")]
 mod rseq;
+pub mod sink;
 mod slots;
 mod sys;
 mod topology;
@@ -208,6 +214,7 @@ impl Host {
     pub fn after_fork_child(&self) {
         self.cpus.after_fork_child();
         self.entropy.seed();
+        names::after_fork_child();
     }
 
     fn in_window(&self, address: usize, len: usize) -> bool {
@@ -371,7 +378,7 @@ unsafe impl Platform for Host {
     }
 
     fn console(&self, text: &str) {
-        misc::console(text);
+        sink::write(text);
     }
 
     fn fatal(&self) -> ! {
@@ -383,7 +390,15 @@ unsafe impl Platform for Host {
     }
 
     fn symbol(&self, address: usize, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
-        trace::symbol(address, out)
+        names::write(address, names::Detail::Name, out)
+    }
+
+    fn frame(&self, address: usize, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        names::write(address, names::Detail::Line, out)
+    }
+
+    fn program(&self, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        sink::program(out)
     }
 
     fn thread(&self) -> u32 {

@@ -18,7 +18,7 @@ pub struct Errno(pub c_int);
 /// The call and its arguments must be sound: the kernel reads and writes whatever they point at.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-unsafe fn call(number: libc::c_long, a: [usize; 6]) -> Result<usize, Errno> {
+pub(super) unsafe fn call(number: libc::c_long, a: [usize; 6]) -> Result<usize, Errno> {
     let result: isize;
     // SAFETY: the kernel changes rax, rcx, r11 and what the arguments point at; the caller vouches for those.
     unsafe {
@@ -38,7 +38,7 @@ unsafe fn call(number: libc::c_long, a: [usize; 6]) -> Result<usize, Errno> {
 /// # Safety
 /// The call and its arguments must be sound: the kernel reads and writes whatever they point at.
 #[cfg(not(target_arch = "x86_64"))]
-unsafe fn call(number: libc::c_long, a: [usize; 6]) -> Result<usize, Errno> {
+pub(super) unsafe fn call(number: libc::c_long, a: [usize; 6]) -> Result<usize, Errno> {
     // SAFETY: the C library's errno is always there; the caller vouches for the arguments.
     unsafe {
         let errno = libc::__errno_location();
@@ -202,6 +202,72 @@ pub(super) fn address_limit() -> usize {
 pub(super) fn write(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel reads the slice.
     unsafe { call(libc::SYS_write, [fd as usize, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]) }
+}
+
+/// This process.
+pub(super) fn process() -> u32 {
+    // SAFETY: no arguments, no failure.
+    unsafe { call(libc::SYS_getpid, [0; 6]) }.unwrap_or(0) as u32
+}
+
+/// Sleeps for a moment.
+pub(super) fn pause() {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 200_000 };
+    // SAFETY: the kernel reads one timespec and writes nothing.
+    let _ = unsafe { call(libc::SYS_nanosleep, [&raw const time as usize, 0, 0, 0, 0, 0]) };
+}
+
+/// Makes a directory, if it is not there.
+pub(super) fn make_directory(path: &core::ffi::CStr) {
+    // SAFETY: a path that ends in zero.
+    let _ = unsafe {
+        call(libc::SYS_mkdirat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, 0o755, 0, 0, 0])
+    };
+}
+
+/// Opens a file; the descriptor closes at exec.
+pub(super) fn open(path: &core::ffi::CStr, flags: c_int, mode: u32) -> Result<c_int, Errno> {
+    let flags = (flags | libc::O_CLOEXEC) as usize;
+    // SAFETY: a path that ends in zero.
+    unsafe {
+        call(
+            libc::SYS_openat,
+            [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags, mode as usize, 0, 0],
+        )
+    }
+    .map(|fd| fd as c_int)
+}
+
+/// Closes a descriptor of ours.
+pub(super) fn close(fd: c_int) {
+    // SAFETY: the caller opened it, and nobody else uses it.
+    let _ = unsafe { call(libc::SYS_close, [fd as usize, 0, 0, 0, 0, 0]) };
+}
+
+/// Reads from a place in a file; how many bytes came.
+pub(super) fn read_at(fd: c_int, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let (at, len) = (buffer.as_mut_ptr() as usize, buffer.len());
+    // SAFETY: the kernel writes at most the buffer's length.
+    unsafe { call(libc::SYS_pread64, [fd as usize, at, len, offset as usize, 0, 0]) }
+}
+
+/// Reads from a descriptor; how many bytes came, 0 at the end.
+pub(super) fn read(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let (at, len) = (buffer.as_mut_ptr() as usize, buffer.len());
+    // SAFETY: the kernel writes at most the buffer's length.
+    unsafe { call(libc::SYS_read, [fd as usize, at, len, 0, 0, 0]) }
+}
+
+/// What a symbolic link says; its length.
+pub(super) fn read_link(path: &core::ffi::CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let (at, len) = (buffer.as_mut_ptr() as usize, buffer.len());
+    // SAFETY: a path that ends in zero; the kernel writes at most the buffer's length.
+    unsafe {
+        call(
+            libc::SYS_readlinkat,
+            [libc::AT_FDCWD as usize, path.as_ptr() as usize, at, len, 0, 0],
+        )
+    }
 }
 
 /// Reads the start of a small file; `None` when it cannot be opened or does not fit.

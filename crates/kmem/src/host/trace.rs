@@ -1,4 +1,4 @@
-//! Call stacks and the names of code, for the debug layer.
+//! Call stacks, for the debug layer.
 //!
 //! # Theory
 //! The compiler's unwinder walks the stack by the tables that every object file carries, frame pointers or not.
@@ -8,15 +8,13 @@
 //! Frames inside the library that the heap is part of are left out: what matters is who called it. In a program
 //! that is linked with the heap nobody can tell, and all frames are shown.
 //!
-//! Code is named by its file and its offset there, `libfoo.so+0x1234`, which `addr2line` turns into a function
-//! and a line. Where files are mapped is asked of the C library by a call that takes no lock
-//! (`_dl_find_object`, glibc 2.35), which only the preloaded library looks up; elsewhere the address is shown.
+//! Where files are mapped is asked of the C library by a call that takes no lock (`_dl_find_object`, glibc 2.35), which
+//! only the preloaded library looks up. What code is called is [`super::names`]'s affair.
 //!
 //! # Never
-//! Nothing here allocates or waits: stacks are taken inside malloc, names are printed with locks of the heap held.
+//! Nothing here allocates or waits: stacks are taken inside malloc.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::fmt::{self, Write};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -146,20 +144,13 @@ pub(super) fn backtrace(out: &mut [usize]) -> usize {
     walk.len
 }
 
-/// Writes the name of the code at an address.
-pub(super) fn symbol(address: usize, out: &mut dyn Write) -> fmt::Result {
-    // A return address may be the first byte behind its function: the call lies before it.
-    let Some(found) = object_at(address.wrapping_sub(1)) else { return write!(out, "{address:#x}") };
+/// Where the object file at an address was loaded, and its name: empty for the program itself. `None`: none is there, or nobody
+/// can tell.
+pub(super) fn file_at(address: usize) -> Option<(usize, &'static CStr)> {
+    let found = object_at(address)?;
     // SAFETY: the C library's description of a loaded file.
     let map = unsafe { &*found.map };
-    // SAFETY: its name is a string, empty for the program itself.
+    // SAFETY: its name is a string. A library whose code is being looked up is not being unloaded.
     let name = if map.name.is_null() { c"" } else { unsafe { CStr::from_ptr(map.name) } };
-    let bytes = name.to_bytes();
-    let base = bytes.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
-    match core::str::from_utf8(&bytes[base..]) {
-        Ok("") => out.write_str("program")?,
-        Ok(file) => out.write_str(file)?,
-        Err(_) => out.write_str("?")?,
-    }
-    write!(out, "+{:#x}", address - map.base)
+    Some((map.base, name))
 }

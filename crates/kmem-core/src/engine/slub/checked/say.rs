@@ -120,6 +120,7 @@ impl<P: Platform> Checked<'_, P> {
         if !self.flags.contains(SlabFlags::TRACE) {
             return;
         }
+        self.report.speak();
         self.report.line(format_args!(
             "TRACE {} {} {object:#018x} inuse={} fp={:#018x}",
             self.cache.name,

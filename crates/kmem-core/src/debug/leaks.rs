@@ -1,0 +1,160 @@
+//! Objects in use, grouped by the stack that allocated them: what a program leaves at its end.
+//!
+//! ```text
+//! <bytes> bytes in <n> objects of <size>[-<size>] bytes, allocated at
+//!         <frame>
+//!
+//! ```
+//! The group with the most bytes first. Sizes are those that were asked for, where the cache notes them (classes of
+//! kmalloc), else those of the cache's objects.
+//!
+//! The table lies in pages of its own, for as long as the text is made: open addressing by the stack's number and the
+//! call site. Nothing is allocated from the heap that is looked at.
+
+use core::fmt;
+
+use crate::debug::Debug;
+use crate::debug::report::Frame;
+use crate::debug::stacks::Handle;
+use crate::gfp::Gfp;
+use crate::page::{PageRun, Pages};
+use crate::platform::{MAX_ORDER, PAGE_SIZE, Platform};
+
+/// What one stack allocated. No objects: an empty slot.
+#[derive(Clone, Copy)]
+struct Group {
+    address: usize,
+    stack: Handle,
+    sizes: (usize, usize),
+    count: u64,
+    bytes: u64,
+}
+
+/// Sums of what was written, and of what was not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Groups that were written.
+    pub groups: u64,
+    /// Their objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects of groups that nobody wanted to see.
+    pub hidden_objects: u64,
+    /// Their bytes.
+    pub hidden_bytes: u64,
+}
+
+/// The table.
+pub struct Leaks<'a, P: Platform> {
+    platform: &'a P,
+    pages: &'a Pages<P>,
+    run: Option<PageRun>,
+    slots: usize,
+    used: usize,
+    overflow: bool,
+}
+
+impl<'a, P: Platform> Leaks<'a, P> {
+    /// An empty table in `2^order` pages; `None`: no memory. Not under a lock.
+    pub fn new(platform: &'a P, pages: &'a Pages<P>, order: u32) -> Option<Self> {
+        let order = order.min(MAX_ORDER);
+        let run = pages.alloc(platform, Gfp::KERNEL | Gfp::NOWARN, order, None)?;
+        let bytes = PAGE_SIZE << order;
+        // A power of two of slots.
+        let slots = (bytes / size_of::<Group>() + 1).next_power_of_two() / 2;
+        // SAFETY: fresh pages of this table.
+        unsafe { run.address().write_bytes(0, bytes) };
+        Some(Self { platform, pages, run: Some(run), slots, used: 0, overflow: false })
+    }
+
+    fn table(&mut self) -> &mut [Group] {
+        let base =
+            self.run.as_ref().map_or(core::ptr::NonNull::dangling().as_ptr(), |run| run.address().cast());
+        // SAFETY: the run has room for so many, was zeroed, which is a value of their numbers, and is this table's alone.
+        unsafe { core::slice::from_raw_parts_mut(base, self.slots) }
+    }
+
+    /// True when some object found no place: a larger table is needed.
+    #[must_use]
+    pub fn overflowed(&self) -> bool {
+        self.overflow
+    }
+
+    /// Adds one object.
+    pub fn add(&mut self, stack: Handle, address: usize, size: usize) {
+        let mask = self.slots - 1;
+        // One slot in four stays empty, so that searches are short and end.
+        let full = self.used >= self.slots / 4 * 3;
+        let mixed = (address as u64 ^ u64::from(stack).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut at = (mixed >> 32) as usize & mask;
+        let table = self.table();
+        while table[at].count > 0 && (table[at].stack, table[at].address) != (stack, address) {
+            at = (at + 1) & mask;
+        }
+        let group = &mut table[at];
+        if group.count == 0 {
+            if full {
+                self.overflow = true;
+                return;
+            }
+            *group = Group { address, stack, sizes: (size, size), count: 0, bytes: 0 };
+        }
+        group.count += 1;
+        group.bytes += size as u64;
+        group.sizes = (group.sizes.0.min(size), group.sizes.1.max(size));
+        self.used += usize::from(self.table()[at].count == 1);
+    }
+
+    /// Writes the groups that `shown` wants to see, by their frames; the rest is added up.
+    ///
+    /// # Errors
+    /// What `out` answers.
+    pub fn write(
+        &mut self,
+        debug: &Debug,
+        shown: &mut dyn FnMut(&[usize]) -> bool,
+        out: &mut dyn fmt::Write,
+    ) -> Result<Totals, fmt::Error> {
+        let platform = self.platform;
+        let mut totals = Totals::default();
+        let table = self.table();
+        // Empty slots, without bytes, come last.
+        table.sort_unstable_by_key(|group| core::cmp::Reverse((group.bytes, group.count, group.address)));
+        for group in table.iter().filter(|group| group.count > 0) {
+            let stored = debug.stacks.get(group.stack);
+            let site = [group.address];
+            let frames = if stored.is_empty() { &site[..usize::from(group.address != 0)] } else { stored };
+            if !shown(frames) {
+                totals.hidden_objects += group.count;
+                totals.hidden_bytes += group.bytes;
+                continue;
+            }
+            totals.groups += 1;
+            totals.objects += group.count;
+            totals.bytes += group.bytes;
+            let plural = if group.count == 1 { "" } else { "s" };
+            write!(out, "{} bytes in {} object{plural} of {}", group.bytes, group.count, group.sizes.0)?;
+            if group.sizes.1 > group.sizes.0 {
+                write!(out, "-{}", group.sizes.1)?;
+            }
+            out.write_str(" bytes, allocated at\n")?;
+            if frames.is_empty() {
+                out.write_str("        <not-available>\n")?;
+            }
+            for &frame in frames {
+                writeln!(out, "        {}", Frame(platform, frame))?;
+            }
+            out.write_str("\n")?;
+        }
+        Ok(totals)
+    }
+}
+
+impl<P: Platform> Drop for Leaks<'_, P> {
+    fn drop(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.pages.free(self.platform, run);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The leak report: what a process still holds when it ends, by the stacks that allocated it.
+//!
+//! ```text
+//! =============================================================================
+//! LEAKS <program> (pid <n>): objects in use at the end
+//! -----------------------------------------------------------------------------
+//!
+//! <groups: kmem_core::debug::leaks>
+//! SUMMARY: <n> bytes in <n> objects leaked, from <n> places[; <what is not shown>]
+//! ```
+//! Nothing is written where nothing is left. "In use" is what was not freed, whether or not the program could still
+//! reach it: a program that keeps memory on purpose names it in `KMEM_LEAKS_SUPPRESS`.
+//!
+//! # What is suppressed
+//! - A stack without any frame of the program or of a library of its own: the C and C++ runtime's memory, which nobody frees.
+//! - A stack whose innermost frame is in the dynamic loader, or is the C library's buffer of a stream.
+//! - Patterns of `KMEM_LEAKS_SUPPRESS`, with commas between: one that is found in any line of the stack, as it is printed
+//!   (function, library, file). `*` stands for anything; a pattern that begins with `^` is only looked for in
+//!   the innermost line.
+//!
+//! # Blocks without stacks
+//! Blocks beyond the largest size class are pages or mappings of their own, without tracks. They are added up.
+//!
+//! # Invariants
+//! - I-LEAKS-1: only the process that owns the memory image reports, once. A child of `vfork` borrows its parent's and is silent.
+
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
+
+use kmem_core::report::{self, Text};
+
+use super::number;
+use crate::heap::Heap;
+use crate::host::{misc, names, sink};
+
+const PATTERNS: usize = 2048;
+
+/// Leaks are reported.
+static WANTED: AtomicBool = AtomicBool::new(false);
+/// The exit status of a process with leaks; -1: its own.
+static STATUS: AtomicI32 = AtomicI32::new(-1);
+/// The process whose memory this is, and whether it was forked.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+static FORKED: AtomicBool = AtomicBool::new(false);
+/// The end was told.
+static ENDED: AtomicBool = AtomicBool::new(false);
+/// `KMEM_LEAKS_SUPPRESS`, ending in 0. Written before the heap is made.
+static SUPPRESSED: [AtomicU8; PATTERNS] = [const { AtomicU8::new(0) }; PATTERNS];
+
+/// Always suppressed.
+const BUILT_IN: &str = "^_IO_file_doallocate,^_IO_wfile_doallocate,^[ld-linux,^ld-linux";
+/// The runtime's files, as frames name them.
+const RUNTIME: [&str; 5] = ["ld-linux", "libc.so", "libstdc++.so", "libgcc_s.so", "libkmem_"];
+
+/// Reads the variables. True: tracks are needed.
+pub(super) fn configure(variable: &dyn Fn(&str) -> Option<&'static [u8]>, say: &dyn Fn(&str)) -> bool {
+    OWNER.store(misc::process(), Ordering::Relaxed);
+    match variable("KMEM_LEAKS") {
+        None | Some(b"" | b"0") => return false,
+        Some(b"1") => WANTED.store(true, Ordering::Relaxed),
+        Some(_) => {
+            say("KMEM_LEAKS is `0` or `1`");
+            return false;
+        }
+    }
+    if let Some(text) = variable("KMEM_LEAKS_EXIT").filter(|text| !text.is_empty()) {
+        match number(text).filter(|&status| status < 256) {
+            Some(status) => STATUS.store(status as i32, Ordering::Relaxed),
+            None => say("KMEM_LEAKS_EXIT is an exit status"),
+        }
+    }
+    if let Some(text) = variable("KMEM_LEAKS_SUPPRESS") {
+        if text.len() < PATTERNS {
+            for (slot, &byte) in SUPPRESSED.iter().zip(text) {
+                slot.store(byte, Ordering::Relaxed);
+            }
+        } else {
+            say("KMEM_LEAKS_SUPPRESS is too long");
+        }
+    }
+    true
+}
+
+/// Leaks are to be reported.
+pub(super) fn wanted() -> bool {
+    WANTED.load(Ordering::Relaxed)
+}
+
+/// Reports leaks at the end from now on, or no longer. Only caches with the letter U know whose an object is.
+pub fn set_wanted(wanted: bool) {
+    OWNER.store(misc::process(), Ordering::Relaxed);
+    WANTED.store(wanted, Ordering::Relaxed);
+}
+
+pub(super) fn after_fork_child() {
+    OWNER.store(misc::process(), Ordering::Relaxed);
+    FORKED.store(true, Ordering::Relaxed);
+    ENDED.store(false, Ordering::Relaxed);
+}
+
+/// True once, for the process that owns the memory (I-LEAKS-1).
+pub(super) fn may_end(forked_too: bool) -> bool {
+    let owner = OWNER.load(Ordering::Relaxed);
+    owner == misc::process()
+        && (forked_too || !FORKED.load(Ordering::Relaxed))
+        && !ENDED.swap(true, Ordering::Relaxed)
+}
+
+/// Writes the report, if one is wanted. The exit status that was asked for, when there are leaks.
+pub(super) fn report(heap: &Heap) -> Option<i32> {
+    if !WANTED.load(Ordering::Relaxed) {
+        return None;
+    }
+    write(heap).then(|| STATUS.load(Ordering::Relaxed)).filter(|&status| status >= 0)
+}
+
+/// Writes the report now. True: there are leaks.
+pub fn write(heap: &Heap) -> bool {
+    let mut patterns = [0; PATTERNS];
+    for (to, from) in patterns.iter_mut().zip(&SUPPRESSED) {
+        *to = from.load(Ordering::Relaxed);
+    }
+    let len = patterns.iter().position(|&byte| byte == 0).unwrap_or(PATTERNS);
+    let patterns = core::str::from_utf8(&patterns[..len]).unwrap_or_default();
+    let mut out = Lines { line: Text::new(), begun: false, heap };
+    let mut shown = |frames: &[usize]| !is_suppressed(frames, patterns);
+    let Ok(Some(found)) = heap.write_leaks(&mut shown, &mut out) else { return false };
+    let totals = heap.totals();
+    let (pages, mapped) = (totals.large_bytes, totals.huge_bytes);
+    if found.groups == 0 && pages + mapped == 0 {
+        return false;
+    }
+    out.begin();
+    let mut line = Text::<512>::new();
+    let _ = write!(
+        line,
+        "SUMMARY: {} bytes in {} object{} leaked, from {} place{}",
+        found.bytes,
+        found.objects,
+        plural(found.objects),
+        found.groups,
+        plural(found.groups)
+    );
+    if found.hidden_objects > 0 {
+        let (bytes, objects) = (found.hidden_bytes, found.hidden_objects);
+        let _ = write!(line, "; suppressed: {bytes} bytes in {objects} object{}", plural(objects));
+    }
+    if pages + mapped > 0 {
+        let _ = write!(line, "; in large blocks, without stacks: {} bytes", pages + mapped);
+    }
+    report::say(heap.platform(), format_args!("{}", line.as_str()));
+    true
+}
+
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// Text that goes to where messages go, line by line, after a title.
+struct Lines<'a> {
+    line: Text<1024>,
+    begun: bool,
+    heap: &'a Heap,
+}
+
+impl Lines<'_> {
+    fn begin(&mut self) {
+        if self.begun {
+            return;
+        }
+        self.begun = true;
+        let say = |text: fmt::Arguments<'_>| report::say(self.heap.platform(), text);
+        let mut program = Text::<64>::new();
+        let _ = sink::program(&mut program);
+        say(format_args!("{}", report::RULE));
+        say(format_args!(
+            "LEAKS {} (pid {}): objects in use at the end",
+            program.as_str(),
+            misc::process()
+        ));
+        say(format_args!("{}", report::LINE));
+        say(format_args!(""));
+    }
+}
+
+impl Write for Lines<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.begin();
+        for part in text.split_inclusive('\n') {
+            // What does not fit into a line is cut.
+            let _ = self.line.write_str(part.trim_end_matches('\n'));
+            if part.ends_with('\n') {
+                report::say(self.heap.platform(), format_args!("{}", self.line.as_str()));
+                self.line = Text::new();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_suppressed(frames: &[usize], patterns: &str) -> bool {
+    let mut runtime = !frames.is_empty();
+    for (depth, &frame) in frames.iter().enumerate() {
+        let mut line = Text::<1024>::new();
+        let _ = names::write_line(frame, &mut line);
+        let line = line.as_str();
+        if matches_any(BUILT_IN, line, depth) || matches_any(patterns, line, depth) {
+            return true;
+        }
+        runtime &= RUNTIME.iter().any(|file| is_in(line, file));
+    }
+    runtime
+}
+
+/// Whether a frame's line says that it is in a file whose name begins so.
+fn is_in(line: &str, file: &str) -> bool {
+    line.starts_with(file) || line.split(" [").skip(1).any(|rest| rest.starts_with(file))
+}
+
+fn matches_any(patterns: &str, line: &str, depth: usize) -> bool {
+    patterns.split(',').filter(|pattern| !pattern.is_empty()).any(|pattern| match pattern.strip_prefix('^') {
+        Some(innermost) => depth == 0 && is_found(innermost, line),
+        None => is_found(pattern, line),
+    })
+}
+
+/// Whether the parts of a pattern, between its `*`, are found one behind the other.
+fn is_found(pattern: &str, line: &str) -> bool {
+    let mut rest = line;
+    pattern.split('*').all(|part| match rest.find(part) {
+        Some(at) => {
+            rest = &rest[at + part.len()..];
+            true
+        }
+        None => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_found_in_lines() {
+        let line = "store::Map::insert+0x12/0x80 [libstore.so] src/map.c:12";
+        for (pattern, found) in [
+            ("insert", true),
+            ("Map*map.c", true),
+            ("map.c*Map", false),
+            ("libstore.so", true),
+            ("other", false),
+            ("other,insert", true),
+            (",", false),
+            ("", false),
+        ] {
+            assert_eq!(matches_any(pattern, line, 3), found, "{pattern}");
+        }
+        assert!(matches_any("^insert", line, 0) && !matches_any("^insert", line, 1));
+    }
+
+    #[test]
+    fn the_runtimes_files_are_known() {
+        assert!(is_in("f+0x1/0x2 [libc.so.6] x.c:1", "libc.so"));
+        assert!(is_in("libstdc++.so.6+0x123", "libstdc++.so"));
+        assert!(!is_in("libc.so_like+0x1/0x2 [mylib.so]", "libstdc++.so"));
+        assert!(!is_in("main+0x1/0x2 /src/libc.so/x.c:1", "libc.so"));
+    }
+}
