@@ -12,7 +12,9 @@ fn kmem() -> Command {
     let mut command = Command::new("timeout");
     command.args(["-k", "5", "300", env!("CARGO_BIN_EXE_kmem")]);
     command.env_remove("KMEM_LIB").env_remove("LD_PRELOAD").env_remove("KMEM_RSEQ");
-    command.env_remove("KMEM_DEBUG").env_remove("KMEM_ON_ERROR");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KMEM_")) {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -153,10 +155,60 @@ fn debug_letters_reach_the_program() {
     let stopped = run(&["--debug", "FZU", "--summary"]);
     assert_eq!((stopped.out.as_str(), stopped.status == Some(3)), ("", false), "{}", stopped.err);
     assert!(stopped.err.contains("kmalloc Redzone overwritten"), "{}", stopped.err);
-    assert!(stopped.err.contains("Allocated in program+0x"), "{}", stopped.err);
+    assert!(stopped.err.contains("Allocated in main+0x"), "{}", stopped.err);
     let warned = run(&["--debug", "FZU", "--on-error", "warn"]);
     assert_eq!((warned.status, warned.out.as_str()), (Some(3), "on\n"));
     assert!(warned.err.contains("FIX kmalloc-48: Restoring kmalloc Redzone"), "{}", warned.err);
     let elsewhere = run(&["--debug", "FZU,kmalloc-64"]);
     assert_eq!((elsewhere.status, elsewhere.err.as_str()), (Some(3), ""));
+}
+
+/// Leaks three blocks, from a function that is inlined.
+const LEAK: &str = "
+#include <stdlib.h>
+static void *volatile kept;
+static inline __attribute__((always_inline)) void leak(int size)
+{
+	kept = malloc(size);
+}
+int main(void)
+{
+	for (int i = 0; i < 3; i++)
+		leak(40);
+	return 3;
+}
+";
+
+#[test]
+fn stacks_have_functions_and_lines() {
+    let scratch = Scratch::new("lines");
+    let source = scratch.file("overflow.c", OVERFLOW);
+    let program = scratch.path("overflow");
+    support::compile(&["-O0", "-g"], &source, &program);
+    let run = said(kmem().args(["run", "--debug", "FZU", "--on-error", "warn", "--"]).arg(&program));
+    let allocated = format!(" {}:6\n", source.display());
+    assert!(run.err.contains(&allocated), "{}", run.err);
+    let freed = format!(" {}:8\n", source.display());
+    assert!(run.err.contains(&freed), "{}", run.err);
+    assert!(run.err.lines().any(|line| line.starts_with("Allocated in main+0x")), "{}", run.err);
+
+    let source = scratch.file("leak.c", LEAK);
+    let program = scratch.path("leak");
+    support::compile(&["-O2", "-g"], &source, &program);
+    let log = scratch.path("leaks.log");
+    let run = said(kmem().args(["run", "--leaks=7", "--log"]).arg(&log).arg("--").arg(&program));
+    assert_eq!(run.status, Some(7), "{}", run.err);
+    let text = fs::read_to_string(&log).unwrap();
+    let shown = source.display();
+    assert!(text.contains("]: 120 bytes in 3 objects of 40 bytes, allocated at\n"), "{text}");
+    assert!(text.contains(&format!(" {shown}:11 [inlined leak {shown}:6]\n")), "{text}");
+    assert!(text.contains("]: SUMMARY: 120 bytes in 3 objects leaked, from 1 place"), "{text}");
+
+    let traces = scratch.path("traces/deep");
+    let run = said(kmem().args(["run", "--leaks", "--traces"]).arg(&traces).arg("--").arg(&program));
+    assert_eq!(run.status, Some(3), "{}", run.err);
+    assert!(run.err.contains("SUMMARY: 120 bytes in 3 objects leaked"), "{}", run.err);
+    let process = fs::read_dir(&traces).unwrap().next().unwrap().unwrap().path();
+    let text = fs::read_to_string(process.join("kmalloc-48/alloc_traces")).unwrap();
+    assert!(text.starts_with("      3 main+0x"), "{text}");
 }

@@ -14,3 +14,4 @@ mod library;
 mod misuse;
 mod reports;
 mod support;
+mod watch;

@@ -181,11 +181,11 @@ pub(crate) fn command(program: &Path, heap: Heap) -> Command {
     for name in ["LD_PRELOAD", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_PERTURB_"] {
         command.env_remove(name);
     }
-    for name in
-        ["KMEM_RSEQ", "KMEM_DEBUG", "KMEM_ON_ERROR", "KMEM_REPORT_DIR", "KMEM_TEST_PLAIN", "KMEM_TEST_SMALL"]
-    {
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KMEM_")) {
         command.env_remove(name);
     }
+    // What code is called does not depend on who was built beside the library.
+    command.env("KMEM_SYMBOLIZER", "");
     if engine() == "slob" {
         command.env("KMEM_TEST_SMALL", "1");
     }

@@ -11,7 +11,7 @@
 //! to one place. What cannot be written where it should goes to standard error.
 //!
 //! # Never
-//! Nothing here allocates, waits for a lock, keeps a descriptor (the program may close it, and another file gets its
+//! Nothing here allocates, waits (but a moment for the system's log), keeps a descriptor (the program may close it, and another file gets its
 //! number) or changes `errno`. Each line is one write, so lines of several threads do not mix.
 
 use core::ffi::CStr;
@@ -27,6 +27,9 @@ pub type Receiver = fn(&str);
 const PATH_BYTES: usize = 1024;
 /// A line, and what is put before it.
 const LINE_BYTES: usize = 1024 + 64;
+
+/// How long the log is waited for, a line.
+static PATIENCE: libc::timeval = libc::timeval { tv_sec: 0, tv_usec: 200_000 };
 
 /// Ways to go.
 mod way {
@@ -82,19 +85,18 @@ pub(super) fn write(line: &str) {
         let _ = all(2, line.as_bytes());
         return;
     }
-    let mut text = kmem_core::report::Text::<LINE_BYTES>::new();
     // What does not fit is cut.
-    let _ = match way {
-        way::SYSLOG => log_line(line, &mut text),
-        _ => prefix(&mut text).and_then(|()| text.write_str(line)),
-    };
+    if way == way::SYSLOG {
+        let mut text = kmem_core::report::Text::<LINE_BYTES>::new();
+        let _ = log_line(line, &mut text);
+        if to_log(text.as_str().as_bytes()).is_some() {
+            return;
+        }
+    }
+    let mut text = kmem_core::report::Text::<LINE_BYTES>::new();
+    let _ = prefix(&mut text).and_then(|()| text.write_str(line));
     let bytes = text.as_str().as_bytes();
-    let done = match way {
-        way::FILE => to_file(bytes),
-        way::SYSLOG => to_log(bytes),
-        _ => None,
-    };
-    if done.is_none() {
+    if way != way::FILE || to_file(bytes).is_none() {
         let _ = all(2, bytes);
     }
 }
@@ -196,10 +198,14 @@ fn to_log(line: &[u8]) -> Option<()> {
         return None;
     }
     let kind = (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC) as usize;
-    let flags = (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as usize;
-    // SAFETY: makes a descriptor, which is closed below; the kernel reads the line and the address.
+    let flags = libc::MSG_NOSIGNAL as usize;
+    // SAFETY: makes a descriptor, which is closed below; the kernel reads the time, the line and the address.
     unsafe {
         let fd = sys::call(libc::SYS_socket, [libc::AF_UNIX as usize, kind, 0, 0, 0, 0]).ok()?;
+        // The log takes few messages at a time. It is waited for a little.
+        let (level, name) = (libc::SOL_SOCKET as usize, libc::SO_SNDTIMEO as usize);
+        let time = [&raw const PATIENCE as usize, size_of_val(&PATIENCE)];
+        let _ = sys::call(libc::SYS_setsockopt, [fd, level, name, time[0], time[1], 0]);
         let to = &raw const address as usize;
         let message = [fd, line.as_ptr() as usize, line.len(), flags, to, size_of_val(&address)];
         let sent = sys::call(libc::SYS_sendto, message);
