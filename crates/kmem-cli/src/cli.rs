@@ -163,10 +163,10 @@ pub(crate) struct RunArgs {
     /// What the first damage found does: abort or warn [default: abort]
     #[arg(long, value_name = "WHAT", hide_possible_values = true)]
     pub(crate) on_error: Option<OnError>,
-    /// Tell at the end what was not freed, by the stacks that allocated it; with STATUS exit so if there is any
+    /// Tell at the end what was not freed, and by whom; exit with STATUS if there is any
     #[arg(long, value_name = "STATUS", num_args = 0..=1, require_equals = true)]
     pub(crate) leaks: Option<Option<u8>>,
-    /// Write at the end who holds memory: DIR/PID/CACHE/alloc_traces and free_traces
+    /// Write at the end who holds memory: DIR/PID/CACHE/alloc_traces, free_traces
     #[arg(long, value_name = "DIR")]
     pub(crate) traces: Option<PathBuf>,
     /// Validate all checked blocks every so many seconds, not only those that are freed

@@ -58,7 +58,7 @@ pub enum OnError {
     Callback = 3,
 }
 
-/// Asked after a report what shall happen, with the cache's name. It must not use the heap: its locks may be held.
+/// Asked after a report what shall happen, with the cache's name, empty where none is known. It must not use the heap: its locks may be held.
 /// [`OnError::Abort`] stops the program, [`OnError::Warn`] lets it go on, everything else means what the heap was built for.
 pub type Judge = fn(&str) -> OnError;
 
@@ -195,9 +195,9 @@ impl Debug {
         self.abort
     }
 
-    /// Whether a report of damage stops the program.
+    /// Whether a report of damage stops the program, where no cache is named.
     pub fn aborts(&self) -> bool {
-        self.stops(self.abort)
+        self.decide("", self.abort)
     }
 
     /// Shows each error to `hook` from now on.
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_judge_decides() {
-        let debug = Debug::new();
+        let debug = Debug::new(false);
         debug.set_judge(|cache| match cache {
             "bad" => OnError::Abort,
             "good" => OnError::Warn,

@@ -8,6 +8,7 @@ mod support;
 mod detections;
 mod kmalloc;
 mod kunit;
+mod leaks;
 mod letters;
 mod options;
 mod reports;

@@ -173,11 +173,7 @@ impl Lines<'_> {
         let mut program = Text::<64>::new();
         let _ = sink::program(&mut program);
         say(format_args!("{}", report::RULE));
-        say(format_args!(
-            "LEAKS {} (pid {}): objects in use at the end",
-            program.as_str(),
-            misc::process()
-        ));
+        say(format_args!("LEAKS {} (pid {}): objects in use at the end", program.as_str(), misc::process()));
         say(format_args!("{}", report::LINE));
         say(format_args!(""));
     }

@@ -220,9 +220,8 @@ pub(super) fn pause() {
 /// Makes a directory, if it is not there.
 pub(super) fn make_directory(path: &core::ffi::CStr) {
     // SAFETY: a path that ends in zero.
-    let _ = unsafe {
-        call(libc::SYS_mkdirat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, 0o755, 0, 0, 0])
-    };
+    let _ =
+        unsafe { call(libc::SYS_mkdirat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, 0o755, 0, 0, 0]) };
 }
 
 /// Opens a file; the descriptor closes at exec.
@@ -230,10 +229,7 @@ pub(super) fn open(path: &core::ffi::CStr, flags: c_int, mode: u32) -> Result<c_
     let flags = (flags | libc::O_CLOEXEC) as usize;
     // SAFETY: a path that ends in zero.
     unsafe {
-        call(
-            libc::SYS_openat,
-            [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags, mode as usize, 0, 0],
-        )
+        call(libc::SYS_openat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags, mode as usize, 0, 0])
     }
     .map(|fd| fd as c_int)
 }
@@ -262,12 +258,7 @@ pub(super) fn read(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
 pub(super) fn read_link(path: &core::ffi::CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
     let (at, len) = (buffer.as_mut_ptr() as usize, buffer.len());
     // SAFETY: a path that ends in zero; the kernel writes at most the buffer's length.
-    unsafe {
-        call(
-            libc::SYS_readlinkat,
-            [libc::AT_FDCWD as usize, path.as_ptr() as usize, at, len, 0, 0],
-        )
-    }
+    unsafe { call(libc::SYS_readlinkat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, at, len, 0, 0]) }
 }
 
 /// Reads the start of a small file; `None` when it cannot be opened or does not fit.

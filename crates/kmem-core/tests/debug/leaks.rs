@@ -1,0 +1,141 @@
+//! Objects in use, grouped by the stack that allocated them; and how many reports are printed, and who decides.
+
+use kmem_core::config::UserConfig;
+use kmem_core::debug::OnError;
+use kmem_core::debug::leaks::Totals;
+use kmem_core::gfp::Gfp;
+use kmem_sim::Machine;
+
+use crate::rig::{Bad, FZPU, Rig, U, poke};
+
+fn leaks(bad: &Bad, shown: &mut dyn FnMut(&[usize]) -> bool) -> (String, Totals) {
+    let mut text = String::new();
+    let totals = bad.rig.heap.write_leaks(shown, &mut text).expect("a String takes all").expect("memory");
+    (text, totals)
+}
+
+#[test]
+fn the_most_bytes_come_first() {
+    let bad = Bad::with("leaky", 64, U);
+    let larger = Bad::create(&bad.rig, "larger", 1000, U);
+    let unseen = Bad::create(&bad.rig, "unseen", 64, FZPU.difference(U));
+    let mut freed = Vec::new();
+    for (site, cache, count) in [("few", bad.cache, 2), ("many", bad.cache, 9), ("large", larger, 1)] {
+        let site: &'static str = Box::leak(format!("{site}+0x1/0x2").into_boxed_str());
+        bad.rig.machine.set_calls(&[site, "main+0x3/0x4"]);
+        (0..count).for_each(|_| assert!(!bad.rig.alloc(cache, Gfp::KERNEL).is_null()));
+        freed.extend((0..3).map(|_| (cache, bad.rig.alloc(cache, Gfp::KERNEL))));
+    }
+    bad.rig.alloc(unseen, Gfp::KERNEL);
+    for (cache, object) in freed {
+        assert_eq!(bad.rig.free(cache, object), Ok(()));
+    }
+    // The same site in another cache is one place, with objects of two sizes.
+    bad.rig.machine.set_calls(&["large+0x1/0x2", "main+0x3/0x4"]);
+    bad.rig.alloc(bad.cache, Gfp::KERNEL);
+    let (text, totals) = leaks(&bad, &mut |_| true);
+    let group = |head: &str, site: &str| {
+        format!("{head} bytes, allocated at\n        {site}+0x1/0x2\n        main+0x3/0x4\n\n")
+    };
+    let expected = group("1064 bytes in 2 objects of 64-1000", "large")
+        + &group("576 bytes in 9 objects of 64", "many")
+        + &group("128 bytes in 2 objects of 64", "few");
+    assert_eq!(text, expected);
+    let sums = Totals { groups: 3, objects: 13, bytes: 1768, ..Totals::default() };
+    assert_eq!(totals, sums);
+
+    // What nobody wants to see is counted.
+    let mut nth = 0;
+    let (text, totals) = leaks(&bad, &mut |frames| {
+        assert_eq!(frames.len(), 2);
+        nth += 1;
+        nth != 2
+    });
+    assert!(!text.contains("many") && text.contains("few"), "{text}");
+    let hidden = Totals { groups: 2, objects: 4, bytes: 1192, hidden_objects: 9, hidden_bytes: 576 };
+    assert_eq!(totals, hidden);
+}
+
+#[test]
+fn nothing_is_left_of_a_sound_program() {
+    let bad = Bad::with("sound", 64, U);
+    let object = bad.alloc();
+    bad.free(object);
+    assert_eq!(leaks(&bad, &mut |_| true), (String::new(), Totals::default()));
+}
+
+/// More stacks than the first table has room for.
+#[test]
+fn the_table_grows() {
+    let bad = Bad::with("leaky", 64, U);
+    for i in 0..3000 {
+        let site: &'static str = Box::leak(format!("site_{i}+0x1/0x2").into_boxed_str());
+        bad.rig.machine.set_calls(&[site]);
+        bad.rig.alloc(bad.cache, Gfp::KERNEL);
+    }
+    let (text, totals) = leaks(&bad, &mut |_| true);
+    assert_eq!((totals.groups, totals.objects, totals.bytes), (3000, 3000, 3000 * 64));
+    assert_eq!(text.matches("64 bytes in 1 object of 64 bytes, allocated at\n").count(), 3000);
+}
+
+/// Classes of kmalloc note what was asked for.
+#[test]
+fn sizes_are_those_that_were_asked_for() {
+    let rig = Rig::<UserConfig>::raw(Machine::builder().cpus(1).build());
+    assert!(rig.heap.set_debug_options("U"));
+    assert!(rig.init());
+    rig.machine.set_calls(&["asker+0x1/0x2"]);
+    for size in [1000, 1010, 17] {
+        rig.kmalloc(size);
+    }
+    let mut text = String::new();
+    let totals = rig.heap.write_leaks(&mut |_| true, &mut text).expect("a String").expect("memory");
+    assert_eq!(text, "2027 bytes in 3 objects of 17-1010 bytes, allocated at\n        asker+0x1/0x2\n\n");
+    assert_eq!((totals.objects, totals.bytes), (3, 2027));
+}
+
+#[test]
+fn a_platform_without_stacks_says_so() {
+    let bad = Bad::with("leaky", 64, U);
+    bad.rig.machine.set_calls(&[]);
+    bad.rig.alloc(bad.cache, Gfp::KERNEL);
+    let (text, _) = leaks(&bad, &mut |frames| frames.is_empty());
+    assert_eq!(text, "64 bytes in 1 object of 64 bytes, allocated at\n        <not-available>\n\n");
+}
+
+/// Damages an object and frees it: a report and two repairs.
+fn err(bad: &Bad) {
+    let object = bad.filled();
+    poke(object, 56, 1);
+    bad.free(object);
+}
+
+#[test]
+fn reports_are_limited_and_counted() {
+    let bad = Bad::new("noisy");
+    bad.rig.heap.debug().limit.set(2, 1_000_000_000);
+    (0..5).for_each(|_| err(&bad));
+    let said = bad.rig.said();
+    assert_eq!(said.matches("BUG noisy").count(), 2, "{said}");
+    // What is done about a report that is not printed is done, and counted.
+    assert_eq!((said.matches("FIX noisy").count(), bad.errors()), (4, 15), "{said}");
+    assert_eq!(bad.rig.heap.debug().limit.suppressed(), 3);
+    bad.rig.machine.advance(2_000_000_000);
+    err(&bad);
+    let said = bad.rig.said();
+    assert!(said.starts_with("slab_bug: 3 callbacks suppressed\n====="), "{said}");
+    assert_eq!(said.matches("BUG noisy").count(), 1, "{said}");
+}
+
+#[test]
+fn a_function_decides_after_a_report() {
+    let bad = Bad::new("judged");
+    bad.rig.heap.debug().set_judge(|cache| if cache == "judged" { OnError::Warn } else { OnError::Abort });
+    err(&bad);
+    assert!(bad.rig.said().contains("FIX judged: Restoring"));
+    let other = Bad::create(&bad.rig, "other", 56, FZPU);
+    let object = bad.rig.alloc(other, Gfp::KERNEL);
+    poke(object, 56, 1);
+    let said = bad.rig.machine.expect_fatal(|| bad.rig.free(other, object));
+    assert!(said.contains("BUG other") && !said.contains("FIX other"), "{said}");
+}
