@@ -8,7 +8,7 @@ use super::sys;
 const BUFFER: usize = 1024;
 
 /// A file being written. What is written is collected into few system calls; a failure is remembered and silent.
-pub struct Output {
+pub(crate) struct Output {
     fd: i32,
     used: usize,
     failed: bool,
@@ -18,7 +18,7 @@ pub struct Output {
 impl Output {
     /// Creates or empties the file; `path` ends in a zero byte.
     #[must_use]
-    pub fn create(path: &str) -> Option<Self> {
+    pub(crate) fn create(path: &str) -> Option<Self> {
         let path = CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
         let fd = sys::open(path, flags, 0o644).ok()?;
@@ -59,7 +59,7 @@ impl Drop for Output {
 }
 
 /// Makes a directory, if it is not there; `path` ends in a zero byte.
-pub fn make_directory(path: &str) {
+pub(crate) fn make_directory(path: &str) {
     if let Ok(path) = CStr::from_bytes_until_nul(path.as_bytes()) {
         sys::make_directory(path);
     }

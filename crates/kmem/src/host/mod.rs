@@ -10,9 +10,9 @@
 //! | `topology` | how many CPUs and nodes there can be |
 //! | [`misc`] | who runs, what time it is, what cannot be guessed, the environment |
 //! | [`trace`] | who called |
-//! | [`file`] | files that are written |
+//! | `file` | files that are written |
 //! | [`sink`] | where messages go |
-//! | [`names`] | what code is called, and its lines |
+//! | `names` | what code is called, and its lines |
 //! | `sys`, `weak` | system calls that leave `errno` alone; symbols of the C library that may be missing |
 //!
 //! # Contract
@@ -29,9 +29,9 @@
 //! allocate, as POSIX says.
 
 pub mod cpu;
-pub mod file;
+pub(crate) mod file;
 pub mod misc;
-pub mod names;
+pub(crate) mod names;
 mod ownership;
 #[cfg(target_arch = "x86_64")]
 mod rseq;

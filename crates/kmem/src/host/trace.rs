@@ -9,7 +9,7 @@
 //! that is linked with the heap nobody can tell, and all frames are shown.
 //!
 //! Where files are mapped is asked of the C library by a call that takes no lock (`_dl_find_object`, glibc 2.35), which
-//! only the preloaded library looks up. What code is called is [`super::names`]'s affair.
+//! only the preloaded library looks up. What code is called is the affair of `names`.
 //!
 //! # Never
 //! Nothing here allocates or waits: stacks are taken inside malloc.

@@ -42,7 +42,7 @@ static STARTER: AtomicU32 = AtomicU32::new(0);
 static GONE: AtomicBool = AtomicBool::new(false);
 
 /// Uses this program as the helper; empty: none. For the first lookup at the latest.
-pub fn set_helper(path: &[u8]) {
+pub(crate) fn set_helper(path: &[u8]) {
     let fits = path.len() < PATH_BYTES && !path.contains(&0);
     for (slot, &byte) in FILE.iter().zip(if fits { path } else { &[] }.iter().chain(&[0])) {
         slot.store(byte, Ordering::Relaxed);

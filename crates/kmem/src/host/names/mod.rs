@@ -35,7 +35,7 @@ use place::Place;
 use turn::Turn;
 
 pub(super) use helper::after_fork_child;
-pub use helper::set_helper;
+pub(crate) use helper::set_helper;
 
 /// How long a turn, or an answer, is waited for, in nanoseconds of the coarse clock. Debug information of a large program takes
 /// a second or two to read.
