@@ -15,9 +15,9 @@ extern "C" fn kernel_main(info: usize) -> ! {
     let told = unsafe { pvh::read(info) };
     println!("command line: {}", told.command_line());
     let machine = acpi::read(told.rsdp, apic::id());
-    early::init(&told, &machine);
+    early::init(told, &machine);
     start_first_cpu(&machine);
-    start_heap(&machine);
+    start_heap(&machine, told.option("slub_debug"));
     start_others();
 
     let mut passed = match told.option("test") {
@@ -55,7 +55,7 @@ fn start_first_cpu(machine: &acpi::Machine) {
 }
 
 /// The other CPUs' blocks, each on its node; all memory to the heap, then the heap itself.
-fn start_heap(machine: &acpi::Machine) {
+fn start_heap(machine: &acpi::Machine, debug: Option<&'static str>) {
     paging::map_memory().expect("no memory for the direct map");
     for other in machine.cpus().iter().filter(|cpu| cpu.apic != apic::id()) {
         smp::make(other.apic, other.node);
@@ -69,6 +69,9 @@ fn start_heap(machine: &acpi::Machine) {
     });
     let given = given.unwrap_or_else(|error| panic!("the heap refuses memory: {error}"));
     println!("memory: {} KiB for the heap, {} CPUs, {} nodes", given * 4, smp::count(), machine.nodes());
+    if let Some(options) = debug {
+        heap::with(|heap| heap.set_debug_options(options));
+    }
     // SAFETY: once, before anybody else knows the heap; it is a static.
     let started = heap::with(|heap| unsafe { heap.init() });
     assert!(started.is_ok(), "no memory for the heap's own start");

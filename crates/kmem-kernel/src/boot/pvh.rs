@@ -1,5 +1,6 @@
 //! What the loader tells: the PVH start information, read once and copied.
 
+use core::cell::UnsafeCell;
 use core::ffi::CStr;
 
 use crate::cpu::serial::println;
@@ -63,11 +64,14 @@ impl Told {
         core::str::from_utf8(&self.line[..self.line_len]).unwrap_or_default()
     }
 
-    /// The value of `key=value` on the command line.
+    /// The value of `key=value` on the command line; nothing for the `key` alone.
     pub(crate) fn option(&self, key: &str) -> Option<&str> {
         self.command_line()
             .split_ascii_whitespace()
-            .find_map(|word| word.split_once('=').filter(|(name, _)| *name == key).map(|(_, value)| value))
+            .find_map(|word| {
+                let (name, value) = word.split_once('=').unwrap_or((word, ""));
+                (name == key).then_some(value)
+            })
     }
 
     /// As [`Told::option`], for a number.
@@ -76,25 +80,34 @@ impl Told {
     }
 }
 
+struct Kept(UnsafeCell<Told>);
+// SAFETY: written once, by the first CPU, before anybody reads it (`read`).
+unsafe impl Sync for Kept {}
+
+static TOLD: Kept = Kept(UnsafeCell::new(Told {
+    ranges: [Range { start: 0, end: 0 }; MAX_RANGES],
+    count: 0,
+    line: [0; MAX_LINE],
+    line_len: 0,
+    rsdp: 0,
+}));
+
 /// Reads the start information at `info`, and prints the map.
 ///
 /// # Panics
 /// When there is none there, or it has no map.
 ///
 /// # Safety
-/// `info` is what the loader left in ebx; nothing was written to memory outside the kernel's image since.
-pub(crate) unsafe fn read(info: usize) -> Told {
+/// `info` is what the loader left in ebx; nothing was written to memory outside the kernel's image since. Called once, before there is
+/// another CPU.
+pub(crate) unsafe fn read(info: usize) -> &'static Told {
     // SAFETY: the caller's promise; the first 4 GiB are mapped.
     let start = unsafe { &*(info as *const StartInfo) };
     assert!(start.magic == MAGIC, "the loader left no start information ({:#x})", start.magic);
     assert!(start.version >= 1 && start.map_entries > 0, "the loader tells no memory map");
-    let mut told = Told {
-        ranges: [Range::default(); MAX_RANGES],
-        count: 0,
-        line: [0; MAX_LINE],
-        line_len: 0,
-        rsdp: start.rsdp as usize,
-    };
+    // SAFETY: by the caller's promise nobody else has it yet.
+    let told = unsafe { &mut *TOLD.0.get() };
+    told.rsdp = start.rsdp as usize;
     for i in 0..start.map_entries as usize {
         // SAFETY: the loader's array has that many entries.
         let entry = unsafe { &*(start.map as *const MapEntry).add(i) };

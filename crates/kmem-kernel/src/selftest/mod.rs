@@ -7,6 +7,7 @@
 //! | [`interrupts`] | a timer whose handler allocates and frees while the interrupted code does |
 //! | [`cpus`] | calls between CPUs, blocks freed on another CPU, stacks taken away, CPUs that leave and come back |
 //! | [`stress`] | all CPUs at once, every byte checked |
+//! | [`damage`] | wrong writes are reported, where the command line asks for checks |
 //! | `conformance` | the suite that every engine passes on every platform (where it was built in) |
 //!
 //! After each test the whole heap is checked: page lists, slabs, and that nothing is in use that was not before.
@@ -15,6 +16,7 @@ mod basic;
 #[cfg(feature = "conformance")]
 mod conformance;
 mod cpus;
+mod damage;
 mod interrupts;
 mod pieces;
 mod stress;
@@ -66,7 +68,8 @@ static STRESS: AtomicU64 = AtomicU64::new(0);
 pub(crate) fn run(only: Option<&str>, stress: u64) -> bool {
     STRESS.store(stress, Ordering::Relaxed);
     let (mut passed, mut failed) = (0, 0);
-    for group in [basic::TESTS, pieces::TESTS, interrupts::TESTS, cpus::TESTS, stress::TESTS] {
+    let damage = if damage::asked() { damage::TESTS } else { &[] };
+    for group in [basic::TESTS, pieces::TESTS, interrupts::TESTS, cpus::TESTS, stress::TESTS, damage] {
         for test in group.iter().filter(|test| only.is_none_or(|only| test.name.contains(only))) {
             if smp::online() < test.cpus || test.stacks && !heap::HAS_STACKS {
                 println!(

@@ -29,6 +29,13 @@ pub(super) fn run() -> Count {
         // Memory beyond 4 GiB, where a node has a hole in the middle, and one where no memory of a node is below.
         Machine { smp: 8, nodes: 4, mem: 256, low: Some(96), ..plain.clone() },
         Machine { smp: 2, ..masked.clone() },
+        // The numbers of CPUs between.
+        Machine { smp: 3, append: "test=cpus".to_owned(), ..plain.clone() },
+        Machine { smp: 5, append: "test=cpus".to_owned(), ..plain.clone() },
+        Machine { smp: 6, append: "test=cpus".to_owned(), ..plain.clone() },
+        Machine { smp: 7, append: "test=cpus".to_owned(), ..plain.clone() },
+        // Two classes checked, as the option does under Linux.
+        Machine { smp: 2, append: "slub_debug=FZPU,kmalloc-64,kmalloc-256".to_owned(), ..plain.clone() },
         // Every instruction of the operations can be interrupted; the rest would only be slow.
         Machine { smp: 2, single_step: true, append: "test=interrupts".to_owned(), ..plain.clone() },
     ];
