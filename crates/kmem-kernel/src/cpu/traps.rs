@@ -104,6 +104,12 @@ extern "C" fn trap_handler(frame: &mut Frame) {
     if frame.vector != 1 {
         restart::set_back(frame);
     }
+    // I-IRQ-1. An exception may come anywhere.
+    assert!(
+        frame.vector < 32 || smp::this().heap_locks() == 0,
+        "CPU {} is interrupted though it holds a lock of the heap",
+        smp::number()
+    );
     match frame.vector as u8 {
         1 if call(&ON_STEP, frame) => {}
         apic::TIMER_VECTOR => {
