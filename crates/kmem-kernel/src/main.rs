@@ -7,7 +7,7 @@
 //! ```text
 //!   module   selftest
 //!        \   /
-//!        heap          the one static heap, and the one door to it
+//!        heap          the one static heap, and Rust's allocator on top
 //!          |
 //!       platform       the contract with kmem-core: window, zones, CPU stacks, locks
 //!        /   \

@@ -66,12 +66,10 @@ impl Told {
 
     /// The value of `key=value` on the command line; nothing for the `key` alone.
     pub(crate) fn option(&self, key: &str) -> Option<&str> {
-        self.command_line()
-            .split_ascii_whitespace()
-            .find_map(|word| {
-                let (name, value) = word.split_once('=').unwrap_or((word, ""));
-                (name == key).then_some(value)
-            })
+        self.command_line().split_ascii_whitespace().find_map(|word| {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            (name == key).then_some(value)
+        })
     }
 
     /// As [`Told::option`], for a number.
