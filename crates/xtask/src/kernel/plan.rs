@@ -10,7 +10,7 @@ pub(super) fn run() -> Count {
     let plain = Machine::default();
     let masked = Machine { masked: true, ..plain.clone() };
     // Checks that take all memory again and again want a small machine and a fast build.
-    let suite = Machine { conformance: true, release: true, mem: 80, limit: 120, ..plain.clone() };
+    let suite = Machine { conformance: true, release: true, mem: 80, limit: 300, ..plain.clone() };
     let suites = ENGINES.map(|engine| Machine { engine: engine.to_owned(), ..suite.clone() });
     let mut count = Count::default();
     let start = Instant::now();
