@@ -107,7 +107,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub(crate) fn rules(&self) -> Rules {
         let rules = C::rules(self.platform.cpus() as u32);
         let may_raise = rules.metadata_may_raise_order && !options::keep_order(self.debug.options());
-        Rules { metadata_may_raise_order: may_raise, ..rules }
+        let letters = self.debug.options().is_some();
+        Rules { metadata_may_raise_order: may_raise, letters, ..rules }
     }
 
     /// The debug letters that a cache has now.

@@ -59,6 +59,8 @@ pub struct Rules {
     /// SLAB was built with its checks: caches have red zones, poison and a word for the last user without being
     /// asked. False: requests for them mean nothing. SLUB looks at the request alone.
     pub debug: bool,
+    /// SLAB: letters that the creator or the heap's options ask for count, each for itself, whatever `debug` says.
+    pub letters: bool,
     /// SLAB: a slab of this order is accepted however much of it is lost (option `slab_max_order`). 1, and 0 on
     /// machines of at most 32 MiB.
     pub break_order: u32,
@@ -82,6 +84,7 @@ impl Rules {
         tiny: false,
         odd_alignments: false,
         debug: false,
+        letters: false,
         break_order: 1,
         init_on_free: false,
     };

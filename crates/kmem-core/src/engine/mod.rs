@@ -332,14 +332,7 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
         objects: u64,
         slabs: u64,
     ) {
-        let name = cache.name;
-        let title = format_args!(
-            "Objects remaining in {name} on __kmem_cache_shutdown(): {objects} in {slabs} slabs"
-        );
-        let report = floor.reporter(cache);
-        report.bug(title);
-        report.here();
-        report.found(false);
+        report_remaining(floor, cache, objects, slabs);
     }
 
     /// Reports the free of an address in a slab of a checked cache where no object starts.
@@ -514,4 +507,20 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     /// # Safety
     /// As [`Engine::unlock_node_after_fork`].
     unsafe fn unlock_heap_after_fork<P: Platform>(_heap: &Self::Heap, _platform: &P) {}
+}
+
+/// Reports that a cache dies with objects in use, by their number.
+pub(crate) fn report_remaining<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    objects: u64,
+    slabs: u64,
+) {
+    let name = cache.name;
+    let title =
+        format_args!("Objects remaining in {name} on __kmem_cache_shutdown(): {objects} in {slabs} slabs");
+    let report = floor.reporter(cache);
+    report.bug(title);
+    report.here();
+    report.found(false);
 }

@@ -23,9 +23,38 @@ pub(super) fn alloc_many<P: Platform>(
     out: &mut [*mut u8],
     at_least: usize,
 ) -> usize {
+    alloc_with(floor, cache, gfp, node, out, at_least, &mut |_, _| {})
+}
+
+/// One object of a checked cache, shown to `hand_out` with its slab before anybody else can look at either; null: no
+/// memory.
+pub(super) fn alloc_checked<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    gfp: Gfp,
+    node: Option<usize>,
+    hand_out: &mut impl FnMut(&Page, *mut u8),
+) -> *mut u8 {
+    let mut one = [core::ptr::null_mut()];
+    match alloc_with(floor, cache, gfp, node, &mut one, 1, hand_out) {
+        0 => core::ptr::null_mut(),
+        _ => one[0],
+    }
+}
+
+/// [`alloc_many`], showing each object to `hand_out`: under the lock of its node, or while only this thread knows its slab.
+fn alloc_with<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    gfp: Gfp,
+    node: Option<usize>,
+    out: &mut [*mut u8],
+    at_least: usize,
+    hand_out: &mut impl FnMut(&Page, *mut u8),
+) -> usize {
     let wanted = node.unwrap_or_else(|| floor.platform.current_node());
     let strict = gfp.contains(Gfp::THISNODE);
-    let mut got = take_from_node(floor, cache, wanted, out);
+    let mut got = take_from_node(floor, cache, wanted, out, hand_out);
     let mut exhausted = strict || floor.platform.nodes() == 1;
     while got < at_least {
         let new = if exhausted {
@@ -35,11 +64,11 @@ pub(super) fn alloc_many<P: Platform>(
             desc::create(floor, cache, (gfp | Gfp::NOWARN | Gfp::NORETRY) - Gfp::NOFAIL, wanted, true)
         };
         match new {
-            Some(new) => got += take_and_list(floor, cache, new, &mut out[got..]),
+            Some(new) => got += take_and_list(floor, cache, new, &mut out[got..], hand_out),
             None if exhausted => break,
             None => {
                 exhausted = true;
-                got += from_other_nodes(floor, cache, wanted, &mut out[got..at_least]);
+                got += from_other_nodes(floor, cache, wanted, &mut out[got..at_least], hand_out);
             }
         }
     }
@@ -64,9 +93,16 @@ pub(super) fn alloc_one<P: Platform>(
 }
 
 /// Takes what a new slab can give before anybody else knows it, and lists it.
-fn take_and_list<P: Platform>(floor: Floor<'_, P>, cache: &Cache, new: &Page, out: &mut [*mut u8]) -> usize {
+fn take_and_list<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    new: &Page,
+    out: &mut [*mut u8],
+    hand_out: &mut impl FnMut(&Page, *mut u8),
+) -> usize {
     // SAFETY: the slab is on no list, so only this thread knows it.
     let (got, _) = unsafe { desc::take(floor, cache, new, out) };
+    out[..got].iter().for_each(|&object| hand_out(new, object));
     let node = cache.node(new.node());
     let objects = node.objects.load(Ordering::Relaxed);
     let mut lists = node.own.lists.lock(floor.platform);
@@ -81,21 +117,23 @@ fn take_from_node<P: Platform>(
     cache: &Cache,
     node: usize,
     out: &mut [*mut u8],
+    hand_out: &mut impl FnMut(&Page, *mut u8),
 ) -> usize {
     let state = cache.node(node);
     let mut lists = state.own.lists.lock(floor.platform);
-    let got = take_from_lists(floor, cache, &mut lists, out);
+    let got = take_from_lists(floor, cache, &mut lists, out, hand_out);
     lists.count_taken(got, state.objects.load(Ordering::Relaxed));
     lists.events.served_away += u64::from(P::NUMA && got > 0 && node != floor.platform.current_node());
     got
 }
 
 /// Fills `out` as far as the slabs of the locked node have free objects.
-pub(super) fn take_from_lists<P: Platform>(
+fn take_from_lists<P: Platform>(
     floor: Floor<'_, P>,
     cache: &Cache,
     lists: &mut Lists,
     out: &mut [*mut u8],
+    hand_out: &mut impl FnMut(&Page, *mut u8),
 ) -> usize {
     let mut got = 0;
     while got < out.len() {
@@ -110,6 +148,7 @@ pub(super) fn take_from_lists<P: Platform>(
         let before = desc::free(slab);
         // SAFETY: the caller holds the lock of the slab's node.
         let (taken, damaged) = unsafe { desc::take(floor, cache, slab, &mut out[got..]) };
+        out[got..got + taken].iter().for_each(|&object| hand_out(slab, object));
         got += taken;
         lists.free_objects -= u64::from(before - desc::free(slab));
         lists.settle(floor.pages, slab, false);
@@ -127,10 +166,12 @@ fn from_other_nodes<P: Platform>(
     cache: &Cache,
     wanted: usize,
     out: &mut [*mut u8],
+    hand_out: &mut impl FnMut(&Page, *mut u8),
 ) -> usize {
     let mut got = 0;
     for i in 1..floor.platform.nodes() {
-        got += take_from_node(floor, cache, floor.platform.nearest_node(wanted, i), &mut out[got..]);
+        got +=
+            take_from_node(floor, cache, floor.platform.nearest_node(wanted, i), &mut out[got..], hand_out);
     }
     got
 }
@@ -140,7 +181,7 @@ pub(super) fn take_at_once<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> *
     let node = cache.node(floor.platform.current_node());
     let mut one = [core::ptr::null_mut()];
     if let Some(mut lists) = node.own.lists.try_lock(floor.platform)
-        && take_from_lists(floor, cache, &mut lists, &mut one) == 1
+        && take_from_lists(floor, cache, &mut lists, &mut one, &mut |_, _| {}) == 1
     {
         drop(lists);
         if let Some(cpu) = cache.here(floor.platform) {

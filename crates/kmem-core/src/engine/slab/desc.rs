@@ -26,7 +26,7 @@ use crate::engine::cache::count;
 use crate::engine::sheaf;
 use crate::engine::slab::geometry::{Management, WORD};
 use crate::engine::slab::index::{Linked, Packed, TakeError};
-use crate::engine::slab::{Cache, Floor, Place};
+use crate::engine::slab::{Cache, Floor, Place, checked};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::page::{Kind, Page, PageRun};
@@ -241,11 +241,16 @@ pub(super) fn create<'a, P: Platform>(
         (View::Linked(index, _), Some(order)) => index.fill(order.iter()),
     }
     view.close(slab);
-    if let Some(ctor) = cache.ctor {
+    // Poison would not leave anything of it: then the constructor runs for each owner.
+    let constructed = !checked::is_checked(cache) || !cache.geometry.flags.contains(SlabFlags::POISON);
+    if let Some(ctor) = cache.ctor.filter(|_| constructed || cache.dtor.is_some()) {
         for index in 0..objects as u32 {
             // SAFETY: the object lies in the new slab, which nobody else knows; the constructor is the cache's own.
             unsafe { ctor(object(floor, cache, slab, index)) };
         }
+    }
+    if checked::is_checked(cache) {
+        checked::lay_out(floor, cache, slab);
     }
     if let Some(cpu) = cache.here(floor.platform) {
         count(&cpu.stats.alloc_slab, 1);
@@ -260,6 +265,9 @@ pub(super) fn create<'a, P: Platform>(
 /// All objects are free, the slab is on no list, and nobody can reach it any more. No lock is held.
 pub(super) unsafe fn discard<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page) {
     let objects = slab.objects.load(Ordering::Relaxed);
+    if checked::is_checked(cache) {
+        checked::before_discard(floor, cache, slab);
+    }
     if let Some(dtor) = cache.dtor {
         for index in 0..u32::from(objects) {
             // SAFETY: the object is free and constructed, and nobody else can reach its slab.

@@ -71,7 +71,7 @@ pub(super) unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, 
 }
 
 /// Gives free slabs back while the node has more free objects than its limit. The lock ends before the first goes.
-fn drop_surplus<P: Platform>(
+pub(super) fn drop_surplus<P: Platform>(
     floor: Floor<'_, P>,
     cache: &Cache,
     mut lists: Guard<'_, Lists, P, { rank::NODE }>,

@@ -23,12 +23,12 @@
 //!  0  -> object            object_size bytes, then up to the next word
 //!        [right red zone]  Layout::red_zone
 //!        inuse
-//!        [last user]       Layout::user_word
+//!        [last user]       Layout::user_word; under Rules::letters two tracks, Geometry::tracks
 //!        metadata_end
 //!        [padding]         up to the end of the slot
 //! ```
-//! Red zones and the last user exist only under [`Rules::debug`], and only where nobody asked for objects aligned
-//! to more than a word. Free objects keep no link: [`Geometry::offset`] means nothing here.
+//! Red zones and the last user exist under [`Rules::debug`], and there only where nobody asked for objects aligned
+//! to more than a word; and under [`Rules::letters`] where they are asked for, with objects aligned as they should be. Free objects keep no link: [`Geometry::offset`] means nothing here.
 //!
 //! # Invariants
 //! - I-SLABGEO-1: `objects` slots, the index of an on-slab cache and the last colour fit in a slab of `order`.
@@ -176,8 +176,22 @@ pub const fn compute(request: &Request, rules: &Rules) -> Result<Shape, Geometry
         return Err(error);
     }
     let old = matches!(rules.version, KernelVersion::V2_6);
-    let slot = Slot::lay_out(request, rules);
-    let found = if old { v2_6::search(&slot) } else { v6_1::search(request, &slot, rules) };
+    let mut slot = Slot::lay_out(request, rules);
+    let mut found = if old { v2_6::search(&slot) } else { v6_1::search(request, &slot, rules) };
+    if rules.letters && !rules.metadata_may_raise_order && slot.flags.intersects(SlabFlags::DEBUG) {
+        // Letter O: checks that would make slabs larger are not worth it.
+        let bare_request = Request { flags: request.flags.difference(SlabFlags::DEBUG), ..*request };
+        let bare = Slot::lay_out(&bare_request, rules);
+        let without = if old { v2_6::search(&bare) } else { v6_1::search(&bare_request, &bare, rules) };
+        if let Some(small) = &without
+            && match &found {
+                Some(large) => large.order > small.order,
+                None => true,
+            }
+        {
+            (slot, found) = (bare, without);
+        }
+    }
     let Some(found) = found else {
         return Err(GeometryError::TooLarge);
     };
@@ -222,13 +236,15 @@ pub const fn compute(request: &Request, rules: &Rules) -> Result<Shape, Geometry
         min_partial: 0,
         cpu_partial: 0,
         cpu_partial_slabs: 0,
-        sheaf_capacity: tunables.limit,
-        tracks: None,
-        original_size: None,
-        metadata_end: match slot.user_word {
-            Some(word) => word + WORD,
-            None => slot.inuse,
+        // What is checked is checked at each step: nothing lies in arrays.
+        sheaf_capacity: if rules.letters && slot.flags.intersects(SlabFlags::DEBUG) {
+            0
+        } else {
+            tunables.limit
         },
+        tracks: slot.tracks,
+        original_size: None,
+        metadata_end: slot.unaligned - slot.red_left_pad,
     };
     Ok(Shape { geometry, layout })
 }

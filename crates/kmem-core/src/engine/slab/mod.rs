@@ -15,10 +15,11 @@
 //!
 //! # Files
 //! [`geometry`]: where things lie, [`index`]: which objects are free, `desc`: one slab, `node`: lists, `alloc` and
-//! `free`: between lists and arrays, [`tunables`]: the numbers.
+//! `free`: between lists and arrays, `checked`: caches with debug letters, [`tunables`]: the numbers.
 //!
 //! # Invariants
-//! I-SLAB-1 to 3 (a slab), I-SLABNODE-1 to 3 (a node), I-QUEUE-1 (an array), I-INDEX-1 and 2, I-SLABGEO-1 to 5, I-TUNE-1.
+//! I-SLAB-1 to 3 (a slab), I-SLABNODE-1 to 3 (a node), I-QUEUE-1 (an array), I-INDEX-1 and 2, I-SLABGEO-1 to 5,
+//! I-SLABCHECK-1 to 3, I-TUNE-1.
 //!
 //! # Lock order
 //! Alien arrays (rank of the barn), then a node's lists. None is held while pages or arrays are fetched or given back.
@@ -32,6 +33,7 @@ pub mod index;
 pub mod tunables;
 
 mod alloc;
+mod checked;
 mod cpu;
 mod desc;
 mod free;
@@ -48,6 +50,7 @@ pub use queue::Queue;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::debug::{Track, Which};
 use crate::engine::geometry::{Geometry, GeometryError, KernelVersion, Request, Rules};
 use crate::engine::{self, Counts, Engine, Fault, NotTunable, Setup, sheaf};
 use crate::flags::SlabFlags;
@@ -175,6 +178,7 @@ unsafe impl Engine for Slab {
     const KNOWS_CACHE: bool = true;
     const SPILL_OLDEST: bool = true;
     const LEADS: bool = true;
+    const LETTERS: SlabFlags = SlabFlags::DEBUG;
     const MAX_WINDOW_PAGES: usize = 1 << (40 - PAGE_SHIFT);
 
     type Cache = Own;
@@ -232,6 +236,11 @@ unsafe impl Engine for Slab {
     }
 
     fn alloc_one<P: Platform>(floor: Floor<'_, P>, cache: &Cache, gfp: Gfp, node: Option<usize>) -> *mut u8 {
+        if checked::is_checked(cache) {
+            let mut one = [core::ptr::null_mut()];
+            checked::alloc_many(floor, cache, gfp, node, &mut one, 1);
+            return one[0];
+        }
         alloc::alloc_one(floor, cache, gfp, node)
     }
 
@@ -243,17 +252,32 @@ unsafe impl Engine for Slab {
         out: &mut [*mut u8],
         at_least: usize,
     ) -> usize {
+        if checked::is_checked(cache) {
+            return checked::alloc_many(floor, cache, gfp, node, out, at_least);
+        }
         alloc::alloc_many(floor, cache, gfp, node, out, at_least)
     }
 
     unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &mut [*mut u8]) {
         // SAFETY: the caller's promise.
-        unsafe { free::free_many(floor, cache, objects) };
+        unsafe {
+            if checked::is_checked(cache) {
+                checked::free_many(floor, cache, objects);
+            } else {
+                free::free_many(floor, cache, objects);
+            }
+        }
     }
 
     unsafe fn free_away<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8) {
-        // SAFETY: the caller's promise.
-        unsafe { stock::free_away(floor, cache, object) };
+        // SAFETY: the caller's promise. What is checked goes home at once.
+        unsafe {
+            if checked::is_checked(cache) {
+                checked::free_many(floor, cache, &[object]);
+            } else {
+                stock::free_away(floor, cache, object);
+            }
+        }
     }
 
     fn batch<P: Platform>(floor: Floor<'_, P>, cache: &Cache, number: usize, _stack: &mut Stack) -> usize {
@@ -303,6 +327,35 @@ unsafe impl Engine for Slab {
         maintain::validate(floor, cache)
     }
 
+    fn check<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Option<u64> {
+        checked::check_all(floor, cache)
+    }
+
+    /// The kernel's SLAB says no more than that the cache has objects; a checked one has that said for it.
+    fn report_remaining<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: u64, slabs: u64) {
+        if !checked::is_checked(cache) {
+            engine::report_remaining(floor, cache, objects, slabs);
+        }
+    }
+
+    fn report_invalid_free<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page, address: usize) {
+        checked::invalid_free(floor, cache, slab, address);
+    }
+
+    unsafe fn print_tracks<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { checked::print_tracks(floor, cache, object) };
+    }
+
+    fn visit_tracks<P: Platform>(
+        floor: Floor<'_, P>,
+        cache: &Cache,
+        which: Which,
+        visit: &mut dyn FnMut(&Track, usize, usize),
+    ) {
+        checked::visit_tracks(floor, cache, which, visit);
+    }
+
     fn rename_slabs<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {
         maintain::rename_slabs(floor, cache);
     }
@@ -317,6 +370,10 @@ unsafe impl Engine for Slab {
     }
 
     fn take_at_once<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> *mut u8 {
+        // A check takes locks and may print.
+        if checked::is_checked(cache) {
+            return core::ptr::null_mut();
+        }
         alloc::take_at_once(floor, cache)
     }
 
