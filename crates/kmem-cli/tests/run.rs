@@ -247,7 +247,7 @@ fn options_are_checked_before_anything_runs() {
         ),
         (
             &["--engine", "slob", "--debug", "FZ"],
-            "kmem: --debug: the engine slob has no checks for FZ (slub has)\n",
+            "kmem: --debug: the engine slob has no checks for FZ (slub and slab have)\n",
         ),
         (
             &["--debug", "fq"],

@@ -35,7 +35,7 @@ pub(crate) fn check(text: &str, engine: Engine) -> Result<(), String> {
         return Ok(());
     }
     let (letters, engine) = (options::shown(asked), engine.name());
-    Err(format!("--debug: the engine {engine} has no checks for {letters} (slub has)"))
+    Err(format!("--debug: the engine {engine} has no checks for {letters} (slub and slab have)"))
 }
 
 /// The letters that an engine has checks for.
@@ -73,7 +73,7 @@ mod tests {
         let slob = |text| super::check(text, Engine::Slob);
         assert_eq!(
             slob("Z,kmalloc-64").unwrap_err(),
-            "--debug: the engine slob has no checks for Z (slub has)"
+            "--debug: the engine slob has no checks for Z (slub and slab have)"
         );
         assert!(slob("").unwrap_err().contains(" FZPU "));
         assert_eq!((slob("-"), slob("FZ-")), (Ok(()), Ok(())));

@@ -121,9 +121,10 @@ pub(in crate::engine::slab) fn visit_tracks<P: Platform>(
         each_slab(floor, &lists, |page| {
             let slab = Checked::new(floor, cache, page);
             for index in 0..slab.objects() {
-                // SAFETY: the lock of the slab's node is held.
                 let track = slab.track(slab.object(index), which);
-                if track.known != 0 && !unsafe { desc::is_free(cache, page, index) } {
+                // SAFETY: the lock of the slab's node is held.
+                let in_use = !unsafe { desc::is_free(cache, page, index) };
+                if in_use && track.known != 0 {
                     visit(&track, 0, node);
                 }
             }
