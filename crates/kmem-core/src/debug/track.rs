@@ -42,7 +42,7 @@ impl Which {
 
 /// One track. All zero: nothing is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Track {
     /// The call site; 0 where the platform cannot tell it.
     pub address: usize,

@@ -11,7 +11,10 @@ mod kunit;
 mod leaks;
 mod letters;
 mod options;
+// The captured texts show addresses and bytes of a machine of 64 bits and little end.
+#[cfg(all(target_pointer_width = "64", target_endian = "little"))]
 mod reports;
 mod rig;
+#[cfg(all(target_pointer_width = "64", target_endian = "little"))]
 mod text;
 mod traces;

@@ -90,6 +90,7 @@ impl Bad {
     }
 
     /// What was said since the last call, in the common form.
+    #[cfg(all(target_pointer_width = "64", target_endian = "little"))]
     pub(crate) fn said(&self) -> Vec<String> {
         crate::text::normal(&self.rig.said())
     }
