@@ -6,8 +6,8 @@ use crate::support::{Heap, KMEM, Outcome, command, compiled, engine, outcome};
 
 const SIGABRT: i32 = 6;
 
-/// The engine of the library has checks.
-fn has_checks() -> bool {
+/// The engine of the library is the one whose reports these are.
+fn is_slub() -> bool {
     engine() == "slub"
 }
 
@@ -31,9 +31,43 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("interior", "Invalid object pointer 0x", "not freed"),
 ];
 
+/// The same in SLAB's words. It does not know how much of a block was asked for.
+const SLAB_FAULTS: &[(&str, &str)] = &[
+    ("far", "slab error in verify_redzone_free(): cache `kmalloc-64': memory outside object was overwritten"),
+    (
+        "under",
+        "slab error in verify_redzone_free(): cache `kmalloc-64': memory outside object was overwritten",
+    ),
+    ("after", "kmalloc-64 start="),
+    ("twice", "slab: double free detected in cache 'kmalloc-64'"),
+    ("interior", "redzone 1:0x"),
+];
+
+#[test]
+fn slab_has_checks_of_its_own() {
+    if engine() != "slab" {
+        return;
+    }
+    for &heap in KMEM {
+        for (fault, title) in SLAB_FAULTS {
+            let stopped = run(heap, fault, "FZPU", None);
+            assert_eq!(stopped.signal(), Some(SIGABRT), "{fault} on {heap:?}: {stopped:#?}");
+            let warned = run(heap, fault, "FZPU", Some("warn"));
+            let told = || format!("{fault} on {heap:?}: {warned:#?}");
+            assert_eq!((warned.signal(), warned.stdout.as_str()), (None, "on\n"), "{}", told());
+            assert!(warned.stderr.contains(title), "{}", told());
+        }
+        for letters in ["", "F", "Z", "P", "U", "ZP", "FZPUO", "FZPU,kmalloc-64", "-"] {
+            let sound = run(heap, "sound", letters, None);
+            let seen = (sound.signal(), sound.stdout.as_str(), sound.stderr.as_str());
+            assert_eq!(seen, (None, "on\n", ""), "{letters:?} on {heap:?}");
+        }
+    }
+}
+
 #[test]
 fn the_first_fault_ends_the_program() {
-    if !has_checks() {
+    if !is_slub() {
         return;
     }
     for &heap in KMEM {
@@ -55,7 +89,7 @@ fn the_first_fault_ends_the_program() {
 
 #[test]
 fn a_program_may_go_on() {
-    if !has_checks() {
+    if !is_slub() {
         return;
     }
     for &heap in KMEM {
@@ -70,7 +104,7 @@ fn a_program_may_go_on() {
 
 #[test]
 fn a_sound_program_is_left_alone() {
-    if !has_checks() {
+    if !is_slub() {
         return;
     }
     for &heap in KMEM {
@@ -88,7 +122,7 @@ fn a_sound_program_is_left_alone() {
 /// Without the letters, or in another class, nobody looks.
 #[test]
 fn only_what_was_named_is_checked() {
-    if !has_checks() {
+    if !is_slub() {
         return;
     }
     for letters in ["-", "FZPU,kmalloc-128", "FZPU,dentry*"] {
@@ -102,7 +136,7 @@ fn only_what_was_named_is_checked() {
 /// Who allocated and who freed, by function; the program's own frames first.
 #[test]
 fn reports_name_the_callers() {
-    if !has_checks() {
+    if !is_slub() {
         return;
     }
     let outcome = run(Heap::Preloaded, "after", "FZPU", None);
@@ -121,7 +155,7 @@ fn reports_name_the_callers() {
 
 #[test]
 fn what_cannot_be_understood_is_said() {
-    if !has_checks() {
+    if !is_slub() {
         return;
     }
     let outcome = run(Heap::Preloaded, "sound", "FXP", Some("stop"));
@@ -132,7 +166,7 @@ fn what_cannot_be_understood_is_said() {
 
 #[test]
 fn an_engine_without_checks_says_so_and_goes_on() {
-    if has_checks() {
+    if is_slub() {
         return;
     }
     let engine = engine();
