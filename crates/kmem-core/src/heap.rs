@@ -107,6 +107,8 @@ pub struct Kmem<P: Platform, C: Config> {
     pub(crate) large_stats: BlockStats,
     pub(crate) huge_stats: BlockStats,
     pub(crate) debug: Debug,
+    /// What the marks of free blocks are made of; 0: none.
+    pub(crate) free_mark: AtomicU64,
     /// What the engine keeps for the whole heap.
     pub(crate) engine: <C::Engine as Engine>::Heap,
     config: core::marker::PhantomData<fn(C)>,
@@ -136,6 +138,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             large_stats: BlockStats::new(),
             huge_stats: BlockStats::new(),
             debug: Debug::new(C::ABORT),
+            free_mark: AtomicU64::new(0),
             engine: C::Engine::HEAP,
             config: core::marker::PhantomData,
         }
@@ -151,6 +154,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             heap: &self.engine,
             debug: &self.debug,
         }
+    }
+
+    /// While a block of a size class is free, its second word is `secret` mixed with its address (exclusive or): from the moment on
+    /// that its slab is made, and again from each free on. Who takes blocks off the CPUs' stacks by himself may rely on it. Only in
+    /// a heap built for it ([`Config::MARK_FREED`]), and before [`Kmem::init`]; 0 means no marks.
+    pub fn set_free_mark(&self, secret: u64) {
+        self.free_mark.store(secret, Ordering::Relaxed);
     }
 
     /// The platform.

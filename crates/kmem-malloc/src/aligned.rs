@@ -13,10 +13,10 @@
 
 use core::ptr::null_mut;
 
-use kmem::heap;
+use kmem::heap::{self, Origin};
 use libc::{c_int, c_void, size_t};
 
-use crate::blocks::{no_memory, or_no_memory};
+use crate::blocks::{block_by, no_memory, or_no_memory};
 use crate::record;
 use crate::runtime::set_errno;
 
@@ -31,18 +31,18 @@ fn page_size() -> usize {
 
 /// A block for an alignment that is a power of two; null when there is no memory. Sets no `errno`.
 #[inline]
-pub(crate) fn aligned_block(align: usize, size: usize) -> *mut u8 {
+pub(crate) fn aligned_block(align: usize, size: usize, origin: Origin) -> *mut u8 {
     debug_assert!(align.is_power_of_two());
     if align <= MALLOC_ALIGN {
-        let block = heap::malloc(size);
-        record::made(block, size);
-        return block;
+        return block_by(size, origin);
     }
     // The sum bounds what the heap has to search for, and keeps its arithmetic from wrapping.
     let block = match align.checked_add(size) {
         Some(sum) if sum <= isize::MAX as usize => heap::memalign(align, size),
         _ => null_mut(),
     };
+    // SAFETY: the heap just gave the block.
+    unsafe { heap::note_origin(block, origin, align) };
     record::made_aligned(block, align, size);
     block
 }
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn posix_memalign(result: *mut *mut c_void, align: size_t,
     if !align.is_power_of_two() || align < size_of::<*mut c_void>() {
         return libc::EINVAL;
     }
-    let block = or_no_memory(aligned_block(align, size));
+    let block = or_no_memory(aligned_block(align, size, Origin::Malloc));
     if block.is_null() {
         return libc::ENOMEM;
     }
@@ -80,7 +80,7 @@ pub extern "C" fn aligned_alloc(align: size_t, size: size_t) -> *mut c_void {
     if !align.is_power_of_two() {
         return bad_argument();
     }
-    or_no_memory(aligned_block(align, size))
+    or_no_memory(aligned_block(align, size, Origin::Malloc))
 }
 
 /// An aligned block; `align` is rounded up to a power of two. Null with `EINVAL` when no power of two
@@ -88,7 +88,7 @@ pub extern "C" fn aligned_alloc(align: size_t, size: size_t) -> *mut c_void {
 #[unsafe(no_mangle)]
 pub extern "C" fn memalign(align: size_t, size: size_t) -> *mut c_void {
     match align.checked_next_power_of_two() {
-        Some(align) => or_no_memory(aligned_block(align, size)),
+        Some(align) => or_no_memory(aligned_block(align, size, Origin::Malloc)),
         None => bad_argument(),
     }
 }
@@ -96,7 +96,7 @@ pub extern "C" fn memalign(align: size_t, size: size_t) -> *mut c_void {
 /// A block aligned to the page size; null with `ENOMEM` when there is no memory.
 #[unsafe(no_mangle)]
 pub extern "C" fn valloc(size: size_t) -> *mut c_void {
-    or_no_memory(aligned_block(page_size(), size))
+    or_no_memory(aligned_block(page_size(), size, Origin::Malloc))
 }
 
 /// Whole pages for `size` bytes; null with `ENOMEM` when the rounded size does not fit or there is no
@@ -105,7 +105,7 @@ pub extern "C" fn valloc(size: size_t) -> *mut c_void {
 pub extern "C" fn pvalloc(size: size_t) -> *mut c_void {
     let page = page_size();
     match size.checked_next_multiple_of(page) {
-        Some(rounded) => or_no_memory(aligned_block(page, rounded)),
+        Some(rounded) => or_no_memory(aligned_block(page, rounded, Origin::Malloc)),
         None => no_memory(),
     }
 }

@@ -14,7 +14,7 @@
 
 use core::ptr::null_mut;
 
-use kmem::heap;
+use kmem::heap::{self, Claim, Origin};
 use libc::{c_void, size_t};
 
 use crate::record;
@@ -32,6 +32,19 @@ pub(crate) fn no_memory() -> *mut c_void {
 #[inline(always)]
 pub(crate) fn or_no_memory(block: *mut u8) -> *mut c_void {
     if block.is_null() { no_memory() } else { block.cast() }
+}
+
+/// A block for a request by these calls; null when there is no memory. Sets no `errno`.
+#[inline]
+pub(crate) fn block_by(size: size_t, origin: Origin) -> *mut u8 {
+    let mut block = heap::malloc_at_hand(size);
+    if block.is_null() {
+        block = heap::malloc_slow(size);
+        // SAFETY: the heap just gave the block.
+        unsafe { heap::note_origin(block, origin, 1) };
+    }
+    record::made(block, size);
+    block
 }
 
 /// A block of at least `size` bytes aligned to 16; null with `ENOMEM` when there is no memory or
@@ -91,7 +104,7 @@ pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: size_t) -> *mut c_void 
     if size == 0 {
         record::freeing(ptr.cast());
         // SAFETY: `ptr` is a live block (contract).
-        unsafe { heap::free(ptr.cast()) };
+        unsafe { heap::free_as(ptr.cast(), Claim::default()) };
         return null_mut();
     }
     // SAFETY: `ptr` is a live block (contract) and `size` is not zero.
@@ -120,7 +133,7 @@ pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: size_t, size: siz
 pub unsafe extern "C" fn free(ptr: *mut c_void) {
     record::freeing(ptr.cast());
     // SAFETY: the caller's contract is the heap's.
-    unsafe { heap::free(ptr.cast()) }
+    unsafe { heap::free_as(ptr.cast(), Claim::default()) }
 }
 
 /// The old BSD name of [`free`].
@@ -131,7 +144,7 @@ pub unsafe extern "C" fn free(ptr: *mut c_void) {
 pub unsafe extern "C" fn cfree(ptr: *mut c_void) {
     record::freeing(ptr.cast());
     // SAFETY: the caller's contract is the heap's.
-    unsafe { heap::free(ptr.cast()) }
+    unsafe { heap::free_as(ptr.cast(), Claim::default()) }
 }
 
 /// C23: frees a block of [`malloc`], [`calloc`] or [`realloc`] that was requested with `size`.
@@ -139,10 +152,10 @@ pub unsafe extern "C" fn cfree(ptr: *mut c_void) {
 /// # Safety
 /// As for [`free`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn free_sized(ptr: *mut c_void, _size: size_t) {
+pub unsafe extern "C" fn free_sized(ptr: *mut c_void, size: size_t) {
     record::freeing(ptr.cast());
     // SAFETY: the caller's contract is the heap's; the heap finds the size from the address.
-    unsafe { heap::free(ptr.cast()) }
+    unsafe { heap::free_as(ptr.cast(), Claim { size: Some(size), ..Claim::default() }) }
 }
 
 /// C23: frees a block of `aligned_alloc` that was requested with `alignment` and `size`.
@@ -150,10 +163,11 @@ pub unsafe extern "C" fn free_sized(ptr: *mut c_void, _size: size_t) {
 /// # Safety
 /// As for [`free`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn free_aligned_sized(ptr: *mut c_void, _alignment: size_t, _size: size_t) {
+pub unsafe extern "C" fn free_aligned_sized(ptr: *mut c_void, alignment: size_t, size: size_t) {
     record::freeing(ptr.cast());
+    let claim = Claim { size: Some(size), align: Some(alignment), ..Claim::default() };
     // SAFETY: the caller's contract is the heap's; the heap finds size and alignment from the address.
-    unsafe { heap::free(ptr.cast()) }
+    unsafe { heap::free_as(ptr.cast(), claim) }
 }
 
 /// How many bytes of the block may be used; 0 for null.

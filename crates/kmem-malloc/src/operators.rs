@@ -16,7 +16,8 @@
 //! that is nobody; with one, the call is handed to the runtime's own operator, which
 //! catches, and comes back here through the throwing operator for the memory.
 //!
-//! Deletes of every form are `free`: the heap finds size and alignment from the address.
+//! Deletes of every form are `free`: the heap finds size and alignment from the address. What else they say counts when the heap
+//! is checked: a block must come back by the calls that it was asked for with.
 //!
 //! Other architectures have no such assembly yet and export no operators: the runtime's own ones call `malloc` and
 //! `free`, which are ours.
@@ -26,10 +27,11 @@ use core::ffi::CStr;
 use core::mem::transmute;
 use core::ptr::null_mut;
 
-use kmem::heap;
+use kmem::heap::{self, Claim, Origin};
 use libc::{c_void, size_t};
 
 use crate::aligned::aligned_block;
+use crate::blocks::block_by;
 use crate::record;
 use crate::runtime::die;
 
@@ -85,14 +87,24 @@ extern "C" fn on_failure(size: size_t) -> Action {
 }
 
 extern "C" fn new_block(size: size_t) -> *mut u8 {
-    let block = heap::malloc(size);
-    record::made(block, size);
-    block
+    block_by(size, Origin::New)
+}
+
+extern "C" fn new_array_block(size: size_t) -> *mut u8 {
+    block_by(size, Origin::NewArray)
+}
+
+/// The runtime throws bad_alloc for an alignment that is none, so it fails here like any other.
+fn new_aligned(size: size_t, align: size_t, origin: Origin) -> *mut u8 {
+    if align.is_power_of_two() { aligned_block(align, size, origin) } else { null_mut() }
 }
 
 extern "C" fn new_aligned_block(size: size_t, align: size_t) -> *mut u8 {
-    // The runtime throws bad_alloc for an alignment that is none, so it fails here like any other.
-    if align.is_power_of_two() { aligned_block(align, size) } else { null_mut() }
+    new_aligned(size, align, Origin::AlignedNew)
+}
+
+extern "C" fn new_aligned_array_block(size: size_t, align: size_t) -> *mut u8 {
+    new_aligned(size, align, Origin::AlignedNewArray)
 }
 
 /// A throwing operator: loops over `$alloc` until it succeeds or something is thrown. `rbx` and `rbp` keep the
@@ -151,7 +163,7 @@ pub extern "C" fn _Znwm(_size: size_t) -> *mut c_void {
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub extern "C" fn _Znam(_size: size_t) -> *mut c_void {
-    throwing_new!(new_block)
+    throwing_new!(new_array_block)
 }
 
 /// `operator new(size_t, std::align_val_t)`, as [`_Znwm`].
@@ -165,7 +177,7 @@ pub extern "C" fn _ZnwmSt11align_val_t(_size: size_t, _align: size_t) -> *mut c_
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub extern "C" fn _ZnamSt11align_val_t(_size: size_t, _align: size_t) -> *mut c_void {
-    throwing_new!(new_aligned_block)
+    throwing_new!(new_aligned_array_block)
 }
 
 /// The runtime's own operator of this name, when a new-handler is installed: it can catch what the handler throws.
@@ -200,58 +212,65 @@ fn nothrow_aligned_failed(name: &CStr, size: size_t, align: size_t, tag: *const 
 }
 
 macro_rules! nothrow_new {
-    ($($name:ident, $text:literal;)*) => {$(
+    ($($name:ident, $text:literal, $block:ident;)*) => {$(
         /// A non-throwing operator `new`: null when there is no memory and the new-handler gave up.
         #[unsafe(no_mangle)]
         pub extern "C" fn $name(size: size_t, tag: *const c_void) -> *mut c_void {
-            let block = new_block(size);
+            let block = $block(size);
             if block.is_null() { nothrow_failed($text, size, tag) } else { block.cast() }
         }
     )*};
 }
 
 nothrow_new! {
-    _ZnwmRKSt9nothrow_t, c"_ZnwmRKSt9nothrow_t";
-    _ZnamRKSt9nothrow_t, c"_ZnamRKSt9nothrow_t";
+    _ZnwmRKSt9nothrow_t, c"_ZnwmRKSt9nothrow_t", new_block;
+    _ZnamRKSt9nothrow_t, c"_ZnamRKSt9nothrow_t", new_array_block;
 }
 
 macro_rules! nothrow_aligned_new {
-    ($($name:ident, $text:literal;)*) => {$(
+    ($($name:ident, $text:literal, $block:ident;)*) => {$(
         /// A non-throwing aligned operator `new`: null when there is no memory and the new-handler gave up.
         #[unsafe(no_mangle)]
         pub extern "C" fn $name(size: size_t, align: size_t, tag: *const c_void) -> *mut c_void {
-            let block = new_aligned_block(size, align);
+            let block = $block(size, align);
             if block.is_null() { nothrow_aligned_failed($text, size, align, tag) } else { block.cast() }
         }
     )*};
 }
 
 nothrow_aligned_new! {
-    _ZnwmSt11align_val_tRKSt9nothrow_t, c"_ZnwmSt11align_val_tRKSt9nothrow_t";
-    _ZnamSt11align_val_tRKSt9nothrow_t, c"_ZnamSt11align_val_tRKSt9nothrow_t";
+    _ZnwmSt11align_val_tRKSt9nothrow_t, c"_ZnwmSt11align_val_tRKSt9nothrow_t", new_aligned_block;
+    _ZnamSt11align_val_tRKSt9nothrow_t, c"_ZnamSt11align_val_tRKSt9nothrow_t", new_aligned_array_block;
 }
 
 macro_rules! delete {
-    ($($name:ident)*) => {$(
+    ($($name:ident($($argument:ident),*): $origin:ident, $size:expr, $align:expr;)*) => {$(
         /// An operator `delete`; arguments after the pointer repeat what the heap knows. Null is ignored.
         ///
         /// # Safety
         /// `ptr` is null or a live block of this heap and is not used afterwards.
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name(ptr: *mut c_void) {
+        pub unsafe extern "C" fn $name(ptr: *mut c_void $(, $argument: size_t)*) {
             record::freeing(ptr.cast());
+            let claim = Claim { origin: Origin::$origin, size: $size, align: $align };
             // SAFETY: the caller's contract is the heap's.
-            unsafe { heap::free(ptr.cast()) }
+            unsafe { heap::free_as(ptr.cast(), claim) }
         }
     )*};
 }
 
-// The further arguments (size, alignment, tag) come in registers that a function of one argument does not look at.
+// A tag comes in a register that a function without it does not look at.
 delete! {
-    _ZdlPv _ZdaPv
-    _ZdlPvm _ZdaPvm
-    _ZdlPvSt11align_val_t _ZdaPvSt11align_val_t
-    _ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t
-    _ZdlPvRKSt9nothrow_t _ZdaPvRKSt9nothrow_t
-    _ZdlPvSt11align_val_tRKSt9nothrow_t _ZdaPvSt11align_val_tRKSt9nothrow_t
+    _ZdlPv(): New, None, None;
+    _ZdaPv(): NewArray, None, None;
+    _ZdlPvm(size): New, Some(size), None;
+    _ZdaPvm(size): NewArray, Some(size), None;
+    _ZdlPvSt11align_val_t(align): AlignedNew, None, Some(align);
+    _ZdaPvSt11align_val_t(align): AlignedNewArray, None, Some(align);
+    _ZdlPvmSt11align_val_t(size, align): AlignedNew, Some(size), Some(align);
+    _ZdaPvmSt11align_val_t(size, align): AlignedNewArray, Some(size), Some(align);
+    _ZdlPvRKSt9nothrow_t(): New, None, None;
+    _ZdaPvRKSt9nothrow_t(): NewArray, None, None;
+    _ZdlPvSt11align_val_tRKSt9nothrow_t(align): AlignedNew, None, Some(align);
+    _ZdaPvSt11align_val_tRKSt9nothrow_t(align): AlignedNewArray, None, Some(align);
 }

@@ -12,30 +12,36 @@
 //! the mark of a freed block, push.
 //!
 //! # The mark
-//! While a block is free its second word holds a secret mixed with its address; malloc clears it. A
-//! free that finds the mark is a double free, however many other frees came between. Free pointers of
-//! these classes lie in the first word, so the mark survives on the lists of slabs too.
+//! While a block is free its second word holds a secret mixed with its address, from the moment on that its slab is made; malloc
+//! clears it. A free that finds the mark is a double free, however many other frees came between, or that of a block
+//! that was never handed out. Free pointers of these classes lie in the first word, so the mark survives on the lists of
+//! slabs too.
 //!
-//! Blocks of this module must be freed by this module: [`Kmem::kfree`] on the same heap knows no marks.
+//! Blocks beyond the table of the fast half, and what comes from the slow one, must still have it when they are handed out:
+//! one that was written over while it was free and freed again would be handed out twice.
 //!
 //! # Errors
-//! A wrong free is reported to standard error with address and cache, and the process aborts, as with the C library.
+//! What a wrong call did is reported to standard error with address and cache, and the process aborts, as with the C library
+//! (module `misuse`).
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use kmem_core::Kmem;
+pub use kmem_core::debug::Origin;
 use kmem_core::engine::proof::Proof;
 use kmem_core::gfp::Gfp;
-use kmem_core::kmalloc::FreeError;
 use kmem_core::kmalloc::aligned::{MAPPED, Resized};
+pub use kmem_core::kmalloc::claim::Claim;
 use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind, MAX_BYTES};
+use kmem_core::kmalloc::{FreeError, zero_or_null};
 use kmem_core::percpu::{CpuArea, Pushed, StackId};
 use kmem_core::platform::{PAGE_SHIFT, Platform};
 
 use crate::debugging;
 use crate::engine::{self, PLACES, REGULAR, TABLE_LIMIT};
 use crate::host::{Host, HostCpus, Options, Ownership};
+use crate::misuse::{self, Call};
 
 pub use crate::engine::Heap;
 
@@ -116,12 +122,16 @@ fn make_alone() -> bool {
         let host_ready = host.span().base() != 0 || host.init(&Options::from_env()).is_ok();
         if host_ready {
             debugging::configure(&HEAP);
+            // An attempt before this one may have made slabs already: their marks stay.
+            if SECRET.load(Ordering::Relaxed) == 0 {
+                SECRET.store(host.entropy() | 1, Ordering::Relaxed);
+            }
+            HEAP.set_free_mark(SECRET.load(Ordering::Relaxed));
         }
         host_ready && HEAP.init().is_ok()
     };
     if made {
         HEAP.pages().set_block_reserve(FREE_BLOCKS);
-        SECRET.store(HEAP.platform().entropy() | 1, Ordering::Relaxed);
     }
     // Release publishes all that was made.
     MADE.store(made, Ordering::Release);
@@ -182,6 +192,20 @@ fn unmark(ptr: *mut u8) {
     unsafe { mark_place(ptr).write(0) };
 }
 
+/// [`unmark`], if the mark is there. Without it the block was used after its free, and may have been freed twice: that is reported,
+/// and it is given to nobody.
+#[inline]
+fn unmark_checked(ptr: *mut u8) -> bool {
+    // SAFETY: a block of a class, which nobody else has.
+    let marked = unsafe { mark_place(ptr).read() } == mark_of(ptr);
+    if marked {
+        unmark(ptr);
+    } else {
+        misuse::written_when_free(&HEAP, ptr, class_at(ptr));
+    }
+    marked
+}
+
 /// A block of at least `size` bytes, aligned to 16. Null: no memory, or `size` exceeds `isize::MAX`.
 /// 0 bytes: a block of its own.
 #[inline(always)]
@@ -209,12 +233,24 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 pub fn malloc_slow(size: usize) -> *mut u8 {
-    if REGULAR && size <= FineSet::LARGEST {
-        let id = Heap::class_id(FineSet::class_of(size));
-        // SAFETY: as in `malloc_at_hand`. Sizes of its table were tried there.
-        let block = unsafe { if size <= TABLE_LIMIT { cpus().pop_cold(id) } else { cpus().pop(id) } };
+    if REGULAR && size <= TABLE_LIMIT {
+        // SAFETY: as in `malloc_at_hand`, which tried these sizes.
+        let block = unsafe { cpus().pop_cold(Heap::class_id(FineSet::class_of(size))) };
         if !block.is_null() {
             unmark(block);
+            return block;
+        }
+    }
+    // A tail call, so that the usual way saves no register.
+    malloc_rest(size)
+}
+
+/// What no table and no stack of small blocks has.
+#[inline(never)]
+fn malloc_rest(size: usize) -> *mut u8 {
+    if REGULAR && size > TABLE_LIMIT && size <= FineSet::LARGEST {
+        let block = pop_checked(Heap::class_id(FineSet::class_of(size)));
+        if !block.is_null() {
             return block;
         }
     } else if size > isize::MAX as usize {
@@ -225,19 +261,32 @@ pub fn malloc_slow(size: usize) -> *mut u8 {
     retry(heap, size, || heap.allocate(size, Gfp::KERNEL))
 }
 
+/// A block of this CPU's stack that is as its free left it; null when there is none.
+#[inline]
+fn pop_checked(id: StackId) -> *mut u8 {
+    loop {
+        // SAFETY: as in `malloc_at_hand`.
+        let block = unsafe { cpus().pop(id) };
+        if block.is_null() || unmark_checked(block) {
+            return block;
+        }
+    }
+}
+
 /// Tries again after everything that caches hold in reserve was given back.
 #[inline]
 fn retry(heap: &Heap, size: usize, get: impl Fn() -> *mut u8) -> *mut u8 {
-    let mut block = get();
-    if block.is_null() && size <= MAX_BYTES {
-        give_everything_back(heap);
-        block = get();
+    loop {
+        let mut block = get();
+        if block.is_null() && size <= MAX_BYTES {
+            give_everything_back(heap);
+            block = get();
+        }
+        // Only blocks of size classes carry marks; the first page of a larger one need not be touched.
+        if block.is_null() || class_at(block).is_none() || unmark_checked(block) {
+            return block;
+        }
     }
-    // Only blocks of size classes carry marks; the first page of a larger one need not be touched.
-    if !block.is_null() && class_at(block).is_some() {
-        unmark(block);
-    }
-    block
 }
 
 #[cold]
@@ -301,6 +350,29 @@ pub fn memalign(align: usize, size: usize) -> *mut u8 {
 /// The block came from this module, and nobody uses it any more.
 #[inline(always)]
 pub unsafe fn free(ptr: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe { free_or(ptr, |ptr| free_slow(ptr)) }
+}
+
+/// [`free`] by a call that says more than an address. With debug options what it says is compared with how the block was asked for;
+/// a mismatch is reported and the process aborts, or goes on and frees the block all the same.
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+pub unsafe fn free_as(ptr: *mut u8, claim: Claim) {
+    // Single words, so that the fast half needs no place in memory for them.
+    let (size, align) = (claim.size.unwrap_or(NOT_TOLD), claim.align.unwrap_or(NOT_TOLD));
+    // SAFETY: the caller's promise.
+    unsafe { free_or(ptr, |ptr| free_claimed(ptr, claim.origin, size, align)) }
+}
+
+/// The fast half of [`free`]; `other` is called where it does not know what to do.
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
     if let Some(tag) = engine::tag_at(HEAP.platform().span(), ptr) {
         let mark = mark_of(ptr);
         // SAFETY: a block of a class starts here, so its first 16 bytes are memory.
@@ -315,8 +387,47 @@ pub unsafe fn free(ptr: *mut u8) {
             }
         }
     }
+    other(ptr);
+}
+
+/// A size or alignment that a free does not tell.
+const NOT_TOLD: usize = usize::MAX;
+
+#[cold]
+#[inline(never)]
+unsafe fn free_claimed(ptr: *mut u8, origin: Origin, size: usize, align: usize) {
+    if !ptr.is_null() {
+        let told = |value| (value != NOT_TOLD).then_some(value);
+        check_claim(ptr, Claim { origin, size: told(size), align: told(align) });
+    }
     // SAFETY: the caller's promise.
     unsafe { free_slow(ptr) }
+}
+
+/// Compares a claim with what is known of a block that is in no unchecked slab, where there are debug options.
+fn check_claim(ptr: *mut u8, claim: Claim) {
+    if class_at(ptr).is_none()
+        && let Some(heap) = heap()
+        && heap.debug().options().is_some()
+    {
+        heap.check_claim(ptr, &claim);
+    }
+}
+
+/// Notes how a block was asked for, where there are debug options: for what [`malloc_slow`] and [`memalign`] gave.
+///
+/// # Safety
+/// `ptr` is null or a block of this module that the caller just got.
+#[cold]
+#[inline(never)]
+pub unsafe fn note_origin(ptr: *mut u8, origin: Origin, align: usize) {
+    if let Some(heap) = made()
+        && heap.debug().options().is_some()
+        && !ptr.is_null()
+    {
+        // SAFETY: the caller's promise.
+        unsafe { heap.note_origin(ptr, origin, align) };
+    }
 }
 
 #[cold]
@@ -330,7 +441,7 @@ unsafe fn free_rest(ptr: *mut u8, place: usize) {
     // Out of room on this CPU. The slow path knows nothing of marks, so the mark may stay.
     // SAFETY: the caller's promise.
     if let Err(error) = unsafe { HEAP.kfree(ptr) } {
-        refused(error);
+        misuse::refused(&HEAP, Call::Free, error);
     }
 }
 
@@ -342,56 +453,58 @@ unsafe fn free_slow(ptr: *mut u8) {
     }
     if let Some(class) = class_at(ptr) {
         // Here because the mark was there.
-        misuse(FreeError::Double { address: ptr.addr(), cache: FineSet::name(Kind::Normal, class) });
+        return misuse::refused(&HEAP, Call::Free, freed_before(ptr, class));
     }
-    if !MADE.load(Ordering::Acquire) {
-        misuse(FreeError::Foreign(ptr.addr()));
-    }
-    debugging::pace::tick(&HEAP);
-    // SAFETY: the caller's promise.
-    if let Err(error) = unsafe { HEAP.kfree(ptr) } {
-        refused(error);
+    // Not made yet: it is made now, since its options say what is done about errors.
+    let freed = match heap() {
+        Some(heap) if !zero_or_null(ptr) => {
+            debugging::pace::tick(heap);
+            // SAFETY: the caller's promise.
+            unsafe { heap.kfree(ptr) }
+        }
+        _ => Err(FreeError::Foreign(ptr.addr())),
+    };
+    if let Err(error) = freed {
+        misuse::refused(&HEAP, Call::Free, error);
     }
 }
 
-/// A free was refused: the process ends, unless its user wants to go on after errors. Nothing was changed, so it can.
-#[cold]
-#[inline(never)]
-fn refused(error: FreeError) {
-    if HEAP.debug().aborts() {
-        misuse(error);
-    }
-    kmem_core::report::say(HEAP.platform(), format_args!("kmem: free(): {error}"));
+fn freed_before(ptr: *const u8, class: usize) -> FreeError {
+    FreeError::Double { address: ptr.addr(), cache: FineSet::name(Kind::Normal, class) }
 }
 
-/// Reports what is wrong with a free and ends the process.
-#[cold]
-#[inline(never)]
-fn misuse(error: FreeError) -> ! {
-    let host = HEAP.platform();
-    kmem_core::report::say(host, format_args!("kmem: free(): {error}"));
-    host.fatal()
+/// The block of a class at `ptr` is free.
+#[inline]
+fn is_marked(ptr: *const u8) -> bool {
+    // SAFETY: a block of a class starts there, so its first 16 bytes are memory.
+    unsafe { mark_place(ptr.cast_mut()).read() == mark_of(ptr) }
 }
 
-/// Bytes of a block that its holder may use; 0 for null. An address where no block starts is reported and the process aborts.
+/// Bytes of a block that its holder may use; 0 for null. An address where no block starts is reported and the process aborts; where
+/// its user wants to go on after errors the answer is 0.
 ///
 /// # Safety
 /// `ptr` is null or a block of this module.
 #[inline]
 pub unsafe fn usable_size(ptr: *const u8) -> usize {
-    if let Some(class) = class_at(ptr) {
-        return FineSet::size_of(class);
-    }
-    if ptr.is_null() {
+    let size = if let Some(class) = class_at(ptr) {
+        if is_marked(ptr) { Err(freed_before(ptr, class)) } else { Ok(FineSet::size_of(class)) }
+    } else if ptr.is_null() {
         return 0;
-    }
-    match HEAP.ksize(ptr) {
-        Ok(size) => size,
-        Err(error) => misuse(error),
-    }
+    } else {
+        match heap() {
+            Some(heap) if !zero_or_null(ptr) => heap.ksize(ptr),
+            _ => Err(FreeError::Foreign(ptr.addr())),
+        }
+    };
+    size.unwrap_or_else(|error| {
+        misuse::refused(&HEAP, Call::UsableSize, error);
+        0
+    })
 }
 
-/// Gives a block another size; its contents move if need be. Null: no memory, the old block is as it was.
+/// Gives a block another size; its contents move if need be. Null: no memory, the old block is as it was. What is no block is
+/// reported and the process aborts; where its user wants to go on after errors the answer is null.
 ///
 /// # Safety
 /// `ptr` is a block of this module and `size` is not 0; after success only the answer may be used.
@@ -401,9 +514,9 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     }
     let usable = if let Some(class) = class_at(ptr) {
         let room = FineSet::size_of(class);
-        // SAFETY: a block of a class starts here.
-        if unsafe { mark_place(ptr).read() } == mark_of(ptr) {
-            misuse(FreeError::Double { address: ptr.addr(), cache: FineSet::name(Kind::Normal, class) });
+        if is_marked(ptr) {
+            misuse::refused(&HEAP, Call::Realloc, freed_before(ptr, class));
+            return core::ptr::null_mut();
         }
         if size <= room && (size > room / 2 || room <= 2 * FineSet::MIN_ALIGN) {
             return ptr;
@@ -411,11 +524,15 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
         room
     } else {
         // SAFETY: the caller's promise.
-        match unsafe { HEAP.resize(ptr, size) } {
+        let resized = unsafe { resize_slow(ptr, size) };
+        match resized {
             Ok(Resized::Here) => return ptr,
             Ok(Resized::Moved(block)) => return block,
             Ok(Resized::Copy { usable }) => usable,
-            Err(error) => misuse(error),
+            Err(error) => {
+                misuse::refused(&HEAP, Call::Realloc, error);
+                return core::ptr::null_mut();
+            }
         }
     };
     let new = if size < MAPPED { malloc(size) } else { grow_slow(usable, size) };
@@ -429,6 +546,21 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
         free(ptr);
     }
     new
+}
+
+/// Resizes what is no block of an unchecked class.
+///
+/// # Safety
+/// As [`realloc`].
+#[cold]
+#[inline(never)]
+unsafe fn resize_slow(ptr: *mut u8, size: usize) -> Result<Resized, FreeError> {
+    check_claim(ptr, Claim::default());
+    match heap() {
+        // SAFETY: the caller's promise.
+        Some(heap) => unsafe { heap.resize(ptr, size) },
+        None => Err(FreeError::Foreign(ptr.addr())),
+    }
 }
 
 #[cold]

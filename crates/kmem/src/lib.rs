@@ -25,6 +25,7 @@ pub mod engine;
 pub mod global;
 pub mod heap;
 pub mod host;
+mod misuse;
 
 pub use cache::{Cache, KBox};
 pub use global::Kmalloc;

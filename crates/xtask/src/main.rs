@@ -25,7 +25,7 @@ cargo xtask <command>
 
   ci                       everything below, one line a step; the last line counts what passed and failed
   check                    formatting, clippy and documentation, each without a warning
-  tidy [--bless]           layers, words, sizes, unsafe census; --bless accepts the new census
+  tidy [--bless]           layers, words, sizes, page of misuse, unsafe census; --bless writes both anew
   test                     all tests, then the long ones optimised
   cross [--all]            the core on other architectures: compiled, and run where this machine can
   loom                     the lock-free protocols, in every interleaving

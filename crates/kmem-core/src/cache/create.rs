@@ -1,7 +1,9 @@
 //! `kmem_cache_create`: from a name and a size to a working cache, or to an alias, or to nothing at all.
 
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{
+    AtomicI32, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 
 use crate::cache::registry::Registry;
 use crate::cache::{CacheRef, KmemCache, life, merge};
@@ -312,6 +314,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 dtor: plan.dtor,
                 id: plan.id,
                 capacity: AtomicU32::new(plan.capacity),
+                mark: AtomicU64::new(0),
                 proof,
                 trusted: AtomicU16::new(trusted),
                 own: C::Engine::new_cache(self.floor(), &setup)?,

@@ -148,7 +148,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// It is proved that an object of the cache, and of the caller's node, starts there.
     #[inline(always)]
-    fn proves(&self, cache: &Cache<C::Engine>, index: usize, tag: u16, object: *mut u8) -> bool {
+    pub(crate) fn proves(&self, cache: &Cache<C::Engine>, index: usize, tag: u16, object: *mut u8) -> bool {
         let head = || self.pages.by_index(cache.proof.head_of(index));
         cache.proves(tag, object.addr(), head) && (!P::NUMA || head().node() == self.platform.current_node())
     }

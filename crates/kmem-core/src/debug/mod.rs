@@ -16,6 +16,7 @@
 //! # Lock order
 //! Nothing here takes a lock. Stacks are saved before a lock is taken; reports are printed under any.
 
+pub mod asked;
 pub mod leaks;
 pub mod limit;
 pub mod locations;
@@ -25,6 +26,7 @@ pub mod report;
 pub mod stacks;
 pub mod track;
 
+pub use asked::{Asked, Origin};
 pub use report::Reporter;
 pub use track::{Track, Which};
 

@@ -39,6 +39,8 @@ pub struct Cache<E: Engine> {
     pub id: StackId,
     /// Objects that each CPU's stack holds; 0: no stacks. It never changes between 0 and another number.
     pub capacity: AtomicU32,
+    /// What the marks of free objects are made of; 0: they have none. Set before the first slab is made.
+    pub mark: AtomicU64,
     /// What proves that an object starts at an address in a slab, once the page's tag is [`Cache::trusted`].
     pub(crate) proof: Proof,
     /// The tag of pages on which the proof holds (I-PROOF-1): the cache's number, or [`DISTRUST`].
@@ -48,6 +50,9 @@ pub struct Cache<E: Engine> {
     /// Per-node state; null where the node has none. Not public: nobody but creation may make a cache.
     pub(crate) nodes: [AtomicPtr<Node<E>>; MAX_NODES],
 }
+
+/// Bytes from the start of a free object to its mark.
+pub const MARK_AT: usize = 8;
 
 /// No page has this tag: numbers are smaller.
 const DISTRUST: u16 = u16::MAX;
@@ -77,6 +82,19 @@ impl<E: Engine> Cache<E> {
         // Relaxed: see `distrust`.
         tag == self.trusted.load(Ordering::Relaxed)
             && self.proof.starts(address, if E::LEADS { E::lead(head()) } else { 0 })
+    }
+
+    /// Marks an object as free, in a cache whose free objects have marks.
+    ///
+    /// # Safety
+    /// `object` is an object of an unchecked slab of this cache that nobody uses.
+    #[inline]
+    pub(crate) unsafe fn mark_free(&self, object: *mut u8) {
+        let mark = self.mark.load(Ordering::Relaxed);
+        if mark != 0 {
+            // SAFETY: objects of a cache with marks have room for one, aligned; the caller's promise.
+            unsafe { object.add(MARK_AT).cast::<u64>().write(mark ^ object.addr() as u64) };
+        }
     }
 
     /// The cache's flags in effect.

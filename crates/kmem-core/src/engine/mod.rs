@@ -27,7 +27,7 @@ pub mod slub;
 pub use cache::{Cache, Constructor, Cpu, CpuStats, Node, Stack};
 pub use counts::{Counts, Fault, SlabEvents};
 
-use crate::debug::{Debug, Reporter, Track, Which};
+use crate::debug::{Asked, Debug, Origin, Reporter, Track, Which};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::page::{Page, Pages};
@@ -359,16 +359,64 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     ) {
     }
 
-    /// Notes that only `size` bytes of this object of a class of kmalloc were asked for, where that is kept.
+    /// False, with a report, when the object that starts at `address` is known to be free: in a checked slab.
+    fn check_held<P: Platform>(
+        _floor: Floor<'_, P, Self>,
+        _cache: &Cache<Self>,
+        _slab: &Page,
+        _address: usize,
+    ) -> bool {
+        true
+    }
+
+    /// Notes that only `size` bytes of this object of a class of kmalloc were asked for, where that is kept; more bytes than it has:
+    /// that all of them may be used.
     ///
     /// # Safety
-    /// The caller owns the object, which has at least `size` bytes.
+    /// The caller owns the object, and uses no more of it.
     unsafe fn note_size<P: Platform>(
         _floor: Floor<'_, P, Self>,
         _cache: &Cache<Self>,
         _object: *mut u8,
         _size: usize,
     ) {
+    }
+
+    /// Notes by which calls, and with which alignment, this object of a class of kmalloc was asked for, where that is kept.
+    ///
+    /// # Safety
+    /// The caller owns the object.
+    unsafe fn note_origin<P: Platform>(
+        _floor: Floor<'_, P, Self>,
+        _cache: &Cache<Self>,
+        _object: *mut u8,
+        _origin: Origin,
+        _align: usize,
+    ) {
+    }
+
+    /// How the object at `address` was asked for, where that is kept.
+    fn request_of<P: Platform>(
+        _floor: Floor<'_, P, Self>,
+        _cache: &Cache<Self>,
+        _slab: &Page,
+        _address: usize,
+    ) -> Option<Asked> {
+        None
+    }
+
+    /// Reports that something is wrong with the object at `address`.
+    fn report_object<P: Platform>(
+        floor: Floor<'_, P, Self>,
+        cache: &Cache<Self>,
+        _slab: &Page,
+        address: usize,
+        title: core::fmt::Arguments<'_>,
+    ) {
+        let report = floor.reporter(cache);
+        report.bug(title);
+        report.line(format_args!("Object {address:#018x}"));
+        report.end();
     }
 
     /// How one slab of a cache is laid out: as the cache was made, unless its letters changed.

@@ -18,7 +18,21 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             // A mapping is zero anyway.
             return self.alloc_huge(size, PAGE_SIZE);
         }
-        self.kmalloc(size.max(1), gfp)
+        let block = self.kmalloc(size.max(1), gfp);
+        if size == 0 {
+            self.note_asked(block, 0);
+        }
+        block
+    }
+
+    /// Notes how much of a block its holder asked for, where that is kept: the rest is guarded.
+    #[cold]
+    #[inline(never)]
+    fn note_asked(&self, block: *mut u8, size: usize) {
+        if let Ok(Block::Object(cache)) = self.block_at(block) {
+            // SAFETY: the caller's block, which has that many bytes.
+            unsafe { C::Engine::note_size(self.floor(), &cache.engine, block, size) };
+        }
     }
 
     /// A block of any size, aligned to `align`, which is a power of two. Null: no memory.
@@ -87,7 +101,14 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub unsafe fn resize(&self, ptr: *mut u8, size: usize) -> Result<Resized, FreeError> {
         let size = size.max(1);
         match self.block_at(ptr)? {
-            Block::Object(cache) => Ok(Self::resize_within(size, self.usable(cache, ptr))),
+            Block::Object(cache) => {
+                self.check_held(cache, ptr)?;
+                let resized = Self::resize_within(size, self.room(cache, ptr));
+                if resized == Resized::Here {
+                    self.note_asked(ptr, size);
+                }
+                Ok(resized)
+            }
             Block::Unclassed(room) => Ok(Self::resize_within(size, room)),
             Block::Large(pages) => {
                 let wanted = pages_for(size);

@@ -16,6 +16,7 @@
 
 pub mod aligned;
 pub mod buckets;
+pub mod claim;
 pub mod classes;
 pub mod family;
 pub mod huge;
@@ -38,7 +39,7 @@ use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::{Kmem, State};
 use crate::page::Kind as PageKind;
-use crate::percpu::CpuArea;
+use crate::percpu::{CpuArea, Pushed};
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 use classes::{ClassSet, Kind, MAX_BYTES};
 
@@ -189,6 +190,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         };
         match self.build(&mut registry, plan) {
             Some(cache) => {
+                if C::MARK_FREED && kind == Kind::Normal && !cache.geometry().is_debug() {
+                    cache.engine.mark.store(self.free_mark.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
                 place.store(core::ptr::from_ref(cache).cast_mut(), Ordering::Release);
                 Some(cache)
             }
@@ -312,10 +316,18 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if C::Engine::CLASSES
             && let Some((index, tag)) = self.tagged(ptr)
             && let Some(cache) = self.class_by_tag(tag)
-            // SAFETY: the caller's promise; caches of classes live as long as the heap.
-            && unsafe { self.push_proved(&cache.engine, index, tag, ptr) }
+            && self.proves(&cache.engine, index, tag, ptr)
         {
-            return Ok(());
+            // SAFETY: the caller's promise; it is an object of this cache, which lives as long as the heap and has this
+            // number (I-PROOF-1).
+            unsafe {
+                if C::MARK_FREED {
+                    cache.engine.mark_free(ptr);
+                }
+                if self.platform.cpu_area().push(tag, ptr) == Pushed::Done {
+                    return Ok(());
+                }
+            }
         }
         // SAFETY: the caller's promise.
         unsafe { self.kfree_any(ptr) }
@@ -347,14 +359,34 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return unsafe { self.kfree_unclassed(ptr) };
         }
         match self.block_at(ptr).map_err(|error| self.refused(error))? {
+            // What the heap itself is made of: nobody got it from here.
+            Block::Object(cache) if cache.refcount.load(Ordering::Relaxed) < 0 => {
+                Err(self.refused(FreeError::NotObject(ptr.addr())))
+            }
             // SAFETY: the caller's promise; the block is an object of this cache.
-            Block::Object(cache) => unsafe { self.free_to(cache, ptr) },
+            Block::Object(cache) => unsafe {
+                self.leave_mark(cache, ptr);
+                self.free_to(cache, ptr)
+            },
             // SAFETY: the caller's promise; the block is what it was found to be.
             Block::Unclassed(_) => unsafe { self.kfree_unclassed(ptr) },
             // SAFETY: the caller's promise; the block is what it was found to be.
             Block::Large(_) => unsafe { self.free_large(ptr) },
             // SAFETY: as above.
             Block::Huge(_) => unsafe { self.free_huge(ptr) },
+        }
+    }
+
+    /// Marks a block as free, where free blocks have marks.
+    ///
+    /// # Safety
+    /// An object of this cache that nobody uses.
+    #[inline]
+    pub(crate) unsafe fn leave_mark(&self, cache: &KmemCache<C::Engine>, ptr: *mut u8) {
+        // Checked slabs have no tags: what their free objects hold is their own affair.
+        if C::MARK_FREED && self.tagged(ptr).is_some_and(|(_, tag)| tag == cache.engine.id) {
+            // SAFETY: the caller's promise.
+            unsafe { cache.engine.mark_free(ptr) };
         }
     }
 
@@ -367,11 +399,41 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return Ok(0);
         }
         Ok(match self.block_at(ptr)? {
-            Block::Object(cache) => self.usable(cache, ptr.cast_mut()),
+            Block::Object(cache) => {
+                self.check_held(cache, ptr)?;
+                self.usable(cache, ptr.cast_mut())
+            }
             Block::Unclassed(bytes) => bytes,
             Block::Large(pages) => pages << PAGE_SHIFT,
             Block::Huge(bytes) => bytes,
         })
+    }
+
+    /// That somebody holds the object, as far as its slab knows.
+    #[inline]
+    pub(crate) fn check_held(
+        &self,
+        cache: &KmemCache<C::Engine>,
+        object: *const u8,
+    ) -> Result<(), FreeError> {
+        // Without CPU stacks: it may be checked.
+        if cache.engine.capacity() == 0
+            && let Some(page) = self.pages.at(object.addr())
+            && !C::Engine::check_held(self.floor(), &cache.engine, self.pages.head(page), object.addr())
+        {
+            return Err(FreeError::Double { address: object.addr(), cache: cache.engine.name });
+        }
+        Ok(())
+    }
+
+    /// The bytes of an object that its holder may use.
+    #[inline]
+    pub(crate) fn room(&self, cache: &KmemCache<C::Engine>, object: *const u8) -> usize {
+        let Some(page) = self.pages.at(object.addr()) else { return 0 };
+        C::Engine::usable_size(
+            C::Engine::geometry_of(&cache.engine, self.pages.head(page)),
+            cache.object_size(),
+        )
     }
 
     /// The bytes of an object that its holder may use, who will: what was not asked for is not guarded any more.
@@ -381,7 +443,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let geometry = C::Engine::geometry_of(&cache.engine, self.pages.head(page));
         if geometry.original_size.is_some() {
             // SAFETY: an object of this cache, whose holder asks.
-            unsafe { C::Engine::note_size(self.floor(), &cache.engine, object, geometry.object_size) };
+            unsafe { C::Engine::note_size(self.floor(), &cache.engine, object, usize::MAX) };
         }
         C::Engine::usable_size(geometry, cache.object_size())
     }

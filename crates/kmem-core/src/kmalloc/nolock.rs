@@ -154,6 +154,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         let local = !P::NUMA || slab.node() == self.platform.current_node();
         let twice = FreeError::Double { address: ptr.addr(), cache: engine.name };
+        // SAFETY: the caller's promise.
+        unsafe { self.leave_mark(cache, ptr) };
         if engine.capacity() != 0 && local {
             // SAFETY: the caller's promise; the cache is one of kmalloc's, so it lives and has this number.
             match unsafe { self.platform.cpu_area().push(engine.id, ptr) } {

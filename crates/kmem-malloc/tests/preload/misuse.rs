@@ -1,71 +1,192 @@
-//! Bad frees end the process with a message that names the address, and the cache when the block had one.
+//! The table of misuse: every sin ends as the table says, and the nearest legal program of each runs in peace.
 
-use std::ffi::OsStr;
+mod table;
 
-use crate::support::{Heap, KMEM, command, compiled, engine, outcome};
+use std::ffi::{CStr, OsStr};
+use std::process::Command;
+
+use crate::support::{Heap, KMEM, Outcome, command, compiled, engine, outcome};
+use table::{End, GLIBC, PROGRAMS, Program, Row};
 
 const SIGABRT: i32 = 6;
+const SIGSEGV: i32 = 11;
+/// Exit status of a program that found its heap broken.
+const BROKEN: i32 = 3;
 
-/// Runs one case of `misuse.c`. `cache` is the name the report must contain. SLOB has no caches of blocks, and no slab with a
-/// last one.
-fn detected(case: &str, cache: Option<&str>) {
-    if engine() == "slob" && case == "behind-the-last" {
+/// How the library is run.
+#[derive(Clone, Copy, Debug)]
+struct Mode {
+    heap: Heap,
+    variables: &'static [(&'static str, &'static str)],
+}
+
+const GLIBC_ITSELF: Mode = Mode { heap: Heap::Plain, variables: &[] };
+const DEFAULT: Mode = Mode { heap: Heap::Preloaded, variables: &[] };
+const PORTABLE: Mode = Mode { heap: Heap::Portable, variables: &[] };
+const DEBUG: Mode = Mode { heap: Heap::Preloaded, variables: &[("KMEM_DEBUG", "FZPU")] };
+const WARN: Mode =
+    Mode { heap: Heap::Preloaded, variables: &[("KMEM_DEBUG", "FZPU"), ("KMEM_ON_ERROR", "warn")] };
+
+/// The program, compiled.
+fn program(program: &Program) -> std::path::PathBuf {
+    let kind = if program.name == "mismatch" { "cc" } else { "c" };
+    compiled(&format!("misuse/{}.{kind}", program.name), &[])
+}
+
+fn run(of: &Program, case: &str, legal: bool, mode: Mode) -> Outcome {
+    let mut command: Command = command(&program(of), mode.heap);
+    command.arg(case).args(legal.then_some(OsStr::new("legal"))).envs(mode.variables.iter().copied());
+    outcome(&mut command)
+}
+
+/// The message is part of what was said, with the address that the program was about to misuse.
+fn says(text: &str, outcome: &Outcome) -> bool {
+    let address = outcome.stdout.lines().rfind(|line| line.starts_with("0x"));
+    let Some(digits) = address.map(|address| &address[2..]) else { return false };
+    let said =
+        outcome.stderr.replace(&format!("0x{digits:0>16}"), "{}").replace(&format!("0x{digits}"), "{}");
+    said.contains(text)
+}
+
+/// How it ended, and the first lines of what it said.
+fn told(outcome: &Outcome) -> String {
+    let stderr: Vec<_> = outcome.stderr.lines().take(4).collect();
+    format!("{}, printed {:?}, said {stderr:?}", outcome.status, outcome.stdout)
+}
+
+/// The program ended as the table says.
+fn ended(end: End, outcome: &Outcome) -> bool {
+    let (code, signal) = (outcome.status.code(), outcome.signal());
+    let line = |text: &str| outcome.stdout.lines().any(|line| line == text);
+    match end {
+        End::Stopped(text) => signal == Some(SIGABRT) && !line("after") && says(text, outcome),
+        End::Later(text) => signal == Some(SIGABRT) && line("after") && says(text, outcome),
+        End::Fault => signal == Some(SIGSEGV) && outcome.stderr.is_empty(),
+        End::Dies => signal.is_some(),
+        End::Reads(byte) => code == Some(0) && line(&format!("read {byte}")) && outcome.stderr.is_empty(),
+        End::Unnoticed => code == Some(0) && line("whole") && outcome.stderr.is_empty(),
+        End::Broken => code == Some(BROKEN) && line("after") && !line("whole") && outcome.stderr.is_empty(),
+    }
+}
+
+/// Runs all rows; `judge` says of each how it should have ended, if it did not.
+fn each(mode: Mode, judge: impl Fn(&Program, &Row, Mode) -> Option<String>) {
+    let mut wrong = String::new();
+    for program in PROGRAMS {
+        for row in program.rows {
+            if let Some(complaint) = judge(program, row, mode) {
+                let (name, case) = (program.name, row.case);
+                wrong += &format!("\n{name} {case} ({}: {}), {mode:?}: {complaint}", program.title, row.what);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+fn sin_ends(of: fn(&Row) -> End) -> impl Fn(&Program, &Row, Mode) -> Option<String> {
+    move |program, row, mode| {
+        let outcome = run(program, row.case, false, mode);
+        (!ended(of(row), &outcome)).then(|| format!("expected {:?}: {}", of(row), told(&outcome)))
+    }
+}
+
+/// The C library of this machine is the one that the column is about.
+fn described_glibc() -> bool {
+    // SAFETY: the function returns a constant string.
+    unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_str() == Ok(GLIBC)
+}
+
+#[test]
+fn under_glibc() {
+    if described_glibc() {
+        each(GLIBC_ITSELF, sin_ends(|row| row.glibc));
+    }
+}
+
+/// Other engines have other names for their caches and no chain in free objects: what they must do is stop where SLUB stops, with
+/// a message that names the address.
+fn by_default(mode: Mode) {
+    if engine() == "slub" {
+        return each(mode, sin_ends(|row| row.default));
+    }
+    each(mode, |program, row, mode| {
+        let End::Stopped(text) = row.default else { return None };
+        if program.name == "free_list" || !text.contains("{}") {
+            return None;
+        }
+        let outcome = run(program, row.case, false, mode);
+        let stopped = outcome.signal() == Some(SIGABRT) && says("{}", &outcome);
+        (!stopped).then(|| told(&outcome))
+    });
+}
+
+#[test]
+fn default_with_sequences() {
+    by_default(DEFAULT);
+}
+
+#[test]
+fn default_portable() {
+    by_default(PORTABLE);
+}
+
+#[test]
+fn debug_and_stop() {
+    if engine() == "slub" {
+        each(DEBUG, sin_ends(|row| row.debug));
+    }
+}
+
+/// What is reported is repaired or left alone; the program goes on, and its heap is whole.
+#[test]
+fn debug_and_go_on() {
+    if engine() != "slub" {
         return;
     }
-    let cache = cache.filter(|_| engine() != "slob");
-    for &heap in KMEM {
-        let outcome = outcome(command(&compiled("misuse.c", &[]), heap).arg(case));
-        let told = || format!("{case} on {heap:?}: {outcome:#?}");
-        assert_eq!(outcome.signal(), Some(SIGABRT), "{}", told());
-        let address = outcome.stdout.strip_suffix('\n').unwrap_or_else(|| panic!("{}", told()));
-        assert!(address.starts_with("0x") && !address.contains('\n'), "{}", told());
-        let digits = &address[2..];
-        assert!(outcome.stderr.contains(digits), "the report names {address}: {}", told());
-        if let Some(cache) = cache {
-            assert!(outcome.stderr.contains(cache), "the report names {cache}: {}", told());
-        }
+    each(WARN, |program, row, mode| {
+        let outcome = run(program, row.case, false, mode);
+        let good = match row.debug {
+            End::Stopped(text) | End::Later(text) => {
+                let whole = outcome.status.code() == Some(0) && outcome.stdout.ends_with("whole\n");
+                whole && says(text, &outcome)
+            }
+            end => ended(end, &outcome),
+        };
+        (!good).then(|| format!("expected {:?} and to go on: {}", row.debug, told(&outcome)))
+    });
+}
+
+/// The nearest legal program: it runs to its end, and nobody says a word.
+fn in_peace(mode: Mode) {
+    each(mode, |program, row, mode| {
+        let outcome = run(program, row.case, true, mode);
+        let good =
+            outcome.status.success() && outcome.stdout.ends_with("whole\n") && outcome.stderr.is_empty();
+        (!good).then(|| told(&outcome))
+    });
+}
+
+#[test]
+fn the_nearest_legal_programs() {
+    in_peace(GLIBC_ITSELF);
+    in_peace(DEFAULT);
+}
+
+#[test]
+fn the_nearest_legal_programs_checked() {
+    if engine() == "slub" {
+        in_peace(DEBUG);
     }
 }
 
-macro_rules! cases {
-    ($($name:ident: $case:literal, $cache:expr;)*) => {$(
-        #[test]
-        fn $name() {
-            detected($case, $cache);
-        }
-    )*};
-}
-
-cases! {
-    twice_small: "twice-64", Some("kmalloc-64");
-    twice_page_sized: "twice-2048", Some("kmalloc-2k");
-    twice_pages: "twice-20000", None;
-    twice_large: "twice-200000", None;
-    twice_huge: "twice-huge", None;
-    twice_after_one: "twice-after-one", Some("kmalloc-64");
-    twice_after_others: "twice-after-others", Some("kmalloc-64");
-    twice_first_in_another_thread: "twice-other-thread", Some("kmalloc-64");
-    twice_then_in_another_thread: "twice-in-thread", Some("kmalloc-64");
-    twice_slab_gone: "twice-slab-gone", None;
-    twice_after_realloc: "twice-after-realloc", Some("kmalloc-64");
-    realloc_of_a_freed_block: "realloc-freed", Some("kmalloc-64");
-    interior_aligned: "interior-16", Some("kmalloc-64");
-    interior_odd: "interior-1", Some("kmalloc-64");
-    interior_of_a_page: "interior-8", Some("kmalloc-2k");
-    behind_the_last_of_a_slab: "behind-the-last", Some("kmalloc-2304");
-    interior_of_pages: "interior-large", None;
-    interior_of_pages_aligned: "interior-large-16", None;
-    interior_of_a_mapping: "interior-huge", None;
-    interior_of_a_mapping_aligned: "interior-huge-16", None;
-    stack: "stack", None;
-    static_object: "static", None;
-    foreign_mapping: "mapping", None;
-    unmapped_low: "unmapped-low", None;
-    unmapped_high: "unmapped-high", None;
-    not_canonical: "not-canonical", None;
-    address_one: "one", None;
-    realloc_of_the_stack: "realloc-stack", None;
-    usable_size_of_a_static: "usable-static", None;
+/// Where the C library stops a program, so does ours, or the table says why not.
+#[test]
+fn worse_than_glibc_only_with_a_reason() {
+    assert!(PROGRAMS.iter().flat_map(|program| program.rows).any(table::better));
+    for program in PROGRAMS {
+        let worse: Vec<_> = program.rows.iter().filter(|row| table::worse(row)).map(|row| row.case).collect();
+        assert_eq!(worse.is_empty(), program.remark.is_empty(), "{}: {worse:?}", program.name);
+    }
 }
 
 #[test]
@@ -76,12 +197,4 @@ fn new_without_a_runtime() {
         assert_eq!(outcome.stdout, "ok\n", "{outcome:#?}");
         assert!(outcome.stderr.starts_with("kmem: operator new: no memory for "), "{outcome:#?}");
     }
-}
-
-#[test]
-fn the_cases_are_all_there() {
-    // A case that the program does not know would end with status 1, not with a signal.
-    let outcome =
-        outcome(command(&compiled("misuse.c", &[]), Heap::Preloaded).arg(OsStr::new("no such case")));
-    assert_eq!(outcome.status.code(), Some(1), "{outcome:#?}");
 }

@@ -152,7 +152,7 @@ pub(crate) fn compiled(source: &str, extra: &[&OsStr]) -> PathBuf {
     // A name of its own for each way to compile, and a rename at the end: another test run may be using the program.
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
-    let stem = source.split('.').next().expect("name");
+    let stem = Path::new(source).file_stem().and_then(OsStr::to_str).expect("name");
     let programs = scratch().join(format!("programs/{:016x}", hasher.finish()));
     fs::create_dir_all(&programs).expect("programs directory");
     let output = programs.join(stem);

@@ -3,10 +3,12 @@
 //! - [`layers`]: in the core, a module uses only the floors below its own.
 //! - [`words`]: unfinished marks and a machine's own paths appear nowhere; the core allocates nothing.
 //! - [`sizes`]: a source file stays short enough for one purpose.
+//! - [`misuse`]: the page about misuse is what its table makes of it.
 //! - [`census`]: each `unsafe` is counted; a new one shows up in the diff of `golden/unsafe-census.txt`.
 
 mod census;
 mod layers;
+mod misuse;
 mod sizes;
 mod source;
 mod words;
@@ -16,10 +18,11 @@ use crate::step::Count;
 pub(crate) fn run(arguments: &[String]) -> Count {
     let bless = arguments.iter().any(|argument| argument == "--bless");
     let mut count = Count::default();
-    let rules: [(&str, Vec<String>); 4] = [
+    let rules: [(&str, Vec<String>); 5] = [
         ("layers", layers::check()),
         ("words", words::check()),
         ("sizes", sizes::check()),
+        ("page of misuse", misuse::check(bless)),
         ("unsafe census", census::check(bless)),
     ];
     for (name, complaints) in rules {

@@ -241,6 +241,12 @@ pub(super) fn create<'a, P: Platform>(
         (View::Linked(index, _), Some(order)) => index.fill(order.iter()),
     }
     view.close(slab);
+    if cache.mark.load(Ordering::Relaxed) != 0 {
+        for index in 0..objects as u32 {
+            // SAFETY: the object lies in the new slab, which nobody else knows.
+            unsafe { cache.mark_free(object(floor, cache, slab, index)) };
+        }
+    }
     // Poison would not leave anything of it: then the constructor runs for each owner.
     let constructed = !checked::is_checked(cache) || !cache.geometry.flags.contains(SlabFlags::POISON);
     if let Some(ctor) = cache.ctor.filter(|_| constructed || cache.dtor.is_some()) {

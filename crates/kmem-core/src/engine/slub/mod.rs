@@ -55,7 +55,7 @@ pub(crate) use slab::extent;
 
 use core::sync::atomic::AtomicU32;
 
-use crate::debug::{Track, Which};
+use crate::debug::{Asked, Origin, Track, Which};
 use crate::engine::geometry::{Geometry, GeometryError, KernelVersion, Request, Rules};
 use crate::engine::{self, Counts, Engine, Fault, Setup, Switch, sheaf};
 use crate::flags::SlabFlags;
@@ -249,9 +249,43 @@ unsafe impl Engine for Slub {
         checked::visit_tracks(floor, cache, which, visit);
     }
 
+    fn check_held<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page, address: usize) -> bool {
+        checked::check_held(floor, cache, slab, address)
+    }
+
     unsafe fn note_size<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8, size: usize) {
         // SAFETY: the caller's promise.
         unsafe { checked::note_size(floor, cache, object, size) };
+    }
+
+    unsafe fn note_origin<P: Platform>(
+        floor: Floor<'_, P>,
+        cache: &Cache,
+        object: *mut u8,
+        origin: Origin,
+        align: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { checked::note_origin(floor, cache, object, origin, align) };
+    }
+
+    fn request_of<P: Platform>(
+        floor: Floor<'_, P>,
+        cache: &Cache,
+        slab: &Page,
+        address: usize,
+    ) -> Option<Asked> {
+        checked::request_of(floor, cache, slab, address)
+    }
+
+    fn report_object<P: Platform>(
+        floor: Floor<'_, P>,
+        cache: &Cache,
+        slab: &Page,
+        address: usize,
+        title: core::fmt::Arguments<'_>,
+    ) {
+        checked::report_object(floor, cache, slab, address, title);
     }
 
     fn geometry_of<'a>(cache: &'a Cache, slab: &Page) -> &'a Geometry {

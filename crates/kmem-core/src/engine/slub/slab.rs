@@ -109,6 +109,12 @@ pub(crate) fn create<'a, P: Platform>(
     slab.start.store(start, Ordering::Relaxed);
     if checked {
         checked::lay_out(floor, cache, slab);
+    } else if cache.mark.load(Ordering::Relaxed) != 0 {
+        let base = floor.pages.address(slab) as usize;
+        for index in 0..objects {
+            // SAFETY: the object lies in the new slab, which nobody else knows.
+            unsafe { cache.mark_free(geometry.object(base, index) as *mut u8) };
+        }
     }
     if let Some(ctor) = cache.ctor {
         let base = floor.pages.address(slab) as usize;

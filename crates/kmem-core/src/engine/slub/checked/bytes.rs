@@ -4,7 +4,7 @@
 //! anything. Writing does: it may be somebody's object.
 
 use crate::debug::pattern;
-use crate::debug::{Track, Which};
+use crate::debug::{Asked, Track, Which};
 use crate::engine::slub::checked::Checked;
 use crate::platform::Platform;
 
@@ -52,9 +52,15 @@ impl<P: Platform> Checked<'_, P> {
         self.value(object, self.geometry.tracks.map(|tracks| tracks + which.offset()), Track::default())
     }
 
+    /// How an object was asked for; its whole size, where that is not kept.
+    pub(super) fn request(&self, object: usize) -> Asked {
+        let most = self.geometry.object_size;
+        let asked = Asked::unpack(self.value(object, self.geometry.original_size, most as u32));
+        Asked { size: asked.size.min(most), ..asked }
+    }
+
     /// The bytes of an object that were asked for.
     pub(super) fn size(&self, object: usize) -> usize {
-        let most = self.geometry.object_size;
-        most.min(self.value(object, self.geometry.original_size, most as u32) as usize)
+        self.request(object).size
     }
 }

@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use crate::debug::pattern::{POISON_END, POISON_FREE, POISON_INUSE, RED_ACTIVE, RED_INACTIVE};
-use crate::debug::{Track, Which};
+use crate::debug::{Asked, Origin, Track, Which};
 use crate::engine::slub::checked::{Checked, is_checked_slab};
 use crate::engine::slub::{Cache, Floor, slab};
 use crate::flags::SlabFlags;
@@ -105,15 +105,24 @@ impl<P: Platform> Checked<'_, P> {
         }
     }
 
-    /// Writes how many bytes of the object were asked for, where that is kept.
+    /// Writes how the object was asked for, where that is kept.
     ///
     /// # Safety
     /// An object of this slab; nobody else writes the place now.
-    pub(super) unsafe fn set_size(&self, object: usize, size: usize) {
+    unsafe fn set_request(&self, object: usize, asked: Asked) {
         if let Some(place) = self.geometry.original_size {
             // SAFETY: four bytes of the object's slot, at a word.
-            unsafe { ((object + place) as *mut u32).write_volatile(size as u32) };
+            unsafe { ((object + place) as *mut u32).write_volatile(asked.pack()) };
         }
+    }
+
+    /// Writes how many bytes of the object were asked for, by nobody knows whom.
+    ///
+    /// # Safety
+    /// As `set_request`.
+    pub(super) unsafe fn set_size(&self, object: usize, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.set_request(object, Asked { size, ..Asked::default() }) };
     }
 
     /// The bytes between what was asked and the object's end are a red zone too: in size classes that keep the
@@ -125,7 +134,8 @@ impl<P: Platform> Checked<'_, P> {
     }
 }
 
-/// Notes that only `size` bytes were asked for, and guards the rest where the cache does that.
+/// Notes that only `size` bytes were asked for, and guards the rest where the cache does that. More than the object has means that
+/// nobody knows.
 ///
 /// # Safety
 /// As [`crate::engine::Engine::note_size`].
@@ -140,7 +150,8 @@ pub(in crate::engine::slub) unsafe fn note_size<P: Platform>(
         return;
     }
     let slab = Checked::new(floor, cache, page);
-    let size = size.min(slab.geometry.object_size);
+    let most = slab.geometry.object_size;
+    let (size, exact) = (size.min(most), size <= most);
     // SAFETY: bytes of the object and its red zone, and the place of its size; the caller owns the object. The
     // pattern is there before the size says so: a check that runs meanwhile finds either the old size or the
     // new pattern.
@@ -149,6 +160,41 @@ pub(in crate::engine::slub) unsafe fn note_size<P: Platform>(
             object.add(size).write_bytes(RED_ACTIVE, slab.geometry.inuse - size);
         }
         core::sync::atomic::fence(Ordering::Release);
-        slab.set_size(object as usize, size);
+        slab.set_request(object as usize, Asked { size, exact, ..slab.request(object as usize) });
     }
+}
+
+/// Notes by which calls, and with which alignment, an object was asked for.
+///
+/// # Safety
+/// As [`crate::engine::Engine::note_origin`].
+pub(in crate::engine::slub) unsafe fn note_origin<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    object: *mut u8,
+    origin: Origin,
+    align: usize,
+) {
+    let Some(page) = floor.pages.at(object as usize).map(|page| floor.pages.head(page)) else { return };
+    if is_checked_slab(page) {
+        let slab = Checked::new(floor, cache, page);
+        // SAFETY: the caller owns the object.
+        unsafe {
+            slab.set_request(object as usize, Asked { origin, align, ..slab.request(object as usize) })
+        };
+    }
+}
+
+/// How an object was asked for, where that is kept.
+pub(in crate::engine::slub) fn request_of<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    page: &Page,
+    address: usize,
+) -> Option<Asked> {
+    if !is_checked_slab(page) {
+        return None;
+    }
+    let slab = Checked::new(floor, cache, page);
+    slab.geometry.original_size.map(|_| slab.request(address))
 }

@@ -37,9 +37,11 @@ mod walk;
 
 pub(super) use alloc::{alloc_many, alloc_one};
 pub(super) use free::free_one;
-pub(super) use layout::{lay_out, link_all, note_size};
+pub(super) use layout::{lay_out, link_all, note_origin, note_size, request_of};
 pub(super) use modes::{Layout, drop_layouts, geometry_of, is_checked, is_checked_slab, layout_now, switch};
-pub(super) use walk::{check_all, invalid_free, print_tracks, remaining, verify, visit_tracks};
+pub(super) use walk::{
+    check_all, check_held, invalid_free, print_tracks, remaining, report_object, verify, visit_tracks,
+};
 
 pub use modes::Modes;
 

@@ -144,6 +144,37 @@ pub(in crate::engine::slub) fn invalid_free<P: Platform>(
     slab.report.fix(format_args!("Object at {address:#018x} not freed"));
 }
 
+/// Whether the object at `address` is in use. What is free is reported.
+pub(in crate::engine::slub) fn check_held<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    page: &Page,
+    address: usize,
+) -> bool {
+    if !is_checked_slab(page) {
+        return true;
+    }
+    let _list = cache.node(page.node()).own.list.lock(floor.platform);
+    let slab = Checked::new(floor, cache, page);
+    if slab.flags.contains(SlabFlags::CONSISTENCY_CHECKS) && slab.on_freelist(Some(address)) {
+        slab.object_error(address, format_args!("Object already free"));
+        return false;
+    }
+    true
+}
+
+/// Reports that something is wrong with an object.
+pub(in crate::engine::slub) fn report_object<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    page: &Page,
+    address: usize,
+    title: core::fmt::Arguments<'_>,
+) {
+    let _list = cache.node(page.node()).own.list.lock(floor.platform);
+    Checked::new(floor, cache, page).object_error(address, title);
+}
+
 /// Prints an object's tracks.
 ///
 /// # Safety

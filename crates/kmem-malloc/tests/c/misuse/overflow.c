@@ -1,0 +1,164 @@
+/* A write outside of a block. The nearest legal program writes the outermost bytes that are the block's. */
+#include "sin.h"
+
+/* Writes `count` bytes from `offset` on; the legal program as many bytes of the block. Frees it then. */
+static void write_and_free(char *block, ptrdiff_t offset, size_t count, ptrdiff_t allowed)
+{
+    announce(block);
+    memset(block + (legal ? allowed : offset), 0x41, count);
+    free(block);
+}
+
+/* As many bytes as may be used. */
+static ptrdiff_t room(void *block)
+{
+    return (ptrdiff_t)malloc_usable_size(block);
+}
+
+static void right_by_one(size_t size)
+{
+    char *block = block_of(size);
+    write_and_free(block, room(block), 1, room(block) - 1);
+}
+
+static void right_1(void)
+{
+    right_by_one(64);
+}
+
+static void right_1_medium(void)
+{
+    right_by_one(2000);
+}
+
+static void right_1_pages(void)
+{
+    right_by_one(20000);
+}
+
+static void right_1_large(void)
+{
+    right_by_one(200000);
+}
+
+static void right_8(void)
+{
+    char *block = block_of(64);
+    write_and_free(block, room(block), 8, room(block) - 8);
+}
+
+/* Between what was asked for and what the size class has. */
+static void slack(void)
+{
+    char *block = block_of(50);
+    write_and_free(block, 50, 1, 49);
+}
+
+static void zero_bytes(void)
+{
+    char *block = block_of(0);
+    announce(block);
+    if (!legal) block[0] = 0x41;
+    free(block);
+}
+
+static void left_1(void)
+{
+    char *block = block_of(64);
+    write_and_free(block, -1, 1, 0);
+}
+
+static void left_8(void)
+{
+    char *block = block_of(64);
+    write_and_free(block, -8, 8, 0);
+}
+
+static void left_1_large(void)
+{
+    char *block = block_of(200000);
+    write_and_free(block, -1, 1, 0);
+}
+
+/* On into the block behind, which is freed then. */
+static void into_the_next(void)
+{
+    char *first, *second;
+    neighbours(64, &first, &second);
+    announce(first);
+    memset(first, 0x41, legal ? 64 : (size_t)(second - first) + 8);
+    free(second);
+    free(first);
+}
+
+/* A whole block further, over what lies between. */
+static void far(void)
+{
+    char *first, *second;
+    neighbours(64, &first, &second);
+    announce(first);
+    memset(first, 0x41, legal ? 64 : (size_t)(second - first) + 64 + 32);
+    free(first);
+    free(second);
+}
+
+/* Into a block behind that is free. */
+static void into_a_free_one(void)
+{
+    char *first, *second;
+    neighbours(64, &first, &second);
+    free(second);
+    announce(first);
+    memset(first, 0x41, legal ? 64 : (size_t)(second - first) + 16);
+    free(first);
+    free(block_of(64));
+}
+
+/* One byte behind a block whose next neighbour is free. */
+static void beside_a_free_one(void)
+{
+    char *first, *second;
+    neighbours(64, &first, &second);
+    free(second);
+    announce(first);
+    first[legal ? 63 : room(first)] = 0x41;
+    free(block_of(64));
+    free(first);
+}
+
+static void calloc_product(void)
+{
+    void *block = calloc(opaque(SIZE_MAX / 2), legal ? 0 : 4);
+    announce(block);
+    CHECK(legal || (block == NULL && errno == ENOMEM));
+    free(block);
+}
+
+static void array_product(void)
+{
+    void *block = reallocarray(NULL, legal ? 4 : opaque(SIZE_MAX / 2), 4);
+    announce(block);
+    CHECK(legal || (block == NULL && errno == ENOMEM));
+    free(block);
+}
+
+static const struct sin sins[] = {
+    {"right-1", right_1},
+    {"right-1-medium", right_1_medium},
+    {"right-1-pages", right_1_pages},
+    {"right-1-large", right_1_large},
+    {"right-8", right_8},
+    {"slack", slack},
+    {"zero-bytes", zero_bytes},
+    {"left-1", left_1},
+    {"left-8", left_8},
+    {"left-1-large", left_1_large},
+    {"into-the-next", into_the_next},
+    {"far", far},
+    {"into-a-free-one", into_a_free_one},
+    {"beside-a-free-one", beside_a_free_one},
+    {"calloc-product", calloc_product},
+    {"array-product", array_product},
+};
+
+MAIN(sins)

@@ -1,0 +1,77 @@
+//! What is said about a call that was given what it cannot serve, and what happens then.
+//!
+//! The call has changed nothing. So the process ends, as with the C library, unless its user wants to go on after errors
+//! (`KMEM_ON_ERROR=warn`): then the call fails, and a free does nothing.
+
+use core::fmt;
+
+use kmem_core::kmalloc::FreeError;
+use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind};
+use kmem_core::platform::Platform;
+use kmem_core::report;
+
+use crate::heap::Heap;
+
+/// The call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Free,
+    Realloc,
+    UsableSize,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Free => "free",
+            Self::Realloc => "realloc",
+            Self::UsableSize => "malloc_usable_size",
+        })
+    }
+}
+
+/// Why it was refused. A core's error speaks of a free.
+struct Reason(Call, FreeError);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(call, error) = *self;
+        match error {
+            _ if call == Call::Free => error.fmt(f),
+            FreeError::Double { address, cache } => {
+                write!(f, "{address:#x} was freed before (cache {cache})")
+            }
+            FreeError::Interior { address, cache } => {
+                write!(f, "invalid pointer {address:#x}: no object of cache {cache} starts there")
+            }
+            FreeError::NotObject(address) => {
+                write!(f, "invalid pointer {address:#x}: nothing is allocated there")
+            }
+            FreeError::Foreign(address) => write!(f, "invalid pointer {address:#x}: not memory of this heap"),
+        }
+    }
+}
+
+/// Says why a call was refused. The process ends, or goes on.
+#[cold]
+#[inline(never)]
+pub(crate) fn refused(heap: &Heap, call: Call, error: FreeError) {
+    report::say(heap.platform(), format_args!("kmem: {call}(): {}", Reason(call, error)));
+    stop(heap);
+}
+
+/// Says that a free block of a class is not as a free left it. The process ends, or the block is left alone.
+#[cold]
+#[inline(never)]
+pub(crate) fn written_when_free(heap: &Heap, block: *mut u8, class: Option<usize>) {
+    let cache = class.map_or("?", |class| FineSet::name(Kind::Normal, class));
+    let what = "was written to after its free, or freed twice";
+    report::say(heap.platform(), format_args!("kmem: malloc(): {block:p} (cache {cache}) {what}"));
+    stop(heap);
+}
+
+fn stop(heap: &Heap) {
+    if heap.debug().aborts() {
+        heap.platform().fatal();
+    }
+}
