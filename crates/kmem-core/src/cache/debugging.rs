@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 
 use crate::cache::{CacheRef, KmemCache, life};
 use crate::config::Config;
-use crate::debug::leaks::{Leaks, Totals};
+use crate::debug::leaks::Leaks;
 use crate::debug::locations::Locations;
 use crate::debug::report::Symbol;
 use crate::debug::{Debug, Reporter, Which, options};
@@ -252,34 +252,18 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         any
     }
 
-    /// Writes which objects are in use now, grouped by the stack that allocated them, the most bytes first:
-    /// [`crate::debug::leaks`]. A group that `shown` does not want is only counted. `None`: no memory for the sums.
-    ///
-    /// # Errors
-    /// What `out` answers.
-    pub fn write_leaks(
-        &self,
-        shown: &mut dyn FnMut(&[usize]) -> bool,
-        out: &mut dyn fmt::Write,
-    ) -> Result<Option<Totals>, fmt::Error> {
-        for order in 2..=MAX_ORDER {
-            // As in `write_traces`.
-            let Some(mut leaks) = Leaks::new(&self.platform, &self.pages, order) else { break };
-            self.for_each_cache(|cache| {
-                // The heap's own objects are nobody's leak.
-                if cache.refcount.load(Ordering::Relaxed) < 0 {
-                    return;
-                }
-                let size = cache.object_size();
-                C::Engine::visit_tracks(self.floor(), &cache.engine, Which::Alloc, &mut |track, waste, _| {
-                    leaks.add(track.stack, track.address, size.saturating_sub(waste));
-                });
-            });
-            if !leaks.overflowed() || order == MAX_ORDER {
-                return leaks.write(&self.debug, shown, out).map(Some);
+    /// Adds up the objects in use, by the stacks that allocated them. Only caches with the letter U tell.
+    pub(crate) fn add_leaks(&self, leaks: &mut Leaks<'_, P>) {
+        self.for_each_cache(|cache| {
+            // The heap's own objects are nobody's leak.
+            if cache.refcount.load(Ordering::Relaxed) < 0 {
+                return;
             }
-        }
-        Ok(None)
+            let size = cache.object_size();
+            C::Engine::visit_tracks(self.floor(), &cache.engine, Which::Alloc, &mut |track, waste, _| {
+                leaks.add(track.stack, track.address, size.saturating_sub(waste));
+            });
+        });
     }
 
     fn reporter<'a>(&'a self, cache: &'a KmemCache<C::Engine>) -> Reporter<'a, P> {

@@ -30,9 +30,14 @@ pub use asked::{Asked, Origin};
 pub use report::Reporter;
 pub use track::{Track, Which};
 
+use crate::flags::SlabFlags;
+
 use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+/// What options call the blocks without a cache: pages and mappings of their own.
+pub const LARGE: &str = "kmalloc-large";
 
 /// What an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +86,7 @@ pub struct Debug {
     options: AtomicPtr<u8>,
     options_len: AtomicUsize,
     claimed: AtomicBool,
+    large: AtomicBool,
     /// What the heap was built to do after a report: stop the program.
     abort: bool,
     errors: AtomicU64,
@@ -103,6 +109,7 @@ impl Debug {
             options: AtomicPtr::new(ptr::null_mut()),
             options_len: AtomicUsize::new(0),
             claimed: AtomicBool::new(false),
+            large: AtomicBool::new(false),
             abort,
             errors: AtomicU64::new(0),
             quiet: AtomicBool::new(false),
@@ -134,9 +141,16 @@ impl Debug {
         if self.claimed.swap(true, Ordering::Relaxed) {
             return false;
         }
+        let large = options::flags_for(Some(text), SlabFlags::empty(), LARGE, SlabFlags::empty());
+        self.large.store(large.contains(SlabFlags::STORE_USER), Ordering::Relaxed);
         self.options_len.store(text.len(), Ordering::Relaxed);
         self.options.store(text.as_ptr().cast_mut(), Ordering::Release);
         true
+    }
+
+    /// The options ask for the stacks that allocate blocks without a cache: the letter U for all, or for [`LARGE`].
+    pub fn tracks_large(&self) -> bool {
+        self.large.load(Ordering::Relaxed)
     }
 
     /// Errors so far: reports, repairs and warnings.

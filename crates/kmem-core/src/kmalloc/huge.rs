@@ -13,6 +13,7 @@
 use core::ptr::NonNull;
 
 use crate::config::Config;
+use crate::debug::stacks::Handle;
 use crate::heap::Kmem;
 use crate::kmalloc::FreeError;
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
@@ -22,7 +23,13 @@ use crate::sync::{Lock, rank};
 struct Entry {
     address: usize,
     bytes: usize,
+    /// The stack that it was allocated by, a [`Handle`]; 0: not known.
+    stack: usize,
+    /// So that a page holds a power of two of entries.
+    _spare: usize,
 }
+
+const _: () = assert!(FIRST_SLOTS.is_power_of_two());
 
 struct Table {
     entries: *mut Entry,
@@ -65,22 +72,22 @@ impl Table {
         slot
     }
 
-    fn find(&self, address: usize) -> Option<usize> {
+    fn find(&self, address: usize) -> Option<Entry> {
         if self.slots == 0 || address == 0 {
             return None;
         }
         let entry = self.entry(self.slot_of(address));
-        (entry.address == address).then_some(entry.bytes)
+        (entry.address == address).then_some(entry)
     }
 
-    fn insert(&mut self, address: usize, bytes: usize) {
-        let slot = self.slot_of(address);
-        self.set(slot, Entry { address, bytes });
+    fn insert(&mut self, entry: Entry) {
+        let slot = self.slot_of(entry.address);
+        self.set(slot, entry);
         self.used += 1;
     }
 
-    fn remove(&mut self, address: usize) -> Option<usize> {
-        let bytes = self.find(address)?;
+    fn remove(&mut self, address: usize) -> Option<Entry> {
+        let found = self.find(address)?;
         let mut hole = self.slot_of(address);
         let mut slot = hole;
         loop {
@@ -96,9 +103,9 @@ impl Table {
                 hole = slot;
             }
         }
-        self.set(hole, Entry { address: 0, bytes: 0 });
+        self.set(hole, Entry { address: 0, bytes: 0, stack: 0, _spare: 0 });
         self.used -= 1;
-        Some(bytes)
+        Some(found)
     }
 
     fn full(&self) -> bool {
@@ -131,7 +138,18 @@ impl<P: Platform> HugeTable<P> {
         if address & (PAGE_SIZE - 1) != 0 {
             return None;
         }
-        self.table.lock(platform).find(address)
+        self.table.lock(platform).find(address).map(|entry| entry.bytes)
+    }
+
+    /// Shows bytes and stack of every mapping.
+    pub(crate) fn each(&self, platform: &P, mut visit: impl FnMut(usize, Handle)) {
+        let table = self.table.lock(platform);
+        for slot in 0..table.slots {
+            let entry = table.entry(slot);
+            if entry.address != 0 {
+                visit(entry.bytes, entry.stack as Handle);
+            }
+        }
     }
 
     /// Makes room for one more entry. False: no memory.
@@ -153,7 +171,7 @@ impl<P: Platform> HugeTable<P> {
                     for slot in 0..slots {
                         let entry = table.entry(slot);
                         if entry.address != 0 {
-                            new.insert(entry.address, entry.bytes);
+                            new.insert(entry);
                         }
                     }
                     let old = (table.entries, table.slots);
@@ -172,24 +190,24 @@ impl<P: Platform> HugeTable<P> {
     }
 
     /// Records a mapping; there is room.
-    fn insert(&self, platform: &P, address: usize, bytes: usize) -> bool {
+    fn insert(&self, platform: &P, entry: Entry) -> bool {
         let mut table = self.table.lock(platform);
         if table.full() {
             return false;
         }
-        table.insert(address, bytes);
+        table.insert(entry);
         true
     }
 
     /// Records a mapping again that was taken off the list a moment ago. There is room: new entries fill no more than
     /// half of the slots.
-    fn insert_again(&self, platform: &P, address: usize, bytes: usize) {
+    fn insert_again(&self, platform: &P, entry: Entry) {
         let mut table = self.table.lock(platform);
         assert!(!table.crowded(), "as many blocks are being resized as the table of mappings has slots");
-        table.insert(address, bytes);
+        table.insert(entry);
     }
 
-    fn remove(&self, platform: &P, address: usize) -> Option<usize> {
+    fn remove(&self, platform: &P, address: usize) -> Option<Entry> {
         self.table.lock(platform).remove(address)
     }
 
@@ -212,13 +230,15 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let Some(block) = self.platform.map(bytes, align.max(PAGE_SIZE)) else {
             return core::ptr::null_mut();
         };
+        let stack = self.large_stack() as usize;
         loop {
             if !self.huge.reserve(&self.platform) {
                 // SAFETY: just mapped; nobody knows it.
                 unsafe { self.platform.unmap(block, bytes) };
                 return core::ptr::null_mut();
             }
-            if self.huge.insert(&self.platform, block.as_ptr().addr(), bytes) {
+            let entry = Entry { address: block.as_ptr().addr(), bytes, stack, _spare: 0 };
+            if self.huge.insert(&self.platform, entry) {
                 break;
             }
         }
@@ -231,10 +251,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// # Safety
     /// Nobody uses it any more.
     pub(crate) unsafe fn free_huge(&self, ptr: *mut u8) -> Result<(), FreeError> {
-        let (Some(block), Some(bytes)) = (NonNull::new(ptr), self.huge.remove(&self.platform, ptr.addr()))
+        let (Some(block), Some(entry)) = (NonNull::new(ptr), self.huge.remove(&self.platform, ptr.addr()))
         else {
             return Err(FreeError::Foreign(ptr.addr()));
         };
+        let bytes = entry.bytes;
         self.huge_stats.remove(bytes);
         // SAFETY: the mapping was listed, and this thread took it off the list.
         unsafe { self.platform.unmap(block, bytes) };
@@ -254,11 +275,12 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return ptr;
         }
         // Off the list before the address can belong to somebody else.
-        self.huge.remove(&self.platform, ptr.addr());
+        let Some(entry) = self.huge.remove(&self.platform, ptr.addr()) else { return core::ptr::null_mut() };
         // SAFETY: the caller owns the mapping.
         let moved = unsafe { self.platform.remap(block, old, bytes, true) };
         let (address, now) = moved.map_or((ptr, old), |block| (block.as_ptr(), bytes));
-        self.huge.insert_again(&self.platform, address.addr(), now);
+        let entry = Entry { address: address.addr(), bytes: now, ..entry };
+        self.huge.insert_again(&self.platform, entry);
         if moved.is_some() {
             self.huge_stats.resize(old, bytes);
             address

@@ -1,6 +1,9 @@
 //! Blocks larger than every size class: whole pages.
 
+use core::sync::atomic::Ordering;
+
 use crate::config::Config;
+use crate::debug::stacks::{Handle, MAX_FRAMES};
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::kmalloc::FreeError;
@@ -39,12 +42,33 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let clear = gfp.contains(Gfp::ZERO) && !run.is_zeroed();
         run.set_kind(Kind::Large);
         self.large_stats.add(bytes);
-        let block = self.pages.address(self.pages.into_head(run));
+        let head = self.pages.into_head(run);
+        if self.debug.tracks_large() {
+            head.debug.store(self.large_stack().into(), Ordering::Relaxed);
+        }
+        let block = self.pages.address(head);
         if clear {
             // SAFETY: the run was just allocated and has that many bytes.
             unsafe { block.write_bytes(0, bytes) };
         }
         block
+    }
+
+    /// The stack that a block without a cache is being allocated by, if that is wanted. Not under a lock.
+    pub(crate) fn large_stack(&self) -> Handle {
+        if !self.debug.tracks_large() {
+            return 0;
+        }
+        let mut frames = [0; MAX_FRAMES];
+        let found = self.platform.backtrace(&mut frames).min(MAX_FRAMES);
+        self.debug.stacks.save(&self.platform, &self.pages, &frames[..found])
+    }
+
+    /// Shows bytes and stack of every large block. Where none are kept the stack means nothing.
+    pub(crate) fn each_large(&self, mut visit: impl FnMut(usize, Handle)) {
+        self.pages.each_of(Kind::Large, |page| {
+            visit(page.pages() << PAGE_SHIFT, page.debug.load(Ordering::Relaxed) as Handle);
+        });
     }
 
     /// Frees a large block.

@@ -21,6 +21,7 @@ pub mod classes;
 pub mod family;
 pub mod huge;
 pub mod large;
+mod leaks;
 pub mod nolock;
 pub mod realloc;
 pub mod typed;

@@ -151,7 +151,8 @@ pub struct Page {
     pub(crate) slab_flags: AtomicU16,
     /// Slab: next slab of a CPU's chain (page index + 1), and how many slabs the chain has from here on.
     pub(crate) chain: AtomicU64,
-    /// Checked slab of SLUB: address of the first free object, damaged or not; 0: none.
+    /// Checked slab of SLUB: address of the first free object, damaged or not; 0: none. Large block: the stack that
+    /// allocated it, where that is kept.
     pub(crate) debug: AtomicU64,
     /// In the first 8 pages of a pageblock: one bit a page, 64 pages a word: "outside the zone, or other than zero".
     pub(crate) dirty: AtomicU64,

@@ -3,11 +3,11 @@
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::desc::ZoneKind;
+use super::desc::{Kind, Page, ZoneKind};
 use super::mobility::{Mobility, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
 use super::zone::{ORDERS, Watermarks, ZoneEvents};
 use super::{Home, Pages};
-use crate::platform::Platform;
+use crate::platform::{BLOCK_PAGES, Platform};
 
 /// Page counts of a whole heap. `managed` = `free` + `in_use` when nothing moves meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,25 @@ pub struct ZoneStats {
 }
 
 impl<P: Platform> Pages<P> {
+    /// Shows every run of pages of a kind. Without locks: exact only when nothing moves meanwhile.
+    pub(crate) fn each_of(&self, kind: Kind, mut visit: impl FnMut(&Page)) {
+        for first in (0..self.window_pages.load(Relaxed)).step_by(BLOCK_PAGES) {
+            if self.home_of(first).is_none() {
+                continue;
+            }
+            let mut at = first;
+            while at < first + BLOCK_PAGES {
+                let page = self.by_index(at);
+                let found = page.kind() == kind;
+                if found {
+                    visit(page);
+                }
+                // What is no run's head any more may say anything.
+                at += if found { page.pages().clamp(1, BLOCK_PAGES) } else { 1 };
+            }
+        }
+    }
+
     /// Counts of the whole heap. One lock at a time: exact only when nothing moves meanwhile.
     pub fn stats(&self, p: &P) -> PageStats {
         let mut stats = PageStats::default();

@@ -45,6 +45,20 @@ __attribute__((noinline)) char *leak_text(void)
 	return strdup("twelve bytes");
 }
 
+static void *volatile last;
+
+__attribute__((noinline)) void leak_mapping(void)
+{
+	last = malloc(10 << 20);
+	last = realloc(last, 20 << 20);
+}
+
+/* Each call from the same place. */
+__attribute__((noinline)) void leak_pages(void)
+{
+	last = malloc(100 << 10);
+}
+
 /* One byte too many, noticed at the free. */
 __attribute__((noinline)) void overflow(void)
 {
@@ -131,7 +145,11 @@ int main(int argc, char **argv)
 		if (waitpid(child, NULL, 0) != child || waitpid(second, NULL, 0) != second)
 			fail("waitpid");
 	} else if (!strcmp(what, "large")) {
-		memset(malloc(10 << 20), 1, 10 << 20);
+		leak_mapping();
+		for (int i = 0; i < 2; i++)
+			leak_pages();
+		free(malloc(7 << 20));
+		free(malloc(200000));
 	} else if (!strcmp(what, "helper")) {
 		overflow();
 		undisturbed();

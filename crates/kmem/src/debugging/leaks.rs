@@ -18,8 +18,8 @@
 //!   (function, library, file). `*` stands for anything; a pattern that begins with `^` is only looked for in
 //!   the innermost line.
 //!
-//! # Blocks without stacks
-//! Blocks beyond the largest size class are pages or mappings of their own, without tracks. They are added up.
+//! Blocks beyond the largest size class are pages or mappings of their own. Their stacks are kept where U is set for all
+//! caches or for `kmalloc-large`; their sizes are those of the pages.
 //!
 //! # Invariants
 //! - I-LEAKS-1: only the process that owns the memory image reports, once. A child of `vfork` borrows its parent's and is silent.
@@ -125,9 +125,7 @@ pub fn write(heap: &Heap) -> bool {
     let mut out = Lines { line: Text::new(), begun: false, heap };
     let mut shown = |frames: &[usize]| !is_suppressed(frames, patterns);
     let Ok(Some(found)) = heap.write_leaks(&mut shown, &mut out) else { return false };
-    let totals = heap.totals();
-    let (pages, mapped) = (totals.large_bytes, totals.huge_bytes);
-    if found.groups == 0 && pages + mapped == 0 {
+    if found.groups == 0 {
         return false;
     }
     out.begin();
@@ -144,9 +142,6 @@ pub fn write(heap: &Heap) -> bool {
     if found.hidden_objects > 0 {
         let (bytes, objects) = (found.hidden_bytes, found.hidden_objects);
         let _ = write!(line, "; suppressed: {bytes} bytes in {objects} object{}", plural(objects));
-    }
-    if pages + mapped > 0 {
-        let _ = write!(line, "; in large blocks, without stacks: {} bytes", pages + mapped);
     }
     report::say(heap.platform(), format_args!("{}", line.as_str()));
     true

@@ -1,0 +1,121 @@
+//! What a program in Rust is told by its heap: lines, errors, decisions, validation, and leaks at its end.
+//!
+//! Options are read when the heap is made, so each case is this program again, as a child with an environment of its own.
+
+use std::env;
+use std::fmt;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kmem::debugging::{self, Error, leaks, pace};
+use kmem::heap;
+use kmem_core::debug::OnError;
+
+const CASE: &str = "KMEM_TEST_CASE";
+
+/// Runs a case of this program; its status, and what it said on its standard error.
+fn child(case: &str, variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = Command::new(env::current_exe().unwrap());
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KMEM_")) {
+        command.env_remove(name);
+    }
+    command.args(["--exact", "a_case", "--nocapture", "--test-threads=1"]);
+    command.env(CASE, case).env("KMEM_SYMBOLIZER", "").envs(variables.iter().copied());
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A block with one byte too many written, and freed.
+fn overflow() {
+    let block = heap::malloc(50);
+    // SAFETY: on purpose beyond what was asked for, within what the block has.
+    unsafe {
+        block.add(50).write(1);
+        heap::free(block);
+    }
+}
+
+static LINES: AtomicUsize = AtomicUsize::new(0);
+static BUGS: AtomicUsize = AtomicUsize::new(0);
+static FIXES: AtomicUsize = AtomicUsize::new(0);
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+fn receive(line: &str) {
+    assert!(line.ends_with('\n'));
+    LINES.fetch_add(1, Ordering::Relaxed);
+}
+
+fn note(what: Error, cache: &str, _text: fmt::Arguments<'_>) {
+    assert_eq!(cache, "kmalloc-64");
+    match what {
+        Error::Bug => BUGS.fetch_add(1, Ordering::Relaxed),
+        _ => FIXES.fetch_add(1, Ordering::Relaxed),
+    };
+}
+
+/// The first time it may go on.
+fn judge(cache: &str) -> OnError {
+    assert_eq!(cache, "kmalloc-64");
+    match ASKED.fetch_add(1, Ordering::Relaxed) {
+        0 => OnError::Warn,
+        _ => OnError::Abort,
+    }
+}
+
+#[test]
+fn a_case() {
+    match env::var(CASE).as_deref() {
+        Ok("functions") => {
+            debugging::set_receiver(Some(receive));
+            debugging::set_hook(Some(note));
+            debugging::set_judge(judge);
+            overflow();
+            let seen = [&LINES, &BUGS, &FIXES, &ASKED].map(|count| count.load(Ordering::Relaxed));
+            assert!(seen[0] > 10 && seen[1..] == [1, 2, 1], "{seen:?}");
+            debugging::set_receiver(None);
+            overflow();
+            unreachable!("the second report stops the process");
+        }
+        Ok("validate") => {
+            let block = heap::malloc(50);
+            assert_eq!(pace::validate().errors, 0);
+            // SAFETY: as in `overflow`.
+            unsafe { block.add(50).write(1) };
+            let found = pace::validate();
+            assert!(found.slabs > 0 && found.errors > 0, "{found:?}");
+            assert_eq!(pace::validate().errors, 0, "it was repaired");
+        }
+        Ok("leak") => {
+            assert!(!heap::malloc(777).is_null());
+            leaks::set_wanted(env::var_os("KMEM_TEST_SILENT").is_none());
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_programs_functions_are_called() {
+    let (status, said) = child("functions", &[("KMEM_DEBUG", "FZPU")]);
+    assert_eq!(status, None, "a signal ended it: {said}");
+    // The first report went to the function, the second to standard error.
+    assert_eq!(said.matches("BUG kmalloc-64").count(), 1, "{said}");
+    assert!(said.contains("kfree_any"), "stacks name functions: {said}");
+}
+
+#[test]
+fn validation_on_demand() {
+    let (status, said) = child("validate", &[("KMEM_DEBUG", "FZPU"), ("KMEM_ON_ERROR", "warn")]);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(said.matches("BUG kmalloc-64").count(), 1, "{said}");
+}
+
+#[test]
+fn leaks_at_the_end() {
+    let (status, said) = child("leak", &[("KMEM_LEAKS", "1"), ("KMEM_LEAKS_EXIT", "44")]);
+    assert_eq!(status, Some(44), "{said}");
+    assert!(said.contains("777 bytes in 1 object of 777 bytes, allocated at\n"), "{said}");
+    assert!(said.contains("SUMMARY: 777 bytes in 1 object leaked, from 1 place"), "{said}");
+    let (status, said) = child("leak", &[("KMEM_LEAKS", "1"), ("KMEM_TEST_SILENT", "1")]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(!said.contains("SUMMARY"), "{said}");
+}
