@@ -188,7 +188,7 @@ fn to_log(line: &[u8]) -> Option<()> {
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
     let mut len = 0;
     for (to, from) in address.sun_path.iter_mut().zip(&PATH) {
-        *to = from.load(Ordering::Relaxed).cast_signed();
+        *to = from.load(Ordering::Relaxed) as libc::c_char;
         if *to == 0 {
             break;
         }
