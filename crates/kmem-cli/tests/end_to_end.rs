@@ -212,3 +212,42 @@ fn stacks_have_functions_and_lines() {
     let text = fs::read_to_string(process.join("kmalloc-48/alloc_traces")).unwrap();
     assert!(text.starts_with("      3 main+0x"), "{text}");
 }
+
+/// Reads a block that was freed.
+const STALE: &str = "
+#include <stdio.h>
+#include <stdlib.h>
+int main(void)
+{
+	char *volatile block = malloc(100);
+	free(block);
+	int byte = block[50];
+	puts(byte == 256 ? \"\" : \"read\");
+	return 0;
+}
+";
+
+#[test]
+fn the_guard_reaches_the_program() {
+    let scratch = Scratch::new("guard");
+    let source = scratch.file("p.c", STALE);
+    let program = scratch.path("p");
+    support::compile(&["-O0", "-w"], &source, &program);
+    let run = |options: &[&str]| {
+        let mut command = kmem();
+        said(command.arg("run").args(options).arg("--").arg(&program))
+    };
+    let stopped = run(&["--guard=all"]);
+    assert_eq!((stopped.out.as_str(), stopped.status == Some(0)), ("", false), "{}", stopped.err);
+    assert!(stopped.err.contains("BUG: kmem: use-after-free read in main+0x"), "{}", stopped.err);
+    let warned = run(&["--guard=all", "--on-error", "warn"]);
+    assert_eq!((warned.status, warned.out.as_str()), (Some(0), "read\n"), "{}", warned.err);
+    assert!(warned.err.contains("BUG: kmem: use-after-free read"), "{}", warned.err);
+    for options in [&[][..], &["--guard"], &["--guard=5000"]] {
+        let unseen = run(options);
+        assert_eq!((unseen.out.as_str(), unseen.err.as_str()), ("read\n", ""), "{options:?}");
+    }
+    let refused = run(&["--guard=soon"]);
+    assert_eq!(refused.status, Some(125), "{}", refused.err);
+    assert!(refused.err.contains("a number of milliseconds, or 'all'"), "{}", refused.err);
+}

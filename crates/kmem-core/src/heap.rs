@@ -20,6 +20,7 @@ use crate::cache::registry::Registry;
 use crate::config::Config;
 use crate::debug::Debug;
 use crate::engine::{Engine, Floor, Node, sheaf};
+use crate::guard::Guard;
 use crate::kmalloc::MAX_CLASSES;
 use crate::kmalloc::classes::Kind;
 use crate::kmalloc::huge::HugeTable;
@@ -109,6 +110,7 @@ pub struct Kmem<P: Platform, C: Config> {
     pub(crate) debug: Debug,
     /// What the marks of free blocks are made of; 0: none.
     pub(crate) free_mark: AtomicU64,
+    pub(crate) guard: Guard,
     /// What the engine keeps for the whole heap.
     pub(crate) engine: <C::Engine as Engine>::Heap,
     config: core::marker::PhantomData<fn(C)>,
@@ -139,6 +141,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             huge_stats: BlockStats::new(),
             debug: Debug::new(C::ABORT),
             free_mark: AtomicU64::new(0),
+            guard: Guard::new(),
             engine: C::Engine::HEAP,
             config: core::marker::PhantomData,
         }

@@ -9,6 +9,7 @@
 //! | [`cache`] | `kmem_cache`: parameters, geometry, aliases, registry, bulk, shrinking, destruction, bootstrap |
 //! | [`engine`] | how objects lie in slabs: SLUB |
 //! | [`debug`] | what checking shares: options, patterns, tracks, stacks, reports |
+//! | [`guard`] | which objects are placed beside protected pages, and what is said when those are touched |
 //! | [`percpu`] | each CPU's stacks of free objects, and the ways to own a CPU for an instant |
 //! | [`page`] | page descriptors, buddy, zones, nodes, per-CPU page lists |
 //! | [`platform`] | what the world below must give |
@@ -29,6 +30,7 @@ pub mod debug;
 pub mod engine;
 pub mod flags;
 pub mod gfp;
+pub mod guard;
 pub mod heap;
 pub mod kmalloc;
 pub mod page;

@@ -143,6 +143,20 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// As for [`Platform::unmap`]; on success the old pointer must not be used.
     unsafe fn remap(&self, ptr: NonNull<u8>, old: usize, new: usize, may_move: bool) -> Option<NonNull<u8>>;
 
+    /// Forbids every access to whole pages of a mapping of [`Platform::map`], or allows it again. False: nothing changed,
+    /// for now or for ever.
+    ///
+    /// # Safety
+    /// The caller owns the pages; while they are forbidden who touches them is to be reported.
+    unsafe fn protect(&self, _ptr: NonNull<u8>, _len: usize, _allow: bool) -> bool {
+        false
+    }
+
+    /// From now on accesses to forbidden pages must be shown to [`crate::heap::Kmem::report_fault`]. False: nobody would.
+    fn watch_faults(&self) -> bool {
+        false
+    }
+
     /// Monotonic time in nanoseconds. Coarse is fine.
     fn now(&self) -> u64;
 

@@ -12,6 +12,7 @@
 //! - `errno`, return values and argument checks, as the newest glibc has them ([`blocks`], [`aligned`]);
 //! - the statistics and tuning calls ([`inspect`]);
 //! - the new-handler loop and `std::bad_alloc`, without depending on a C++ runtime ([`operators`]);
+//! - where the program's handlers of faults go while the heap watches for faults ([`signals`]);
 //! - fork handlers, and the report a process leaves at its end ([`process`]).
 //!
 //! The package `kmem-record` builds the same sources into a second library, whose hooks (`record`) write down every
@@ -44,4 +45,5 @@ mod record;
 #[path = "record/off.rs"]
 mod record;
 mod runtime;
+pub mod signals;
 mod text;

@@ -75,7 +75,7 @@ unsafe extern "C" fn start(
         return;
     }
     // Whoever asks for stacks wants names too.
-    for name in [&b"KMEM_DEBUG="[..], b"KMEM_LEAKS=", b"KMEM_TRACES="] {
+    for name in [&b"KMEM_DEBUG="[..], b"KMEM_LEAKS=", b"KMEM_TRACES=", b"KMEM_GUARD="] {
         // SAFETY: the loader's environment (contract).
         if unsafe { variable(environment, name) }.is_some() {
             find_namer();

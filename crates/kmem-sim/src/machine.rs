@@ -196,6 +196,14 @@ impl Machine {
         std::mem::take(&mut *self.0.console.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Nobody may touch the page that an address lies in: it is forbidden by [`Platform::protect`].
+    ///
+    /// [`Platform::protect`]: kmem_core::platform::Platform::protect
+    #[must_use]
+    pub fn is_forbidden(&self, address: usize) -> bool {
+        self.0.maps.is_forbidden(address)
+    }
+
     /// From now on these are the calls that led into the heap, the nearest first, as [`Platform::backtrace`] and
     /// [`Platform::symbol`] tell them. None at first.
     ///

@@ -4,7 +4,7 @@
 //! by the neighbourhood in the real process; a growth that may move does so half of the time, which
 //! finds users of the old address. A moved mapping is aligned to a page and no better.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +23,8 @@ struct Mapping {
 struct Table {
     live: BTreeMap<usize, Mapping>,
     bytes: usize,
+    /// Pages that nobody may touch, by address. The memory behind them stays readable: a test that touches one says so itself.
+    forbidden: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,8 @@ impl Maps {
         };
         table.bytes -= old.len;
         assert_eq!(old.len, len, "unmap of {ptr:p} with the length of something else");
+        let start = ptr.as_ptr() as usize;
+        table.forbidden.retain(|page| !(start..start + len).contains(page));
     }
 
     /// # Safety
@@ -120,6 +124,31 @@ impl Maps {
         table.live.remove(&(ptr.as_ptr() as usize));
         table.live.insert(place.as_ptr() as usize, moved);
         Some(place)
+    }
+
+    /// Forbids whole pages of one mapping, or allows them.
+    pub(crate) fn protect(&self, ptr: NonNull<u8>, len: usize, allow: bool) {
+        let mut table = self.table();
+        let start = ptr.as_ptr() as usize;
+        assert!(
+            start.is_multiple_of(PAGE_SIZE) && len.is_multiple_of(PAGE_SIZE),
+            "pages are protected as a whole"
+        );
+        let inside =
+            table.live.range(..=start).next_back().is_some_and(|(base, m)| start + len <= base + m.len);
+        assert!(inside, "{len} bytes at {ptr:p} are not one mapping's");
+        for page in (start..start + len).step_by(PAGE_SIZE) {
+            if allow {
+                table.forbidden.remove(&page)
+            } else {
+                table.forbidden.insert(page)
+            };
+        }
+    }
+
+    /// Nobody may touch the page that an address lies in.
+    pub(crate) fn is_forbidden(&self, address: usize) -> bool {
+        self.table().forbidden.contains(&(address & !(PAGE_SIZE - 1)))
     }
 
     /// Number and bytes of the live mappings.

@@ -138,6 +138,20 @@ unsafe impl Platform for Machine {
         Some(ptr)
     }
 
+    unsafe fn protect(&self, ptr: NonNull<u8>, len: usize, allow: bool) -> bool {
+        self.no_lock_across("protect");
+        if allow && self.0.faults.refuse() {
+            return false;
+        }
+        self.0.maps.protect(ptr, len, allow);
+        true
+    }
+
+    fn watch_faults(&self) -> bool {
+        // Tests report their accesses themselves.
+        true
+    }
+
     fn now(&self) -> u64 {
         self.0.clock.load(Ordering::Relaxed)
     }

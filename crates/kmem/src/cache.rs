@@ -11,7 +11,7 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 
 use kmem_core::cache::{CacheArgs, CacheRef, KmemCache};
 use kmem_core::engine::Counts;
@@ -23,13 +23,19 @@ use crate::engine::Chosen;
 use crate::heap::{self, OutOfMemory};
 use crate::host::HostCpus;
 
+/// The bit that makes the word of a cache's place negative.
+const OFF: isize = isize::MIN;
+/// Guarded objects are counted in the bits from here on; places lie below.
+const GUARDED: isize = 1 << 32;
+
 /// A named cache of objects of type `T`.
 pub struct Cache<T> {
     name: &'static str,
     flags: SlabFlags,
-    /// Place of the CPU stacks' words; 0 until the cache is made, and for ever if it has none. Any other value also says
-    /// that the heap was made.
-    place: AtomicUsize,
+    /// Place of the CPU stacks' words; 0 until the cache is made, and for ever if it has none. A positive value also says
+    /// that the heap was made. Negative: the place with [`OFF`] and the number of guarded objects in use, which must not get on the
+    /// stacks; each is counted before anybody has it, so whoever gives one back finds the fast path off.
+    place: AtomicIsize,
     descriptor: AtomicPtr<KmemCache<Chosen>>,
     objects: PhantomData<fn() -> T>,
 }
@@ -47,7 +53,7 @@ impl<T> Cache<T> {
         Self {
             name,
             flags,
-            place: AtomicUsize::new(0),
+            place: AtomicIsize::new(0),
             descriptor: AtomicPtr::new(ptr::null_mut()),
             objects: PhantomData,
         }
@@ -79,8 +85,8 @@ impl<T> Cache<T> {
             Ok(_) => {
                 // SAFETY: just created, and alive as long as `self`.
                 let id = unsafe { cache.stack_id() };
-                // Release pairs with the Acquire of `slot`.
-                self.place.store(HostCpus::place(id), Ordering::Release);
+                // Guarded objects may be counted there already. Release pairs with the Acquire of `slot`.
+                self.place.fetch_or(HostCpus::place(id).cast_signed(), Ordering::Release);
                 Some(cache)
             }
             Err(theirs) => {
@@ -96,13 +102,24 @@ impl<T> Cache<T> {
         (place / HostCpus::place(1)) as StackId
     }
 
+    /// Counts a guarded object that came into use (1) or went out of it (-1).
+    #[cold]
+    fn count_guarded(&self, change: isize) {
+        // Release pairs with the Acquire of `give`, as where the cache is made.
+        _ = self.place.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
+            let guarded = (word & !OFF) / GUARDED + change;
+            let place = word & (GUARDED - 1);
+            Some(if guarded == 0 { place } else { OFF | (guarded * GUARDED) | place })
+        });
+    }
+
     /// A slot for a `T`, not initialised: the fast path.
     #[inline]
     fn slot(&self) -> Option<NonNull<T>> {
         let place = self.place.load(Ordering::Acquire);
-        if place != 0 {
+        if place > 0 {
             // SAFETY: the number is that of this live cache.
-            if let Some(object) = NonNull::new(unsafe { heap::cpus().try_pop(place) }) {
+            if let Some(object) = NonNull::new(unsafe { heap::cpus().try_pop(place.cast_unsigned()) }) {
                 return Some(object.cast());
             }
         }
@@ -111,17 +128,22 @@ impl<T> Cache<T> {
 
     #[cold]
     #[inline(never)]
-    fn slot_slow(&self, place: usize) -> Option<NonNull<T>> {
-        if place != 0 {
+    fn slot_slow(&self, place: isize) -> Option<NonNull<T>> {
+        if place > 0 {
             // SAFETY: as in `slot`.
-            let object = NonNull::new(unsafe { heap::cpus().pop_cold(Self::id_of(place)) });
+            let object = NonNull::new(unsafe { heap::cpus().pop_cold(Self::id_of(place.cast_unsigned())) });
             if object.is_some() {
                 return object.map(NonNull::cast);
             }
         }
         let cache = self.cache()?;
+        let heap = heap::heap()?;
         // SAFETY: the cache lives as long as `self`.
-        NonNull::new(unsafe { heap::heap()?.alloc(cache, Gfp::KERNEL) }).map(NonNull::cast)
+        let slot = NonNull::new(unsafe { heap.alloc(cache, Gfp::KERNEL) })?;
+        if heap.guard().holds(slot.addr().get()) {
+            self.count_guarded(1);
+        }
+        Some(slot.cast())
     }
 
     /// Gives a slot back.
@@ -134,7 +156,8 @@ impl<T> Cache<T> {
         let place = self.place.load(Ordering::Acquire);
         // SAFETY: the caller's promise; the number is that of this live cache.
         unsafe {
-            if place != 0 && heap::cpus().try_push(place, slot.as_ptr().cast()) == Pushed::Done {
+            if place > 0 && heap::cpus().try_push(place.cast_unsigned(), slot.as_ptr().cast()) == Pushed::Done
+            {
                 return;
             }
             self.give_slow(place, slot);
@@ -143,10 +166,11 @@ impl<T> Cache<T> {
 
     #[cold]
     #[inline(never)]
-    unsafe fn give_slow(&self, place: usize, slot: NonNull<T>) {
-        if place != 0 {
+    unsafe fn give_slow(&self, place: isize, slot: NonNull<T>) {
+        if place > 0 {
             // SAFETY: as in `give`.
-            let pushed = unsafe { heap::cpus().push_cold(Self::id_of(place), slot.as_ptr().cast()) };
+            let pushed =
+                unsafe { heap::cpus().push_cold(Self::id_of(place.cast_unsigned()), slot.as_ptr().cast()) };
             if pushed == Pushed::Done {
                 return;
             }
@@ -163,8 +187,13 @@ impl<T> Cache<T> {
     #[inline(never)]
     unsafe fn give_to_heap(&self, slot: NonNull<T>) {
         if let (Some(heap), Some(cache)) = (heap::heap(), self.cache()) {
+            let guarded = heap.guard().holds(slot.addr().get());
             // SAFETY: the caller's promise.
-            if let Err(error) = unsafe { heap.free(cache, slot.as_ptr().cast()) } {
+            let freed = unsafe { heap.free(cache, slot.as_ptr().cast()) };
+            if guarded && freed.is_ok() {
+                self.count_guarded(-1);
+            }
+            if let Err(error) = freed {
                 kmem_core::report::say(heap.platform(), format_args!("kmem: {}: {error}", self.name));
             }
         }

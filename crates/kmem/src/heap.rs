@@ -40,6 +40,7 @@ use kmem_core::platform::{PAGE_SHIFT, Platform};
 
 use crate::debugging;
 use crate::engine::{self, PLACES, REGULAR, TABLE_LIMIT};
+use crate::guard;
 use crate::host::{Host, HostCpus, Options, Ownership};
 use crate::misuse::{self, Call};
 
@@ -132,6 +133,8 @@ fn make_alone() -> bool {
     };
     if made {
         HEAP.pages().set_block_reserve(FREE_BLOCKS);
+        // SAFETY: as above.
+        unsafe { guard::configure(&HEAP) };
     }
     // Release publishes all that was made.
     MADE.store(made, Ordering::Release);

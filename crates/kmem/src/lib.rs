@@ -5,6 +5,7 @@
 //! | [`cache`] | [`Cache<T>`]: a named cache of objects of one type |
 //! | [`engine`] | the engine of this build, chosen by a feature: SLUB, `slab` or `slob` |
 //! | [`global`] | [`Kmalloc`], a `#[global_allocator]` |
+//! | [`guard`] | the sampling guard: blocks beside pages that nobody may touch |
 //! | [`heap`] | malloc and free on the process-wide heap, and what it holds |
 //! | [`host`] | the Linux process as a platform: memory, CPUs, restartable sequences |
 //!
@@ -23,6 +24,7 @@ pub mod cache;
 pub mod debugging;
 pub mod engine;
 pub mod global;
+pub mod guard;
 pub mod heap;
 pub mod host;
 mod misuse;

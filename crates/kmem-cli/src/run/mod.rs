@@ -76,6 +76,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     if let Some(letters) = &args.debug {
         command.env("KMEM_DEBUG", letters);
     }
+    if let Some(guard) = args.guard {
+        command.env("KMEM_GUARD", guard.to_string());
+    }
     if let Some(what) = args.on_error {
         command.env("KMEM_ON_ERROR", what.name());
     }

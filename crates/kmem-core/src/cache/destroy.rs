@@ -60,6 +60,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             descriptor.life.store(life::DYING, Ordering::Relaxed);
             descriptor.engine.distrust();
+            self.orphan_guarded(descriptor);
             self.flush(descriptor);
             let left = sheaf::shrink(self.floor(), &descriptor.engine, false);
             let mut stacks_gone = true;

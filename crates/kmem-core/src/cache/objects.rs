@@ -21,6 +21,26 @@ use crate::percpu::{CpuArea, Pushed};
 use crate::platform::{MAX_NODES, Platform};
 use crate::report;
 
+/// How much of an object was asked for: length and alignment, in one register for the sake of the fast paths.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part(u64);
+
+impl Part {
+    /// All of it.
+    pub(crate) const ALL: Self = Self(0);
+
+    /// So many bytes, at least 1, aligned to a power of two; both at most those of a class.
+    #[inline(always)]
+    pub(crate) const fn bytes(size: usize, align: usize) -> Self {
+        Self((align as u64) << 32 | size as u64)
+    }
+
+    /// Length and alignment; nothing when it is all of the object.
+    pub(crate) const fn size_and_align(self) -> Option<(usize, usize)> {
+        if self.0 == 0 { None } else { Some((self.0 as u32 as usize, (self.0 >> 32) as usize)) }
+    }
+}
+
 /// What a request of a cache does about flags that mean nothing for slabs: serve it without them, and say so.
 #[cold]
 #[inline(never)]
@@ -47,15 +67,21 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub unsafe fn alloc(&self, cache: CacheRef<C::Engine>, gfp: Gfp) -> *mut u8 {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.get() };
+        self.alloc_part(cache, Part::ALL, gfp)
+    }
+
+    /// One object of which `part` was asked for.
+    #[inline(always)]
+    pub(crate) fn alloc_part(&self, cache: &KmemCache<C::Engine>, part: Part, gfp: Gfp) -> *mut u8 {
         if C::Engine::STACKS && !gfp.intersects(Self::SPECIAL) && cache.engine.capacity() != 0 {
             // SAFETY: the cache is alive and has this number.
             let object = unsafe { self.platform.cpu_area().pop(cache.engine.id) };
             if !object.is_null() {
                 return object;
             }
-            return self.refill(cache, gfp);
+            return self.refill(cache, part, gfp);
         }
-        self.alloc_any(cache, gfp)
+        self.alloc_any(cache, part, gfp)
     }
 
     /// Flags that more than one object's address is due to.
@@ -63,15 +89,30 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn refill(&self, cache: &KmemCache<C::Engine>, gfp: Gfp) -> *mut u8 {
+    pub(crate) fn refill(&self, cache: &KmemCache<C::Engine>, part: Part, gfp: Gfp) -> *mut u8 {
+        if self.guard.is_on()
+            && let Some(object) = self.sample(cache, part, gfp)
+        {
+            return object;
+        }
         sheaf::refill(self.floor(), &cache.engine, gfp)
     }
 
     /// One object, whatever the flags and the cache.
     #[inline(never)]
-    fn alloc_any(&self, cache: &KmemCache<C::Engine>, gfp: Gfp) -> *mut u8 {
+    fn alloc_any(&self, cache: &KmemCache<C::Engine>, part: Part, gfp: Gfp) -> *mut u8 {
         let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
-        let object = sheaf::alloc(self.floor(), &cache.engine, gfp);
+        let object = if cache.engine.capacity() != 0 {
+            // SAFETY: the cache is alive and has this number.
+            let object = unsafe { self.platform.cpu_area().pop(cache.engine.id) };
+            if object.is_null() { self.refill(cache, part, gfp) } else { object }
+        } else if self.guard.is_on()
+            && let Some(object) = self.sample(cache, part, gfp)
+        {
+            object
+        } else {
+            C::Engine::alloc_one(self.floor(), &cache.engine, gfp, None)
+        };
         if gfp.contains(Gfp::ZERO) && !object.is_null() {
             self.clear(cache, object);
         }
@@ -113,8 +154,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     fn clear(&self, cache: &KmemCache<C::Engine>, object: *mut u8) {
         if !cache.is_constructed() {
+            // What was asked for may be less than what a class has, if the rest of the page is watched.
+            let guarded = self.guard.object_at(object.addr());
+            let size = guarded.map_or(cache.object_size(), |(_, size)| size);
             // SAFETY: the object was just allocated and has that many bytes.
-            unsafe { object.write_bytes(0, cache.object_size()) };
+            unsafe { object.write_bytes(0, size) };
         }
     }
 
@@ -202,6 +246,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     #[cold]
     #[inline(never)]
     unsafe fn free_any(&self, wanted: &KmemCache<C::Engine>, object: *mut u8) -> Result<(), FreeError> {
+        if self.guard.holds(object.addr()) {
+            // SAFETY: the caller's promise.
+            return unsafe { self.free_guarded(Some(wanted), object) };
+        }
         if !C::Engine::KNOWS_CACHE {
             // SAFETY: the caller's promise.
             return unsafe { self.free_as_told(wanted, object) };
@@ -330,7 +378,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if !C::Engine::KNOWS_CACHE {
             for &mut object in objects {
                 // SAFETY: the caller's promise.
-                result = result.and(unsafe { self.free_as_told(wanted, object) });
+                result = result.and(unsafe { self.free_any(wanted, object) });
             }
             return result;
         }
@@ -359,6 +407,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let mut result = Ok(());
         let mut good = 0;
         for i in 0..objects.len() {
+            if self.guard.holds(objects[i].addr()) {
+                // SAFETY: the caller's promise.
+                result = result.and(unsafe { self.free_guarded(Some(wanted), objects[i]) });
+                continue;
+            }
             match self.cache_of(objects[i]) {
                 Ok(real) if core::ptr::eq(real, wanted) => {
                     objects.swap(i, good);

@@ -236,6 +236,25 @@ unsafe fn free_stack<P: Platform, E: Engine>(floor: Floor<'_, P, E>, base: *mut 
     unsafe { free_array(floor, base.wrapping_sub(1).cast(), stack_bytes(room)) };
 }
 
+/// Empties the running CPU's stack, so that the cache's next request comes by [`refill`]. False: it was empty.
+pub(crate) fn empty_here<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) -> bool {
+    let mut some = false;
+    // A thread that moves on meanwhile empties part of another stack; no harm is done.
+    for _ in 0..MAX_CAPACITY.div_ceil(MAX_BATCH) {
+        let mut objects = [ptr::null_mut(); MAX_BATCH];
+        // SAFETY: the cache is alive and has this number; popped objects are free ones of it, and this thread's.
+        unsafe {
+            let got = floor.platform.cpu_area().pop_many(cache.id, &mut objects);
+            if got == 0 {
+                break;
+            }
+            E::store(floor, cache, &mut objects[..got]);
+        }
+        some = true;
+    }
+    some
+}
+
 /// Takes a CPU's stack away: its array, null when there is none or it cannot be taken now, how many objects it holds, and
 /// its room.
 fn take_stack<P: Platform, E: Engine>(

@@ -61,7 +61,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                     let Some(cache) = self.class_cache(Kind::of(gfp), class) else {
                         return core::ptr::null_mut();
                     };
-                    return self.alloc_block(cache, wanted, gfp);
+                    return self.alloc_block(cache, wanted, align, gfp);
                 }
                 class += 1;
             }
@@ -109,7 +109,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 }
                 Ok(resized)
             }
-            Block::Unclassed(room) => Ok(Self::resize_within(size, room)),
+            Block::Unclassed(room) | Block::Guarded(room) => Ok(Self::resize_within(size, room)),
             Block::Large(pages) => {
                 let wanted = pages_for(size);
                 let stays = if size > MAX_BYTES || size <= C::Classes::LARGEST {

@@ -131,7 +131,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 C::Engine::report_object(self.floor(), &cache.engine, slab, address, format_args!("{wrong}"));
                 Some(wrong)
             }
-            Block::Unclassed(room) => self.wrong_block(address, claim.against_room(address, room, false)?),
+            Block::Unclassed(room) | Block::Guarded(room) => {
+                self.wrong_block(address, claim.against_room(address, room, false)?)
+            }
             Block::Large(pages) => {
                 let wrong = claim.against_room(address, pages << PAGE_SHIFT, C::EXACT_LARGE)?;
                 self.wrong_block(address, wrong)

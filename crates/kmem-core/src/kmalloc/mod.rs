@@ -32,6 +32,7 @@ pub mod vmalloc;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::cache::create::Plan;
+use crate::cache::objects::Part;
 use crate::cache::{CacheRef, KmemCache};
 use crate::config::Config;
 use crate::engine::geometry::Request;
@@ -105,6 +106,8 @@ pub(crate) enum Block<'a, E: Engine> {
     Large(usize),
     /// A mapping of so many bytes.
     Huge(usize),
+    /// A guarded object of so many bytes.
+    Guarded(usize),
 }
 
 impl<P: Platform, C: Config> Kmem<P, C> {
@@ -244,14 +247,25 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let Some(cache) = self.class_cache(Kind::of(gfp), C::Classes::class_of(size)) else {
             return core::ptr::null_mut();
         };
-        self.alloc_block(cache, size, gfp)
+        self.alloc_block(cache, size, Self::promised_align(size), gfp)
     }
 
-    /// A block for `size` bytes from the cache of a class that is large enough.
+    /// What kmalloc promises a block of `size` bytes to be aligned to, whatever its class.
+    pub(crate) const fn promised_align(size: usize) -> usize {
+        let own = size & size.wrapping_neg();
+        if own > C::Classes::MIN_ALIGN { own } else { C::Classes::MIN_ALIGN }
+    }
+
+    /// A block for `size` bytes from the cache of a class that is large enough and aligned to `align`.
     #[inline]
-    pub(crate) fn alloc_block(&self, cache: &KmemCache<C::Engine>, size: usize, gfp: Gfp) -> *mut u8 {
-        // SAFETY: caches of classes are never destroyed.
-        let block = unsafe { self.alloc(CacheRef::new(cache), gfp) };
+    pub(crate) fn alloc_block(
+        &self,
+        cache: &KmemCache<C::Engine>,
+        size: usize,
+        align: usize,
+        gfp: Gfp,
+    ) -> *mut u8 {
+        let block = self.alloc_part(cache, Part::bytes(size, align), gfp);
         if cache.engine.capacity() == 0 { self.note_size(cache, block, size) } else { block }
     }
 
@@ -259,7 +273,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     #[cold]
     #[inline(never)]
     fn note_size(&self, cache: &KmemCache<C::Engine>, block: *mut u8, size: usize) -> *mut u8 {
-        if !block.is_null() {
+        if !block.is_null() && !self.guard.holds(block.addr()) {
             // SAFETY: a block that was allocated just now, of at least that many bytes.
             unsafe { C::Engine::note_size(self.floor(), &cache.engine, block, size) };
         }
@@ -290,6 +304,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub(crate) fn block_at(&self, ptr: *const u8) -> Result<Block<'_, C::Engine>, FreeError> {
         let address = ptr.addr();
         let Some(page) = self.pages.at(address) else {
+            if self.guard.holds(address) {
+                return match self.guard.object_at(address) {
+                    Some((start, bytes)) if start == address => Ok(Block::Guarded(bytes)),
+                    Some(_) => Err(FreeError::Interior { address, cache: C::Engine::NAME }),
+                    None => Err(FreeError::NotObject(address)),
+                };
+            }
             return match self.huge.find(&self.platform, address) {
                 Some(bytes) => Ok(Block::Huge(bytes)),
                 None => Err(FreeError::Foreign(address)),
@@ -359,6 +380,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             // SAFETY: the caller's promise.
             return unsafe { self.kfree_unclassed(ptr) };
         }
+        if self.guard.holds(ptr.addr()) {
+            // SAFETY: the caller's promise.
+            return unsafe { self.free_guarded(None, ptr) };
+        }
         match self.block_at(ptr).map_err(|error| self.refused(error))? {
             // What the heap itself is made of: nobody got it from here.
             Block::Object(cache) if cache.refcount.load(Ordering::Relaxed) < 0 => {
@@ -375,6 +400,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             Block::Large(_) => unsafe { self.free_large(ptr) },
             // SAFETY: as above.
             Block::Huge(_) => unsafe { self.free_huge(ptr) },
+            // SAFETY: as above.
+            Block::Guarded(_) => unsafe { self.free_guarded(None, ptr) },
         }
     }
 
@@ -406,7 +433,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             Block::Unclassed(bytes) => bytes,
             Block::Large(pages) => pages << PAGE_SHIFT,
-            Block::Huge(bytes) => bytes,
+            Block::Huge(bytes) | Block::Guarded(bytes) => bytes,
         })
     }
 

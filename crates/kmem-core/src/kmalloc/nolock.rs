@@ -140,6 +140,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if zero_or_null(ptr) {
             return Ok(());
         }
+        if self.guard.holds(ptr.addr()) {
+            // No lock is taken for it.
+            // SAFETY: the caller's promise.
+            return unsafe { self.free_guarded(None, ptr) };
+        }
         if !C::Engine::CLASSES {
             // SAFETY: the caller's promise.
             return unsafe { self.defer_unclassed(ptr) };

@@ -33,6 +33,12 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         } else {
             node
         };
+        if self.guard.is_on()
+            && node.is_none()
+            && let Some(block) = self.sample_block(size, align.max(Self::promised_align(size)), gfp)
+        {
+            return block;
+        }
         C::Engine::kmalloc(self.floor(), Self::unclassed_size(size), Self::unclassed_align(align), gfp, node)
     }
 

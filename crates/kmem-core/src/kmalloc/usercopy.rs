@@ -81,6 +81,9 @@ enum Place<'a, E: Engine> {
 impl<P: Platform, C: Config> Kmem<P, C> {
     fn place(&self, address: usize) -> Place<'_, C::Engine> {
         let Some(page) = self.pages.at(address) else {
+            if let Some((start, bytes)) = self.guard.object_at(address) {
+                return Place::Large { start, bytes };
+            }
             return self.huge.find(&self.platform, address).map_or(Place::Foreign, Place::Huge);
         };
         let head = self.pages.head(page);

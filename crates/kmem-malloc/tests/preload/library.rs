@@ -39,6 +39,15 @@ const EXPORTS: &[&str] = &[
     // The end of a process
     "_exit",
     "_Exit",
+    // Handlers of signals
+    "sigaction",
+    "signal",
+    "bsd_signal",
+    "ssignal",
+    "sysv_signal",
+    "__sysv_signal",
+    "sigset",
+    "sigignore",
 ];
 
 /// The operators new and delete.

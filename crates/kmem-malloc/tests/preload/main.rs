@@ -10,6 +10,7 @@
 
 mod conformance;
 mod debug;
+mod guard;
 mod library;
 mod misuse;
 mod reports;

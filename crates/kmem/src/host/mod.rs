@@ -13,6 +13,7 @@
 //! | `file` | files that are written |
 //! | [`sink`] | where messages go |
 //! | `names` | what code is called, and its lines |
+//! | [`fault`] | accesses to protected pages, and who else wants to see faults |
 //! | `sys`, `weak` | system calls that leave `errno` alone; symbols of the C library that may be missing |
 //!
 //! # Contract
@@ -29,6 +30,7 @@
 //! allocate, as POSIX says.
 
 pub mod cpu;
+pub mod fault;
 pub(crate) mod file;
 pub mod misc;
 pub(crate) mod names;
@@ -215,6 +217,7 @@ impl Host {
         self.cpus.after_fork_child();
         self.entropy.seed();
         names::after_fork_child();
+        fault::after_fork_child();
     }
 
     fn in_window(&self, address: usize, len: usize) -> bool {
@@ -367,6 +370,20 @@ unsafe impl Platform for Host {
             self.fatal();
         }
         NonNull::new(got as *mut u8)
+    }
+
+    unsafe fn protect(&self, ptr: NonNull<u8>, len: usize, allow: bool) -> bool {
+        let address = ptr.as_ptr().addr();
+        // With larger system pages the neighbours would be taken along.
+        if (address | len) & (self.system_page.load(Ordering::Relaxed) - 1) != 0 {
+            return false;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { sys::protect(address, len, allow) }.is_ok()
+    }
+
+    fn watch_faults(&self) -> bool {
+        fault::install()
     }
 
     fn now(&self) -> u64 {

@@ -114,6 +114,16 @@ pub(super) unsafe fn advise(address: usize, len: usize, advice: c_int) -> Result
     unsafe { call(libc::SYS_madvise, [address, len, advice as usize, 0, 0, 0]) }.map(drop)
 }
 
+/// Forbids every access to mapped memory, or allows reading and writing.
+///
+/// # Safety
+/// The caller owns the range: whoever touches it while it is forbidden faults.
+pub(super) unsafe fn protect(address: usize, len: usize, allow: bool) -> Result<(), Errno> {
+    let protection = if allow { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_NONE };
+    // SAFETY: the caller's promise.
+    unsafe { call(libc::SYS_mprotect, [address, len, protection as usize, 0, 0, 0]) }.map(drop)
+}
+
 /// Asks that pages of the range come from `node` if it has any.
 pub(super) fn prefer_node(address: usize, len: usize, node: usize) -> Result<(), Errno> {
     const MPOL_PREFERRED: usize = 1;

@@ -6,8 +6,9 @@ use super::source;
 use crate::tree;
 
 /// The floors from the ground up. A floor may use those before it, and [`VOCABULARY`].
-const FLOORS: [&str; 11] = [
-    "platform", "sync", "report", "page", "percpu", "reclaim", "debug", "engine", "cache", "kmalloc", "view",
+const FLOORS: [&str; 12] = [
+    "platform", "sync", "report", "page", "percpu", "reclaim", "debug", "guard", "engine", "cache",
+    "kmalloc", "view",
 ];
 
 /// Plain types that every floor speaks with.
@@ -19,11 +20,12 @@ const ROOF: [&str; 3] = ["lib", "heap", "config"];
 const ON_THE_HEAP: &str = "cache";
 
 /// A use that goes up on purpose: (file, module, why).
-const EXCEPTIONS: [(&str, &str, &str); 5] = [
+const EXCEPTIONS: [(&str, &str, &str); 6] = [
     ("platform.rs", "page", "the contract hands over the memory of page descriptors"),
     ("platform.rs", "percpu", "the contract names how CPUs are owned"),
     ("cache/bootstrap.rs", "kmalloc", "the heap's start makes the caches of the size classes"),
     ("cache/objects.rs", "kmalloc", "what a wrong free is called"),
+    ("cache/guarding.rs", "kmalloc", "what a wrong free is called"),
     ("cache/debugging.rs", "kmalloc", "what a wrong free is called"),
 ];
 
