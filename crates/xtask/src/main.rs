@@ -30,6 +30,7 @@ cargo xtask <command>
   cross [--all]            the core on other architectures: compiled, and run where this machine can
   loom                     the lock-free protocols, in every interleaving
   programs [OPTIONS]       real programs on kmem, compared with the system allocator (--help tells more)
+  costs [OPTIONS]          what each debug letter costs on these programs (--help tells more)
   bench [OPTIONS]          kmem beside glibc, jemalloc, mimalloc and tcmalloc (--help tells more)
   golden [--bless]         instructions of the fast paths against golden/fast-path.txt
   kernel [OPTIONS]         the kernel that has nothing but kmem, booted in QEMU (--help tells more)
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         "cross" => cross::run(rest),
         "loom" => suites::models(),
         "programs" => programs::run(rest),
+        "costs" => programs::costs::run(rest),
         "bench" => bench(rest),
         "golden" => golden::run(rest),
         "kernel" => kernel::run(rest),

@@ -194,7 +194,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         };
         match self.build(&mut registry, plan) {
             Some(cache) => {
-                if C::MARK_FREED && kind == Kind::Normal && !cache.geometry().is_debug() {
+                if C::MARK_FREED && kind == Kind::Normal && cache.engine.capacity() != 0 {
                     cache.engine.mark.store(self.free_mark.load(Ordering::Relaxed), Ordering::Relaxed);
                 }
                 place.store(core::ptr::from_ref(cache).cast_mut(), Ordering::Release);

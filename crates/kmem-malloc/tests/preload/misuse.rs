@@ -36,6 +36,8 @@ fn program(program: &Program) -> std::path::PathBuf {
 fn run(of: &Program, case: &str, legal: bool, mode: Mode) -> Outcome {
     let mut command: Command = command(&program(of), mode.heap);
     command.arg(case).args(legal.then_some(OsStr::new("legal"))).envs(mode.variables.iter().copied());
+    // How large slabs are.
+    command.env("KMEM_TEST_ENGINE", engine());
     outcome(&mut command)
 }
 

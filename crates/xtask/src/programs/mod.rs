@@ -6,6 +6,7 @@
 //! of them alike; times and sizes are medians of a case's runs.
 
 mod case;
+pub(crate) mod costs;
 mod run;
 mod table;
 

@@ -60,7 +60,19 @@ impl Place {
 
     /// Runs the case once. `Err`: it could not be started.
     pub(super) fn run(&self, case: &Case, variant: Variant, turn: usize, verb: &str) -> Result<Run, String> {
-        let name = format!("{verb}-{}-{turn}", variant.name());
+        self.run_checked(case, variant, turn, verb, None)
+    }
+
+    /// Runs it with debug letters for every cache.
+    pub(super) fn run_checked(
+        &self,
+        case: &Case,
+        variant: Variant,
+        turn: usize,
+        verb: &str,
+        letters: Option<&str>,
+    ) -> Result<Run, String> {
+        let name = format!("{verb}-{}{}-{turn}", variant.name(), letters.unwrap_or_default());
         let work = self.base.join("work");
         let reports = self.base.join(format!("{name}.reports"));
         let _ = std::fs::remove_dir_all(&work);
@@ -83,6 +95,9 @@ impl Place {
         command.env("PROGRAMS", tree::root().join("programs")).env("KMEM_VARIANT", variant.name());
         if variant != Variant::System {
             command.env("LD_PRELOAD", library::path(self.engine)).env("KMEM_REPORT_DIR", &reports);
+        }
+        if let Some(letters) = letters {
+            command.env("KMEM_DEBUG", letters);
         }
         if variant == Variant::Portable {
             command.env("KMEM_RSEQ", "0");
