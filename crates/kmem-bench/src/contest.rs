@@ -54,7 +54,7 @@ impl Results {
 
 pub(crate) fn run(options: &Options) -> Result<Results, String> {
     let mut allocators = vec![Allocator { name: "system".into(), library: None }];
-    for (name, file) in PEERS {
+    for (name, file) in PEERS.into_iter().filter(|_| !options.named) {
         if let Some(path) = DIRECTORIES.iter().map(|dir| Path::new(dir).join(file)).find(|path| path.exists())
         {
             allocators.push(Allocator { name: name.into(), library: Some(path) });

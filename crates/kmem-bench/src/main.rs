@@ -25,6 +25,7 @@ kmem-bench [OPTIONS] [ROW...]     (cargo xtask bench builds everything and calls
 
   --kmem PATH       kmem's library
   --lib NAME=PATH   one more allocator, beside the system's and those of Debian's packages that are there
+  --named           only the allocators that are named
   --quick           few rows and turns; fails when a gated row is not faster than the system's malloc
   --turns N         how often each row runs on each allocator (default 7)
   --json FILE       also write the medians and all single results
@@ -36,6 +37,7 @@ kmem-bench [OPTIONS] [ROW...]     (cargo xtask bench builds everything and calls
 struct Options {
     kmem: Option<PathBuf>,
     libraries: Vec<(String, PathBuf)>,
+    named: bool,
     quick: bool,
     turns: usize,
     json: Option<PathBuf>,
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
 
 fn options(arguments: &[String]) -> Result<Options, String> {
     let (mut kmem, mut json, mut turns, mut quick) = (None, None, None, false);
+    let mut named = false;
     let (mut libraries, mut rows) = (Vec::new(), Vec::new());
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
@@ -95,6 +98,7 @@ fn options(arguments: &[String]) -> Result<Options, String> {
         match argument.as_str() {
             "--kmem" => kmem = Some(PathBuf::from(value()?)),
             "--json" => json = Some(PathBuf::from(value()?)),
+            "--named" => named = true,
             "--quick" => quick = true,
             "--turns" => {
                 turns = Some(value()?.parse().ok().filter(|&n| n > 0).ok_or("--turns takes a number\n")?)
@@ -109,5 +113,5 @@ fn options(arguments: &[String]) -> Result<Options, String> {
         }
     }
     let turns = turns.unwrap_or(7);
-    Ok(Options { kmem, libraries, quick, turns, json, rows })
+    Ok(Options { kmem, libraries, named, quick, turns, json, rows })
 }

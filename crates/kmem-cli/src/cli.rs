@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::run::library::Build;
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -17,6 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
   kmem run -- python3 -c 'print(sum(range(10**6)))'
   kmem run --slabinfo out.txt -- git gc
   kmem info --human out.txt
+  kmem run --hardened -- ./server             # rather stopped than misused
   kmem run --record trace -- sort big.txt && kmem replay trace
   kmem lab
   kmem bench engines --quick
@@ -107,7 +110,12 @@ touch. An access beyond it, or after it was freed, is reported on stderr at the 
 makes it, with who allocated and who freed the block. It costs next to nothing, and sees few blocks:
 it is for programs that run long or often. --guard=all puts the first 255 there, for tests.
 
+--hardened preloads a library whose malloc and free check every block: state and seal of what is
+freed, zeros of what is handed out; each size has address ranges of its own, with guard pages. It is
+for production: docs/hardened.md has what it stops and what that costs.
+
 Environment:
+  KMEM_HARDENED  1: as with --hardened
   KMEM_LIB    the library to preload; else libkmem_malloc.so beside kmem or in ../lib. That of
               another engine is beside it, as libkmem_malloc_slab.so. In a source tree each is built
               when it is missing or older than its sources
@@ -156,6 +164,9 @@ pub(crate) struct RunArgs {
     /// How objects are kept in pages: slub, slab or slob
     #[arg(long, value_enum, default_value_t = Engine::Slub, value_name = "NAME", hide_possible_values = true)]
     pub(crate) engine: Engine,
+    /// A heap that stops what misuses it: double and wrong frees, overflows, writes to freed blocks
+    #[arg(long, conflicts_with_all = ["engine", "record"])]
+    pub(crate) hardened: bool,
     /// Write the slab table at the end to FILE (of other processes: FILE.PID)
     #[arg(long, value_name = "FILE")]
     pub(crate) slabinfo: Option<PathBuf>,
@@ -204,6 +215,15 @@ pub(crate) struct RunArgs {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<OsString>,
+}
+
+impl RunArgs {
+    /// The library that the program gets.
+    pub(crate) fn build(&self) -> Build {
+        let asked = || std::env::var_os("KMEM_HARDENED").is_some_and(|value| value == "1");
+        let free = self.engine == Engine::Slub && self.record.is_none();
+        if self.hardened || (free && asked()) { Build::Hardened } else { Build::Engine(self.engine) }
+    }
 }
 
 const REPLAY_ABOUT: &str = "\

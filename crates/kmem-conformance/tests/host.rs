@@ -10,7 +10,7 @@ use common::Job;
 use kmem::host::{Host, Options};
 use kmem_conformance::{Bench, Check, Driver, Faulty, run};
 use kmem_core::Kmem;
-use kmem_core::config::{Config, KernelConfig, UserConfig};
+use kmem_core::config::{Config, Hardened, KernelConfig, UserConfig};
 use kmem_core::engine::slab::Slab;
 use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::Slub;
@@ -24,7 +24,7 @@ struct OnHost<C: Config>(&'static Kmem<Faulty<Host>, C>);
 impl<C: Config> OnHost<C> {
     fn new() -> Self {
         let heap: &'static Kmem<_, C> = Box::leak(Box::new(Kmem::new(Faulty::new(Host::new()))));
-        let options = Options { window_pages: 1 << 20, ..Options::DEFAULT };
+        let options = Options { window_pages: 1 << 20, guarded: C::GUARDED, ..Options::DEFAULT };
         // SAFETY: the host and its heap never move, and nobody else uses them yet.
         unsafe {
             heap.platform().inner().init(&options).expect("a process has memory");
@@ -92,6 +92,8 @@ fn main() {
     // One line for each engine and configuration.
     jobs_of::<KernelConfig<Slub>>("slub_kernel", &mut jobs);
     jobs_of::<UserConfig<Slub>>("slub_user", &mut jobs);
+    jobs_of::<Hardened<KernelConfig>>("slub_kernel_hardened", &mut jobs);
+    jobs_of::<Hardened>("slub_user_hardened", &mut jobs);
     jobs_of::<KernelConfig<Slab>>("slab_kernel", &mut jobs);
     jobs_of::<UserConfig<Slab>>("slab_user", &mut jobs);
     jobs_of::<KernelConfig<Slob>>("slob_kernel", &mut jobs);

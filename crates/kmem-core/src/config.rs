@@ -39,6 +39,15 @@ pub trait Config: Sized + Sync + 'static {
     const ONE_ORDER: bool = false;
     /// Damage that is found in free memory stops the program.
     const ABORT: bool = false;
+    /// A byte of state for each object, and free objects are zero ([`crate::engine::guard`]): every double free, and every
+    /// write to a free object, is noticed. For engines that know the cache of an object.
+    const GUARDED: bool = false;
+    /// The addresses of a cache's slabs are its own for ever, placed at random among others of their region, with walls
+    /// between regions ([`crate::page::Pool`]). For SLUB.
+    const PINNED: bool = false;
+    /// Blocks of [`Kmem::allocate`](crate::heap::Kmem::allocate) beyond the largest class are mappings of their own, between
+    /// pages that nobody may touch ([`Platform::map_apart`](crate::platform::Platform::map_apart)).
+    const APART: bool = false;
 
     /// The rules of geometry, given the number of CPUs.
     fn rules(cpus: u32) -> Rules {
@@ -117,6 +126,37 @@ impl Config for UserConfig<Slub> {
             cpu_partial_slabs: geometry.cpu_partial_slabs.min(slabs),
             barn_sheaves: (BYTES / (geometry.size * sheaf.max(1))).clamp(1, 64) as u32,
         }
+    }
+}
+
+/// Another configuration, of SLUB, for a heap that stops what misuses it: guarded, pinned, in random order. Caches never share
+/// slabs. What is for programs ([`Config::EXACT_LARGE`]) has its large blocks apart.
+pub struct Hardened<C = UserConfig<Slub>>(PhantomData<fn(C)>);
+
+impl<C: Config<Engine = Slub>> Config for Hardened<C> {
+    type Engine = Slub;
+    type Classes = C::Classes;
+    const HARDENED: bool = true;
+    const RANDOM: bool = true;
+    const MERGE: bool = false;
+    const EAGER: bool = C::EAGER;
+    const EXACT_LARGE: bool = C::EXACT_LARGE;
+    const ONE_ORDER: bool = C::ONE_ORDER;
+    const ABORT: bool = true;
+    const GUARDED: bool = true;
+    const PINNED: bool = true;
+    const APART: bool = C::EXACT_LARGE;
+
+    fn rules(cpus: u32) -> Rules {
+        C::rules(cpus)
+    }
+
+    fn capacity(size: usize, by_kernel: u32) -> u32 {
+        C::capacity(size, by_kernel)
+    }
+
+    fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves {
+        C::reserves(geometry, slab_pages, sheaf)
     }
 }
 

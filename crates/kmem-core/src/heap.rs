@@ -19,6 +19,7 @@ use crate::cache::KmemCache;
 use crate::cache::registry::Registry;
 use crate::config::Config;
 use crate::debug::Debug;
+use crate::engine::guard::States;
 use crate::engine::{Engine, Floor, Node, sheaf};
 use crate::guard::Guard;
 use crate::kmalloc::MAX_CLASSES;
@@ -105,6 +106,8 @@ pub struct Kmem<P: Platform, C: Config> {
     pub(crate) kmalloc: [[AtomicPtr<KmemCache<C::Engine>>; MAX_CLASSES]; Kind::COUNT],
     pub(crate) huge: HugeTable<P>,
     pub(crate) deferred: Deferred,
+    /// The states of objects, where [`Config::GUARDED`] asks for them.
+    pub(crate) states: States,
     pub(crate) large_stats: BlockStats,
     pub(crate) huge_stats: BlockStats,
     pub(crate) debug: Debug,
@@ -137,6 +140,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             kmalloc: [const { [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CLASSES] }; Kind::COUNT],
             huge: HugeTable::new(),
             deferred: Deferred::new(),
+            states: States::new(),
             large_stats: BlockStats::new(),
             huge_stats: BlockStats::new(),
             debug: Debug::new(C::ABORT),
@@ -156,6 +160,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             arrays: &self.arrays,
             heap: &self.engine,
             debug: &self.debug,
+            guarded: C::GUARDED,
+            pinned: C::PINNED,
         }
     }
 
@@ -210,7 +216,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 }
             }
         });
-        for rank in [rank::BARN, rank::NODE] {
+        for rank in [rank::BARN, rank::NODE, rank::POOL] {
             self.for_each_node_unlocked(|node| C::Engine::lock_node_for_fork(node, &self.platform, rank));
         }
         C::Engine::lock_heap_for_fork(&self.engine, &self.platform);
@@ -228,7 +234,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             self.huge.unlock_after_fork(&self.platform);
             self.pages.unlock_after_fork(&self.platform);
             C::Engine::unlock_heap_after_fork(&self.engine, &self.platform);
-            for rank in [rank::NODE, rank::BARN] {
+            for rank in [rank::POOL, rank::NODE, rank::BARN] {
                 self.for_each_node_unlocked(|node| {
                     C::Engine::unlock_node_after_fork(node, &self.platform, rank);
                 });

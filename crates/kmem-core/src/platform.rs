@@ -13,7 +13,7 @@
 //! It never calls back into the heap from any of these functions, and it never unwinds.
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU16, AtomicU32};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32};
 
 use crate::page::Page;
 use crate::page::ZoneKind;
@@ -85,6 +85,18 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// Where the managed memory lies.
     fn window(&self) -> Window;
 
+    /// One byte for each [`GRAIN`](crate::engine::guard::GRAIN) of the window, readable, writable and zero where memory was
+    /// added: the states of a guarded heap's objects. Null, the default: the heap maps them itself, for all of the window.
+    fn states(&self) -> *mut AtomicU8 {
+        core::ptr::null_mut()
+    }
+
+    /// No other thread (or CPU) uses the heap, and none will before the caller knows of it. False, the default, is always right.
+    #[inline(always)]
+    fn alone(&self) -> bool {
+        false
+    }
+
     /// Number of CPUs that can ever run (CPU numbers are below this).
     fn cpus(&self) -> usize;
 
@@ -119,6 +131,15 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// # Safety
     /// The caller owns the pages; nobody reads or writes them during the call.
     unsafe fn discard(&self, range: PageRange) -> bool;
+
+    /// Nobody may reach these pages of the window any more, not even by mistake: any access stops the program. False, the default:
+    /// nothing was done. The core holds no lock during the call.
+    fn wall(&self, _range: PageRange) -> bool {
+        false
+    }
+
+    /// Ends what [`Platform::wall`] did: the pages are readable and writable again.
+    fn unwall(&self, _range: PageRange) {}
 
     /// The range left the heap for good (memory hot-remove); it may be given again by [`Platform::grow`].
     ///
@@ -155,6 +176,31 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// From now on accesses to forbidden pages must be shown to [`crate::heap::Kmem::report_fault`]. False: nobody would.
     fn watch_faults(&self) -> bool {
         false
+    }
+
+    /// [`Platform::map`], between pages that nobody may touch where the platform can do that: for [`Config::APART`].
+    ///
+    /// [`Config::APART`]: crate::config::Config::APART
+    fn map_apart(&self, len: usize, align: usize) -> Option<NonNull<u8>> {
+        self.map(len, align)
+    }
+
+    /// Gives back memory of [`Platform::map_apart`]. Its addresses may stay unusable for a while.
+    ///
+    /// # Safety
+    /// As [`Platform::unmap`].
+    unsafe fn unmap_apart(&self, ptr: NonNull<u8>, len: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.unmap(ptr, len) };
+    }
+
+    /// [`Platform::remap`] of memory of [`Platform::map_apart`]; it may move.
+    ///
+    /// # Safety
+    /// As [`Platform::remap`].
+    unsafe fn remap_apart(&self, ptr: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.remap(ptr, old, new, true) }
     }
 
     /// Monotonic time in nanoseconds. Coarse is fine.

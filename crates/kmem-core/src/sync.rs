@@ -34,12 +34,14 @@ pub mod rank {
     pub const BARN: u8 = 2;
     /// One node's partial slabs of one cache.
     pub const NODE: u8 = 3;
+    /// One node's regions of one cache.
+    pub const POOL: u8 = 4;
     /// One CPU's page lists.
-    pub const PAGE_LIST: u8 = 4;
+    pub const PAGE_LIST: u8 = 5;
     /// The free areas of one zone.
-    pub const ZONE: u8 = 5;
+    pub const ZONE: u8 = 6;
     /// The table of huge mappings.
-    pub const HUGE: u8 = 6;
+    pub const HUGE: u8 = 7;
 }
 
 const WAITERS: u32 = 1 << 31;

@@ -30,7 +30,7 @@ use kmem::{debugging, heap};
 use libc::{c_char, c_int, c_void};
 
 use crate::record;
-use crate::runtime::{errno, set_errno};
+use crate::runtime::{die, errno, set_errno};
 use crate::text::FdWriter;
 
 const PATH_BYTES: usize = 4096;
@@ -73,6 +73,14 @@ unsafe extern "C" fn start(
     // SAFETY: getauxval has no requirements.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         return;
+    }
+    // SAFETY: the loader's environment (contract).
+    let asked = unsafe { variable(environment, b"KMEM_HARDENED=") };
+    if !heap::HARDENED && asked.is_some_and(|value| value.to_bytes() == b"1") {
+        // Not to be hardened where somebody counts on it would be worse than not to start.
+        die(format_args!(
+            "KMEM_HARDENED=1 asks for the hardened heap, which this library is not: preload libkmem_malloc_hardened.so"
+        ));
     }
     // Whoever asks for stacks wants names too.
     for name in [&b"KMEM_DEBUG="[..], b"KMEM_LEAKS=", b"KMEM_TRACES=", b"KMEM_GUARD="] {

@@ -200,6 +200,7 @@ pub(crate) fn rank_name(rank: u8) -> &'static str {
         rank::CPU_SLAB => "CPU_SLAB",
         rank::BARN => "BARN",
         rank::NODE => "NODE",
+        rank::POOL => "POOL",
         rank::PAGE_LIST => "PAGE_LIST",
         rank::ZONE => "ZONE",
         rank::HUGE => "HUGE",

@@ -85,8 +85,11 @@ impl<T> Cache<T> {
             Ok(_) => {
                 // SAFETY: just created, and alive as long as `self`.
                 let id = unsafe { cache.stack_id() };
-                // Guarded objects may be counted there already. Release pairs with the Acquire of `slot`.
-                self.place.fetch_or(HostCpus::place(id).cast_signed(), Ordering::Release);
+                // A hardened heap looks at every object that comes and goes: its own functions do.
+                if !heap::HARDENED {
+                    // Guarded objects may be counted there already. Release pairs with the Acquire of `slot`.
+                    self.place.fetch_or(HostCpus::place(id).cast_signed(), Ordering::Release);
+                }
                 Some(cache)
             }
             Err(theirs) => {

@@ -44,8 +44,18 @@ pub type Chosen = Slab;
 #[cfg(feature = "slob")]
 pub type Chosen = Slob;
 
+#[cfg(all(feature = "hardened", any(feature = "slab", feature = "slob")))]
+compile_error!("the hardened heap has the engine SLUB: choose no other");
+
+/// The configuration of the process-wide heap.
+#[cfg(not(feature = "hardened"))]
+pub type ChosenConfig = UserConfig<Chosen>;
+/// The configuration of the process-wide heap.
+#[cfg(feature = "hardened")]
+pub type ChosenConfig = kmem_core::config::Hardened<UserConfig<Slub>>;
+
 /// The type of the process-wide heap.
-pub type Heap = Kmem<Host, UserConfig<Chosen>>;
+pub type Heap = Kmem<Host, ChosenConfig>;
 
 /// Requests are served by the CPUs' stacks of size classes, and an object's place in its slab follows from its address.
 pub(crate) const REGULAR: bool = Chosen::STACKS && Chosen::CLASSES;
@@ -201,7 +211,9 @@ mod tests {
     fn checks_are_the_geometry_of_the_classes() {
         for class in 0..FineSet::COUNT {
             let size = FineSet::size_of(class);
-            let blocks: Vec<*mut u8> = (0..3).map(|_| heap::malloc(size)).collect();
+            // A hardened block has its seal beside what is asked for.
+            let asked = if heap::HARDENED { size - 8 } else { size };
+            let blocks: Vec<*mut u8> = (0..3).map(|_| heap::malloc(asked)).collect();
             let heap = heap::heap().expect("made");
             let span = heap.platform().span();
             for &block in &blocks {

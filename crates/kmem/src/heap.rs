@@ -24,6 +24,8 @@
 //! What a wrong call did is reported to standard error with address and cache, and the process aborts, as with the C library
 //! (module `misuse`).
 
+mod hardened;
+
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -45,6 +47,9 @@ use crate::host::{Host, HostCpus, Options, Ownership};
 use crate::misuse::{self, Call};
 
 pub use crate::engine::Heap;
+
+/// The heap stops what misuses it: each call is [`hardened`]'s of the same name.
+pub const HARDENED: bool = cfg!(feature = "hardened");
 
 static HEAP: Heap = Kmem::new(Host::new());
 
@@ -135,6 +140,9 @@ fn make_alone() -> bool {
         HEAP.pages().set_block_reserve(FREE_BLOCKS);
         // SAFETY: as above.
         unsafe { guard::configure(&HEAP) };
+        if HARDENED {
+            hardened::start();
+        }
     }
     // Release publishes all that was made.
     MADE.store(made, Ordering::Release);
@@ -220,6 +228,9 @@ pub fn malloc(size: usize) -> *mut u8 {
 /// The fast half of [`malloc`]: what restartable sequences find on this CPU's stack. Null says nothing: ask [`malloc_slow`].
 #[inline(always)]
 pub fn malloc_at_hand(size: usize) -> *mut u8 {
+    if HARDENED {
+        return hardened::malloc_at_hand(size);
+    }
     if !REGULAR || size > TABLE_LIMIT {
         return core::ptr::null_mut();
     }
@@ -236,6 +247,9 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 pub fn malloc_slow(size: usize) -> *mut u8 {
+    if HARDENED {
+        return hardened::malloc_slow(size);
+    }
     if REGULAR && size <= TABLE_LIMIT {
         // SAFETY: as in `malloc_at_hand`, which tried these sizes.
         let block = unsafe { cpus().pop_cold(Heap::class_id(FineSet::class_of(size))) };
@@ -305,15 +319,30 @@ pub fn calloc(size: usize) -> *mut u8 {
     if block.is_null() {
         return calloc_slow(size);
     }
-    // SAFETY: the block has that many bytes.
-    unsafe { block.write_bytes(0, size) };
+    // SAFETY: just allocated.
+    unsafe { clear(block, size) };
     block
+}
+
+/// Makes a block of [`malloc_at_hand`] zero, up to the `size` bytes asked for. Those of a hardened heap are.
+///
+/// # Safety
+/// The block is the caller's, and has that many bytes.
+#[inline(always)]
+pub unsafe fn clear(block: *mut u8, size: usize) {
+    if !HARDENED {
+        // SAFETY: the caller's promise.
+        unsafe { block.write_bytes(0, size) };
+    }
 }
 
 /// [`calloc`] where [`malloc_at_hand`] gave nothing.
 #[cold]
 #[inline(never)]
 pub fn calloc_slow(size: usize) -> *mut u8 {
+    if HARDENED {
+        return hardened::calloc_slow(size);
+    }
     if size > FineSet::LARGEST {
         return calloc_large(size);
     }
@@ -342,6 +371,9 @@ pub fn memalign(align: usize, size: usize) -> *mut u8 {
     if size > isize::MAX as usize || align > isize::MAX as usize {
         return core::ptr::null_mut();
     }
+    if HARDENED {
+        return hardened::memalign(align, size);
+    }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
     retry(heap, size.max(align), || heap.allocate_aligned(align, size, Gfp::KERNEL))
 }
@@ -353,6 +385,10 @@ pub fn memalign(align: usize, size: usize) -> *mut u8 {
 /// The block came from this module, and nobody uses it any more.
 #[inline(always)]
 pub unsafe fn free(ptr: *mut u8) {
+    if HARDENED {
+        // SAFETY: the caller's promise.
+        return unsafe { hardened::free(ptr) };
+    }
     // SAFETY: the caller's promise.
     unsafe { free_or(ptr, |ptr| free_slow(ptr)) }
 }
@@ -364,6 +400,10 @@ pub unsafe fn free(ptr: *mut u8) {
 /// As [`free`].
 #[inline(always)]
 pub unsafe fn free_as(ptr: *mut u8, claim: Claim) {
+    if HARDENED {
+        // SAFETY: the caller's promise.
+        return unsafe { hardened::free_as(ptr, claim) };
+    }
     // Single words, so that the fast half needs no place in memory for them.
     let (size, align) = (claim.size.unwrap_or(NOT_TOLD), claim.align.unwrap_or(NOT_TOLD));
     // SAFETY: the caller's promise.
@@ -490,6 +530,10 @@ fn is_marked(ptr: *const u8) -> bool {
 /// `ptr` is null or a block of this module.
 #[inline]
 pub unsafe fn usable_size(ptr: *const u8) -> usize {
+    if HARDENED {
+        // SAFETY: the caller's promise.
+        return unsafe { hardened::usable_size(ptr) };
+    }
     let size = if let Some(class) = class_at(ptr) {
         if is_marked(ptr) { Err(freed_before(ptr, class)) } else { Ok(FineSet::size_of(class)) }
     } else if ptr.is_null() {
@@ -512,6 +556,10 @@ pub unsafe fn usable_size(ptr: *const u8) -> usize {
 /// # Safety
 /// `ptr` is a block of this module and `size` is not 0; after success only the answer may be used.
 pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
+    if HARDENED {
+        // SAFETY: the caller's promise.
+        return unsafe { hardened::realloc(ptr, size) };
+    }
     if size > isize::MAX as usize {
         return core::ptr::null_mut();
     }

@@ -48,6 +48,7 @@ impl fmt::Display for Reason {
                 write!(f, "invalid pointer {address:#x}: nothing is allocated there")
             }
             FreeError::Foreign(address) => write!(f, "invalid pointer {address:#x}: not memory of this heap"),
+            _ => error.fmt(f),
         }
     }
 }

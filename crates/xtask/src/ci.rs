@@ -17,7 +17,7 @@ pub(crate) fn run(_arguments: &[String]) -> Count {
     count += golden::run(&[]);
     count += programs::run(&[]);
     // The other engines: an interpreter, a sort with threads, a database, and blocks that change threads.
-    for engine in ["slab", "slob"] {
+    for engine in ["slab", "slob", "hardened"] {
         count += programs::run(
             &["--engine", engine, "--runs", "1", "perl", "sort", "sqlite", "threads"].map(str::to_owned),
         );

@@ -1,26 +1,29 @@
-//! The library that gives programs their malloc: one for each engine.
+//! The library that gives programs their malloc: one for each engine, and a hardened one.
 
 use std::path::PathBuf;
 
 use crate::step::{Count, Step};
 use crate::tree;
 
-/// How objects are kept in pages: a feature of the library.
+/// How objects are kept in pages: a feature of the library. The hardened heap is another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
     Slub,
     Slab,
     Slob,
+    /// SLUB in a hardened heap.
+    Hardened,
 }
 
 impl Engine {
-    pub(crate) const ALL: [Self; 3] = [Self::Slub, Self::Slab, Self::Slob];
+    pub(crate) const ALL: [Self; 4] = [Self::Slub, Self::Slab, Self::Slob, Self::Hardened];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Slub => "slub",
             Self::Slab => "slab",
             Self::Slob => "slob",
+            Self::Hardened => "hardened",
         }
     }
 
@@ -57,6 +60,7 @@ pub(crate) fn build(engine: Engine) -> Count {
         Engine::Slub => Step::cargo("build the library", &build),
         Engine::Slab => Step::cargo("build it with slab", &special),
         Engine::Slob => Step::cargo("build it with slob", &special),
+        Engine::Hardened => Step::cargo("build it hardened", &special),
     }
     .run()
 }

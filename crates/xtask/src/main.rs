@@ -10,6 +10,7 @@ mod cross;
 mod golden;
 mod kernel;
 mod library;
+mod peers;
 mod programs;
 mod step;
 mod suites;
@@ -31,7 +32,8 @@ cargo xtask <command>
   loom                     the lock-free protocols, in every interleaving
   programs [OPTIONS]       real programs on kmem, compared with the system allocator (--help tells more)
   costs [OPTIONS]          what each debug letter costs on these programs (--help tells more)
-  bench [OPTIONS]          kmem beside glibc, jemalloc, mimalloc and tcmalloc (--help tells more)
+  bench [OPTIONS]          kmem beside glibc, jemalloc, mimalloc and tcmalloc (--help tells more); with --hardened: the hardened
+                           library beside scudo, hardened_malloc and mimalloc built secure
   golden [--bless]         instructions of the fast paths against golden/fast-path.txt
   kernel [OPTIONS]         the kernel that has nothing but kmem, booted in QEMU (--help tells more)
 ";
@@ -82,10 +84,20 @@ fn bench(arguments: &[String]) -> Count {
     if built.run().failed > 0 {
         return Count::FAILED;
     }
-    let status = tree::command(tree::release("kmem-bench"))
-        .arg("--kmem")
-        .arg(library::path(library::Engine::Slub))
-        .args(arguments)
-        .status();
+    let usual = library::path(library::Engine::Slub);
+    let mut command = tree::command(tree::release("kmem-bench"));
+    let hardened = arguments.iter().any(|argument| argument == "--hardened");
+    if hardened {
+        if library::build(library::Engine::Hardened).failed > 0 {
+            return Count::FAILED;
+        }
+        for (name, path) in peers::all().into_iter().chain([("usual", usual)]) {
+            command.arg("--lib").arg(format!("{name}={}", path.display()));
+        }
+        command.arg("--named").arg("--kmem").arg(library::path(library::Engine::Hardened));
+    } else {
+        command.arg("--kmem").arg(usual);
+    }
+    let status = command.args(arguments.iter().filter(|argument| *argument != "--hardened")).status();
     Count::of(status.is_ok_and(|status| status.success()))
 }

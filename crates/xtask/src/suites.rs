@@ -30,6 +30,7 @@ fn other_engines() -> Count {
     for (engine, heap, malloc) in [
         (Engine::Slab, "the heap on slab", "malloc on slab"),
         (Engine::Slob, "the heap on slob", "malloc on slob"),
+        (Engine::Hardened, "the heap, hardened", "malloc, hardened"),
     ] {
         let target = engine.target().display().to_string();
         let of_heap = [

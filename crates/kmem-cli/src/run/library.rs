@@ -1,12 +1,12 @@
 //! Where the library to preload is; in a source tree, building it first when that is needed.
 //!
-//! There are two: the library proper, and the one that records ([`Library`]); and of each one for every [`Engine`], as a
-//! library has one heap and a heap has one engine. Looked for, in this order:
+//! There are two: the library proper, and the one that records ([`Library`]); and of each one for every [`Build`], as a
+//! library has one heap. Looked for, in this order:
 //! 1. the file that `KMEM_LIB` names; the others beside it, by the names they have where they are installed;
 //! 2. when this command runs out of a Cargo target directory and its source tree is still there: `release/` of
-//!    that directory (of `engine-slab/` in it, for SLAB), built when it is missing or older than its sources;
-//! 3. beside this command, then `../lib` and `../lib/kmem` from there: an installed tree, where the libraries with
-//!    another engine than SLUB have its name in theirs: `libkmem_malloc_slab.so`.
+//!    that directory (of `engine-slab/` in it, for SLAB; `engine-hardened/` for the hardened one), built when it is missing or older than its sources;
+//! 3. beside this command, then `../lib` and `../lib/kmem` from there: an installed tree, where the others have the
+//!    name of their build in theirs: `libkmem_malloc_slab.so`, `libkmem_malloc_hardened.so`.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,26 @@ use std::{env, fs, thread};
 use crate::cli::Engine;
 use crate::failure::{Failure, Result};
 use crate::units::duration;
+
+/// What a library is built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// An engine.
+    Engine(Engine),
+    /// SLUB, in a heap that stops what misuses it.
+    Hardened,
+}
+
+impl Build {
+    /// The feature that it is, and what stands in file names; nothing for the usual one.
+    const fn feature(self) -> Option<&'static str> {
+        match self {
+            Self::Engine(Engine::Slub) => None,
+            Self::Engine(engine) => Some(engine.name()),
+            Self::Hardened => Some("hardened"),
+        }
+    }
+}
 
 /// A library to preload.
 #[derive(Debug)]
@@ -47,19 +67,19 @@ pub(crate) const RECORDING: Library = Library {
     stamp: ".kmem-record-built",
 };
 impl Library {
-    /// Its file name among those with other engines.
-    fn installed(&self, engine: Engine) -> String {
-        match engine {
-            Engine::Slub => self.file.to_owned(),
-            _ => format!("{}_{}.so", self.file.trim_end_matches(".so"), engine.name()),
+    /// Its file name among those of other builds.
+    fn installed(&self, build: Build) -> String {
+        match build.feature() {
+            None => self.file.to_owned(),
+            Some(name) => format!("{}_{name}.so", self.file.trim_end_matches(".so")),
         }
     }
 
     /// The arguments of Cargo that build it.
-    fn build_arguments(&self, engine: Engine) -> Vec<&'static str> {
+    fn build_arguments(&self, build: Build) -> Vec<&'static str> {
         let mut arguments = vec!["build", "--release", "--package", self.package];
-        if engine != Engine::Slub {
-            arguments.extend(["--features", engine.name()]);
+        if let Some(feature) = build.feature() {
+            arguments.extend(["--features", feature]);
         }
         arguments
     }
@@ -74,8 +94,8 @@ const SILENCE: Duration = Duration::from_millis(700);
 ///
 /// # Errors
 /// Status 125: there is none, or it could not be built.
-pub(crate) fn locate(library: &Library, engine: Engine) -> Result<PathBuf> {
-    let file = library.installed(engine);
+pub(crate) fn locate(library: &Library, build: Build) -> Result<PathBuf> {
+    let file = library.installed(build);
     if let Some(path) = env::var_os(KMEM_LIB).filter(|value| !value.is_empty()) {
         let named = fs::canonicalize(&path)
             .map_err(|error| Failure::run(format!("{KMEM_LIB}={}: {error}", Path::new(&path).display())))?;
@@ -89,20 +109,20 @@ pub(crate) fn locate(library: &Library, engine: Engine) -> Result<PathBuf> {
     let command = env::current_exe()
         .map_err(|error| Failure::run(format!("cannot tell where this command is: {error}")))?;
     if let Some(tree) = Tree::of(&command, Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))) {
-        return tree.library(library, engine);
+        return tree.library(library, build);
     }
     let beside = command.parent().unwrap_or(Path::new("/"));
     let places =
         [beside.join(&file), beside.join("../lib").join(&file), beside.join("../lib/kmem").join(&file)];
     places.iter().find_map(|place| fs::canonicalize(place).ok()).ok_or_else(|| {
-        let name_it = match engine {
-            Engine::Slub => format!("name {} in {KMEM_LIB}", PLAIN.file),
-            _ => format!("put its {} there by this name", library.file),
+        let name_it = match build.feature() {
+            None => format!("name {} in {KMEM_LIB}", PLAIN.file),
+            Some(_) => format!("put its {} there by this name", library.file),
         };
         Failure::run(format!(
             "{file} is neither in {} nor in ../lib from there: build it with 'cargo {}' and {name_it}",
             beside.display(),
-            library.build_arguments(engine).join(" "),
+            library.build_arguments(build).join(" "),
         ))
     })
 }
@@ -125,22 +145,22 @@ impl Tree {
         (built_here && has_sources).then(|| Tree { workspace, target: target.to_path_buf() })
     }
 
-    /// Where Cargo builds what has this engine. Apart, because the file names are the same.
-    fn target(&self, engine: Engine) -> PathBuf {
-        match engine {
-            Engine::Slub => self.target.clone(),
-            _ => self.target.join(format!("engine-{}", engine.name())),
+    /// Where Cargo builds this. Apart, because the file names are the same.
+    fn target(&self, build: Build) -> PathBuf {
+        match build.feature() {
+            None => self.target.clone(),
+            Some(name) => self.target.join(format!("engine-{name}")),
         }
     }
 
-    fn library(&self, wanted: &Library, engine: Engine) -> Result<PathBuf> {
-        let release = self.target(engine).join("release");
+    fn library(&self, wanted: &Library, build: Build) -> Result<PathBuf> {
+        let release = self.target(build).join("release");
         let library = release.join(wanted.file);
         let stamp = release.join(wanted.stamp);
         let built = modified(&library).map(|time| time.max(modified(&stamp).unwrap_or(time)));
         let sources = self.newest_source(wanted);
         if built.is_none_or(|built| sources.is_some_and(|source| source > built)) {
-            self.build(wanted, engine, built.is_some())?;
+            self.build(wanted, build, built.is_some())?;
             if !library.is_file() {
                 return Err(Failure::run(format!("cargo built no {}", library.display())));
             }
@@ -156,8 +176,8 @@ impl Tree {
         library.sources.iter().filter_map(|name| newest(&crates.join(name))).chain(manifest).max()
     }
 
-    fn build(&self, library: &Library, engine: Engine, again: bool) -> Result<()> {
-        let (file, arguments) = (library.file, library.build_arguments(engine));
+    fn build(&self, library: &Library, build: Build, again: bool) -> Result<()> {
+        let (file, arguments) = (library.file, library.build_arguments(build));
         let start = Instant::now();
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let child = Command::new(&cargo)
@@ -165,7 +185,7 @@ impl Tree {
             .args(["--quiet", "--manifest-path"])
             .arg(self.workspace.join("Cargo.toml"))
             .arg("--target-dir")
-            .arg(self.target(engine))
+            .arg(self.target(build))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -263,25 +283,35 @@ mod tests {
         let scratch = Scratch::new("fresh");
         scratch.file("crates/kmem-malloc/Cargo.toml", b"", 0o644);
         let tree = Tree { workspace: scratch.path(""), target: scratch.path("target") };
-        for (engine, file) in [
-            (Engine::Slub, "target/release/libkmem_malloc.so"),
-            (Engine::Slab, "target/engine-slab/release/libkmem_malloc.so"),
-            (Engine::Slob, "target/engine-slob/release/libkmem_malloc.so"),
+        for (build, file) in [
+            (Build::Engine(Engine::Slub), "target/release/libkmem_malloc.so"),
+            (Build::Engine(Engine::Slab), "target/engine-slab/release/libkmem_malloc.so"),
+            (Build::Engine(Engine::Slob), "target/engine-slob/release/libkmem_malloc.so"),
+            (Build::Hardened, "target/engine-hardened/release/libkmem_malloc.so"),
         ] {
             let library = scratch.file(file, b"", 0o644);
             let future = SystemTime::now() + Duration::from_secs(60);
             fs::File::open(&library).unwrap().set_modified(future).unwrap();
             // There is no workspace that Cargo could build: only an up-to-date library lets this pass.
-            assert_eq!(tree.library(&PLAIN, engine).unwrap(), fs::canonicalize(&library).unwrap());
+            assert_eq!(tree.library(&PLAIN, build).unwrap(), fs::canonicalize(&library).unwrap());
         }
     }
 
     #[test]
-    fn each_engine_has_a_name_and_a_build_of_its_own() {
-        assert_eq!(PLAIN.installed(Engine::Slub), "libkmem_malloc.so");
-        assert_eq!(PLAIN.installed(Engine::Slab), "libkmem_malloc_slab.so");
-        assert_eq!(RECORDING.installed(Engine::Slob), "libkmem_record_slob.so");
-        assert_eq!(PLAIN.build_arguments(Engine::Slub).join(" "), "build --release --package kmem-malloc");
-        assert!(RECORDING.build_arguments(Engine::Slab).ends_with(&["kmem-record", "--features", "slab"]));
+    fn each_build_has_a_name_of_its_own() {
+        assert_eq!(PLAIN.installed(Build::Engine(Engine::Slub)), "libkmem_malloc.so");
+        assert_eq!(PLAIN.installed(Build::Engine(Engine::Slab)), "libkmem_malloc_slab.so");
+        assert_eq!(PLAIN.installed(Build::Hardened), "libkmem_malloc_hardened.so");
+        assert!(PLAIN.build_arguments(Build::Hardened).ends_with(&["--features", "hardened"]));
+        assert_eq!(RECORDING.installed(Build::Engine(Engine::Slob)), "libkmem_record_slob.so");
+        assert_eq!(
+            PLAIN.build_arguments(Build::Engine(Engine::Slub)).join(" "),
+            "build --release --package kmem-malloc"
+        );
+        assert!(RECORDING.build_arguments(Build::Engine(Engine::Slab)).ends_with(&[
+            "kmem-record",
+            "--features",
+            "slab"
+        ]));
     }
 }

@@ -15,7 +15,7 @@
 
 mod debug;
 mod find;
-mod library;
+pub(crate) mod library;
 mod preload;
 mod record;
 mod supervise;
@@ -64,12 +64,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     }
     preload::check(&file)?;
     let kind = if args.record.is_some() { &library::RECORDING } else { &library::PLAIN };
-    let library = library::locate(kind, args.engine)?;
+    let library = library::locate(kind, args.build())?;
     let recording = args.record.as_deref().map(Recording::prepare).transpose()?;
     match &recording {
         Some(recording) => command.env("KMEM_RECORD", recording.value()),
         None => command.env_remove("KMEM_RECORD"),
     };
+    if args.build() != library::Build::Hardened {
+        // The library refuses to be what it is not.
+        command.env_remove("KMEM_HARDENED");
+    }
     if args.no_rseq {
         command.env("KMEM_RSEQ", "0");
     }

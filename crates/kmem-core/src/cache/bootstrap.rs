@@ -79,6 +79,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         if !self.pages.is_ready() {
             assert!(self.platform.window().pages <= C::Engine::MAX_WINDOW_PAGES, "the window is too large");
+            if !self.start_states() {
+                return Err(NoMemory);
+            }
             self.pages.init(&self.platform);
         }
         if self.state() == State::Down {

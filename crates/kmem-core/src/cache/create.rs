@@ -10,6 +10,7 @@ use crate::cache::{CacheRef, KmemCache, life, merge};
 use crate::config::Config;
 use crate::engine::cache::proof_of;
 use crate::engine::geometry::{Geometry, GeometryError, Request, Rules};
+use crate::engine::guard::GRAIN;
 use crate::engine::{self, Constructor, Engine, Node, Setup, sheaf};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
@@ -146,14 +147,18 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         let rules = self.rules();
         let request = Request {
-            size,
+            // I-GUARD-2.
+            size: if C::GUARDED && size > 0 { size.max(GRAIN) } else { size },
             align: args.align,
             flags: self.debug_flags(name, flags),
             has_ctor: args.ctor.is_some() || args.dtor.is_some(),
             freeptr_offset: args.freeptr_offset,
             sheaf_capacity: args.sheaf_capacity,
         };
-        let geometry = C::Engine::geometry(&request, &rules).map_err(CreateError::Geometry)?;
+        let mut geometry = C::Engine::geometry(&request, &rules).map_err(CreateError::Geometry)?;
+        if C::GUARDED && !geometry.is_debug() {
+            geometry.object_size = size;
+        }
 
         // Before the lock: kmalloc may have to make one of its own caches for it.
         let copy = self.copy_name(name).ok_or(CreateError::NoMemory)?;
@@ -195,7 +200,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             refcount: 1,
         };
         match self.build(&mut registry, plan) {
-            Some(cache) => Ok(CacheRef::new(cache)),
+            Some(cache) => {
+                if C::GUARDED {
+                    // Slots may be larger than was asked for: I-GUARD-2.
+                    cache.object_size.store(size, Ordering::Relaxed);
+                }
+                Ok(CacheRef::new(cache))
+            }
             None => {
                 if id != 0 {
                     registry.release_id(id);
@@ -317,6 +328,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 mark: AtomicU64::new(0),
                 proof,
                 trusted: AtomicU16::new(trusted),
+                zeroed: Self::zeroed_bytes(&plan),
                 own: C::Engine::new_cache(self.floor(), &setup)?,
                 nodes: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_NODES],
             },

@@ -77,6 +77,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             // SAFETY: the cache is alive and has this number.
             let object = unsafe { self.platform.cpu_area().pop(cache.engine.id) };
             if !object.is_null() {
+                self.guard_out(&cache.engine, object);
                 return object;
             }
             return self.refill(cache, part, gfp);
@@ -95,7 +96,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         {
             return object;
         }
-        sheaf::refill(self.floor(), &cache.engine, gfp)
+        let object = sheaf::refill(self.floor(), &cache.engine, gfp);
+        self.guard_out_slow(&cache.engine, object);
+        object
     }
 
     /// One object, whatever the flags and the cache.
@@ -105,13 +108,20 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let object = if cache.engine.capacity() != 0 {
             // SAFETY: the cache is alive and has this number.
             let object = unsafe { self.platform.cpu_area().pop(cache.engine.id) };
-            if object.is_null() { self.refill(cache, part, gfp) } else { object }
+            if object.is_null() {
+                self.refill(cache, part, gfp)
+            } else {
+                self.guard_out(&cache.engine, object);
+                object
+            }
         } else if self.guard.is_on()
             && let Some(object) = self.sample(cache, part, gfp)
         {
             object
         } else {
-            C::Engine::alloc_one(self.floor(), &cache.engine, gfp, None)
+            let object = C::Engine::alloc_one(self.floor(), &cache.engine, gfp, None);
+            self.guard_out_slow(&cache.engine, object);
+            object
         };
         if gfp.contains(Gfp::ZERO) && !object.is_null() {
             self.clear(cache, object);
@@ -137,6 +147,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let cache = unsafe { cache.get() };
         let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
         let object = C::Engine::alloc_one(self.floor(), &cache.engine, gfp, Some(node.unwrap_or(here)));
+        self.guard_out_slow(&cache.engine, object);
         if gfp.contains(Gfp::ZERO) && !object.is_null() {
             self.clear(cache, object);
         }
@@ -174,11 +185,16 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub unsafe fn free(&self, cache: CacheRef<C::Engine>, object: *mut u8) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         let wanted = unsafe { cache.get() };
-        if let Some((index, tag)) = self.tagged(object)
+        if let Some((index, tag)) = self.tagged(object) {
+            if C::GUARDED {
+                if self.proves(&wanted.engine, index, tag, object) {
+                    // SAFETY: the caller's promise; it is an object of this cache, which has stacks (I-PROOF-1).
+                    return unsafe { self.free_watched(&wanted.engine, object) };
+                }
             // SAFETY: the caller's promise.
-            && unsafe { self.push_proved(&wanted.engine, index, tag, object) }
-        {
-            return Ok(());
+            } else if unsafe { self.push_proved(&wanted.engine, index, tag, object) } {
+                return Ok(());
+            }
         }
         // SAFETY: the caller's promise.
         unsafe { self.free_any(wanted, object) }
@@ -322,6 +338,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let Some(page) = self.pages.at(object as usize) else {
             return Err(FreeError::Foreign(object as usize));
         };
+        self.guard_in_slow(&cache.engine, object)?;
         if cache.life.load(Ordering::Relaxed) != life::LIVE {
             // A destroyed cache that was left with objects, whose stacks are gone; or one with checked slabs
             // among others, whose objects must not wait on stacks. The slabs take them back.
@@ -345,6 +362,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
         if !sheaf::alloc_bulk(self.floor(), &cache.engine, gfp, out) {
             return false;
+        }
+        if C::GUARDED {
+            out.iter().for_each(|&object| self.guard_out_slow(&cache.engine, object));
         }
         if gfp.contains(Gfp::ZERO) {
             out.iter().for_each(|&object| self.clear(cache, object));
@@ -379,6 +399,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             for &mut object in objects {
                 // SAFETY: the caller's promise.
                 result = result.and(unsafe { self.free_any(wanted, object) });
+            }
+            return result;
+        }
+        if C::GUARDED {
+            for &mut object in objects {
+                // SAFETY: the caller's promise.
+                result = result.and(unsafe { self.free(cache, object) });
             }
             return result;
         }
@@ -506,6 +533,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// Shrinks every cache and returns free pages to the platform, down to `keep_pages`. Returns the pages returned.
     pub fn trim(&self, keep_pages: usize) -> usize {
+        let before = self.pages.discarded_by_pools();
         self.drain_deferred();
         self.for_each_cache(|cache| {
             self.flush(cache);
@@ -517,7 +545,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         for cpu in 0..self.platform.cpus() {
             self.pages.drain_cpu(&self.platform, cpu);
         }
-        self.pages.trim(&self.platform, keep_pages)
+        let pinned = self.pages.discarded_by_pools() - before;
+        pinned + self.pages.trim(&self.platform, keep_pages)
     }
 
     /// Visits every cache, newest first, while none can come or go. None at all for a signal handler that interrupted the

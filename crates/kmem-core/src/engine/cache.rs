@@ -45,6 +45,8 @@ pub struct Cache<E: Engine> {
     pub(crate) proof: Proof,
     /// The tag of pages on which the proof holds (I-PROOF-1): the cache's number, or [`DISTRUST`].
     pub(crate) trusted: AtomicU16,
+    /// Bytes of an object that are zero while it is free, in a guarded heap; 0 where they are not ([`super::guard`]).
+    pub(crate) zeroed: u32,
     /// The engine's own part.
     pub own: E::Cache,
     /// Per-node state; null where the node has none. Not public: nobody but creation may make a cache.
@@ -95,6 +97,13 @@ impl<E: Engine> Cache<E> {
             // SAFETY: objects of a cache with marks have room for one, aligned; the caller's promise.
             unsafe { object.add(MARK_AT).cast::<u64>().write(mark ^ object.addr() as u64) };
         }
+    }
+
+    /// Bytes of an object that are zero while it is free, in a guarded heap ([`super::guard`]); 0 where they are not.
+    #[inline(always)]
+    #[must_use]
+    pub fn zeroed(&self) -> usize {
+        self.zeroed as usize
     }
 
     /// The cache's flags in effect.

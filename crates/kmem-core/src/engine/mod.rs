@@ -17,6 +17,7 @@
 pub mod cache;
 pub mod counts;
 pub mod geometry;
+pub mod guard;
 pub mod list;
 pub mod proof;
 pub mod sheaf;
@@ -47,6 +48,10 @@ pub struct Floor<'a, P: Platform, E: Engine> {
     /// The debug state of the heap; also whether damage found in free memory stops the program, or is isolated
     /// ([`Debug::aborts`]).
     pub debug: &'a Debug,
+    /// Free objects are zero while they are on no chain ([`guard`]).
+    pub guarded: bool,
+    /// Pages that were a cache's slab are never anything else ([`crate::page::Pool`]).
+    pub pinned: bool,
 }
 
 impl<'a, P: Platform, E: Engine> Floor<'a, P, E> {

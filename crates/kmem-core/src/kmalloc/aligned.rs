@@ -14,7 +14,7 @@ use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 impl<P: Platform, C: Config> Kmem<P, C> {
     /// A block of any size; null: no memory. Aligned as [`Kmem::kmalloc`]'s; beyond 4 MiB to a page.
     pub fn allocate(&self, size: usize, gfp: Gfp) -> *mut u8 {
-        if size > MAX_BYTES {
+        if size > MAX_BYTES || (C::APART && size > C::Classes::LARGEST) {
             // A mapping is zero anyway.
             return self.alloc_huge(size, PAGE_SIZE);
         }
@@ -66,7 +66,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 class += 1;
             }
         }
-        if wanted > MAX_BYTES || align > MAX_BYTES {
+        if wanted > MAX_BYTES || align > MAX_BYTES || C::APART {
             return self.alloc_huge(wanted, align);
         }
         // A block of 2^n pages is aligned to itself; its tail goes back.
@@ -122,7 +122,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 };
                 Ok(if stays { Resized::Here } else { Resized::Copy { usable: pages << PAGE_SHIFT } })
             }
-            Block::Huge(bytes) if size < MAPPED => Ok(Resized::Copy { usable: bytes }),
+            Block::Huge(bytes) if size < (if C::APART { C::Classes::LARGEST + 1 } else { MAPPED }) => {
+                Ok(Resized::Copy { usable: bytes })
+            }
             Block::Huge(bytes) => {
                 // SAFETY: the caller's promise.
                 let moved = unsafe { self.resize_huge(ptr, size) };

@@ -227,14 +227,17 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// A mapping for `size` bytes, aligned to `align`; zero. Null: no memory.
     pub(crate) fn alloc_huge(&self, size: usize, align: usize) -> *mut u8 {
         let Some(bytes) = size.checked_next_multiple_of(PAGE_SIZE) else { return core::ptr::null_mut() };
-        let Some(block) = self.platform.map(bytes, align.max(PAGE_SIZE)) else {
+        let align = align.max(PAGE_SIZE);
+        let mapped =
+            if C::APART { self.platform.map_apart(bytes, align) } else { self.platform.map(bytes, align) };
+        let Some(block) = mapped else {
             return core::ptr::null_mut();
         };
         let stack = self.large_stack() as usize;
         loop {
             if !self.huge.reserve(&self.platform) {
                 // SAFETY: just mapped; nobody knows it.
-                unsafe { self.platform.unmap(block, bytes) };
+                unsafe { self.unmap(block, bytes) };
                 return core::ptr::null_mut();
             }
             let entry = Entry { address: block.as_ptr().addr(), bytes, stack, _spare: 0 };
@@ -258,8 +261,19 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let bytes = entry.bytes;
         self.huge_stats.remove(bytes);
         // SAFETY: the mapping was listed, and this thread took it off the list.
-        unsafe { self.platform.unmap(block, bytes) };
+        unsafe { self.unmap(block, bytes) };
         Ok(())
+    }
+
+    /// Gives a mapping of [`Kmem::alloc_huge`] back to the platform.
+    ///
+    /// # Safety
+    /// As [`Platform::unmap`].
+    unsafe fn unmap(&self, block: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if C::APART { self.platform.unmap_apart(block, bytes) } else { self.platform.unmap(block, bytes) }
+        }
     }
 
     /// Resizes a mapping, moving it if need be. Null: nothing changed.
@@ -277,7 +291,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // Off the list before the address can belong to somebody else.
         let Some(entry) = self.huge.remove(&self.platform, ptr.addr()) else { return core::ptr::null_mut() };
         // SAFETY: the caller owns the mapping.
-        let moved = unsafe { self.platform.remap(block, old, bytes, true) };
+        let moved = unsafe {
+            if C::APART {
+                self.platform.remap_apart(block, old, bytes)
+            } else {
+                self.platform.remap(block, old, bytes, true)
+            }
+        };
         let (address, now) = moved.map_or((ptr, old), |block| (block.as_ptr(), bytes));
         let entry = Entry { address: address.addr(), bytes: now, ..entry };
         self.huge.insert_again(&self.platform, entry);

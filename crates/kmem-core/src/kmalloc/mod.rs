@@ -36,6 +36,7 @@ use crate::cache::objects::Part;
 use crate::cache::{CacheRef, KmemCache};
 use crate::config::Config;
 use crate::engine::geometry::Request;
+use crate::engine::guard::GRAIN;
 use crate::engine::{Engine, sheaf};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
@@ -75,6 +76,36 @@ pub enum FreeError {
         /// The cache whose slab it lies in.
         cache: &'static str,
     },
+    /// It was written past its end: the seal behind it is broken.
+    Overflow {
+        /// The block.
+        address: usize,
+        /// The cache it belongs to.
+        cache: &'static str,
+    },
+    /// It was written to while it was free.
+    Written {
+        /// The block.
+        address: usize,
+        /// The cache it belongs to.
+        cache: &'static str,
+    },
+    /// It has another size than was said.
+    Size {
+        /// The block.
+        address: usize,
+        /// Bytes that were asked for.
+        asked: usize,
+        /// Bytes that the free names.
+        told: usize,
+    },
+    /// It has another alignment than was said.
+    Align {
+        /// The block.
+        address: usize,
+        /// The alignment that the free names.
+        told: usize,
+    },
     /// The heap's memory, but nothing that was allocated: free pages, or the inside of a large block.
     NotObject(usize),
     /// Not the heap's memory.
@@ -87,6 +118,18 @@ impl core::fmt::Display for FreeError {
             Self::Double { address, cache } => write!(f, "double free of {address:#x} (cache {cache})"),
             Self::Interior { address, cache } => {
                 write!(f, "invalid free of {address:#x}: no object of cache {cache} starts there")
+            }
+            Self::Overflow { address, cache } => {
+                write!(f, "block {address:#x} (cache {cache}) was written past its end")
+            }
+            Self::Written { address, cache } => {
+                write!(f, "block {address:#x} (cache {cache}) was written to after it was freed")
+            }
+            Self::Size { address, asked, told } => {
+                write!(f, "invalid free of {address:#x}: it has {asked} bytes, not {told}")
+            }
+            Self::Align { address, told } => {
+                write!(f, "invalid free of {address:#x}: it is not aligned to {told}")
             }
             Self::NotObject(address) => write!(f, "invalid free of {address:#x}: nothing is allocated there"),
             Self::Foreign(address) => write!(f, "invalid free of {address:#x}: not memory of this heap"),
@@ -138,6 +181,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         let rules = self.rules();
         let size = C::Classes::size_of(index);
+        // I-GUARD-2.
+        let size = if C::GUARDED { size.max(GRAIN) } else { size };
         let name = C::Classes::name(kind, index);
         let flags = match kind {
             Kind::Normal => SlabFlags::KMALLOC,
@@ -225,6 +270,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 // SAFETY: the usual cache of a class is made with this number, and lives as long as the heap.
                 let block = unsafe { self.platform.cpu_area().pop(Self::class_id(class)) };
                 if !block.is_null() {
+                    if C::GUARDED {
+                        // SAFETY: as above.
+                        self.guard_out(unsafe { &(*cache).engine }, block);
+                    }
                     return block;
                 }
             }
@@ -340,6 +389,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             && let Some(cache) = self.class_by_tag(tag)
             && self.proves(&cache.engine, index, tag, ptr)
         {
+            if C::GUARDED {
+                // SAFETY: the caller's promise; an object of this cache, which lives as long as the heap.
+                return unsafe { self.free_watched(&cache.engine, ptr) };
+            }
             // SAFETY: the caller's promise; it is an object of this cache, which lives as long as the heap and has this
             // number (I-PROOF-1).
             unsafe {

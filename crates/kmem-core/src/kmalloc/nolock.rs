@@ -122,10 +122,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             // SAFETY: the cache is one of kmalloc's, so it lives and has this number.
             let object = unsafe { self.platform.cpu_area().pop(engine.id) };
             if !object.is_null() {
+                self.guard_out(engine, object);
                 return object;
             }
         }
-        C::Engine::take_at_once(self.floor(), engine)
+        let object = C::Engine::take_at_once(self.floor(), engine);
+        self.guard_out_slow(engine, object);
+        object
     }
 
     /// Frees a block of [`Kmem::kmalloc_nolock`] without taking a lock; callable from any context. Null and
@@ -162,11 +165,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // SAFETY: the caller's promise.
         unsafe { self.leave_mark(cache, ptr) };
         if engine.capacity() != 0 && local {
+            self.guard_in(engine, ptr)?;
             // SAFETY: the caller's promise; the cache is one of kmalloc's, so it lives and has this number.
             match unsafe { self.platform.cpu_area().push(engine.id, ptr) } {
                 Pushed::Done => return Ok(()),
                 Pushed::Double => return Err(twice),
-                Pushed::Full => {}
+                // It waits with what it holds, until `drain_deferred` frees it.
+                Pushed::Full => self.guard_undo(ptr),
             }
         }
         // SAFETY: the caller's block; the smallest class has a word.

@@ -41,6 +41,10 @@ pub enum Kind {
     Leaked = 8,
     /// A page that blocks of all sizes share, or the head of a run that is one object of SLOB.
     Slob = 9,
+    /// Head of a free slot of a region: no other user gets it.
+    Pinned = 12,
+    /// Pages of a region that nobody gets.
+    Wall = 13,
 }
 
 impl Kind {
@@ -55,6 +59,8 @@ impl Kind {
             7 => Self::Freeing,
             8 => Self::Leaked,
             9 => Self::Slob,
+            12 => Self::Pinned,
+            13 => Self::Wall,
             _ => Self::None,
         }
     }

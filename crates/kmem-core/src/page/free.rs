@@ -43,7 +43,7 @@ impl<P: Platform> Pages<P> {
                 return Err(PageError::Interior { head: self.address(head).addr() });
             }
             Kind::Allocated => {}
-            Kind::Slab | Kind::Slob | Kind::Large | Kind::Leaked => {
+            Kind::Slab | Kind::Slob | Kind::Large | Kind::Leaked | Kind::Pinned | Kind::Wall => {
                 return Err(PageError::NotPages(head.kind()));
             }
             // Memory of the heap always belongs to some block: this one is being joined with others, or split, right now.
@@ -109,7 +109,7 @@ impl<P: Platform> Pages<P> {
 
     /// Clears what an engine left on pages `from..to` of a run: tags and marks of tails.
     #[inline]
-    fn scrub(&self, head: &Page, index: usize, from: usize, to: usize) {
+    pub(super) fn scrub(&self, head: &Page, index: usize, from: usize, to: usize) {
         let marks = head.marks();
         if marks & HAS_TAGS != 0 {
             self.store_tags(index + from, to - from, 0);

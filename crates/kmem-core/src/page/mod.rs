@@ -43,6 +43,7 @@ mod grow;
 mod list;
 mod mobility;
 mod pcp;
+mod region;
 mod run;
 mod stats;
 mod trim;
@@ -57,6 +58,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicUsize
 pub use desc::{Kind, Page, ZoneKind};
 pub use error::PageError;
 pub use mobility::{Mobility, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
+pub use region::Pool;
 pub use run::PageRun;
 pub use stats::{PageStats, ZoneStats};
 pub use validate::PageFault;
@@ -90,6 +92,8 @@ pub struct Pages<P: Platform> {
     trim_floor: AtomicUsize,
     /// Free blocks that a trim leaves with the zone; all, unless somebody said how many.
     block_reserve: AtomicUsize,
+    /// Free pages of regions.
+    idle: region::Idle,
     /// The platform refused to discard: do not ask at each free again.
     discard_refused: AtomicBool,
     platform: PhantomData<fn(&P)>,
@@ -121,6 +125,7 @@ impl<P: Platform> Pages<P> {
             zones: [const { Zone::new() }; MAX_NODES * KINDS],
             trim_floor: AtomicUsize::new(512),
             block_reserve: AtomicUsize::new(usize::MAX),
+            idle: region::Idle::new(),
             discard_refused: AtomicBool::new(false),
             platform: PhantomData,
         }

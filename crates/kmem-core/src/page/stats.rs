@@ -88,8 +88,8 @@ impl<P: Platform> Pages<P> {
         for cpu in (0..p.cpus()).filter_map(|cpu| self.cpu_lists(cpu)) {
             stats.on_cpu_lists += cpu.lists.lock(p).pages as usize;
         }
-        stats.resident_free += stats.on_cpu_lists;
-        stats.free = free_in_zones + stats.on_cpu_lists;
+        stats.resident_free += stats.on_cpu_lists + self.idle.dirty.load(Relaxed);
+        stats.free = free_in_zones + stats.on_cpu_lists + self.idle.pages.load(Relaxed);
         stats.in_use = stats.managed.saturating_sub(stats.free);
         stats.reserved = if self.books.load(Relaxed).is_null() { 0 } else { self.books_pages() };
         stats

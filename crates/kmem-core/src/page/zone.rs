@@ -404,9 +404,14 @@ pub(super) fn step(descs: Descs, index: usize) -> usize {
     let page = descs.page(index);
     match page.kind() {
         Kind::Buddy | Kind::List => 1 << page.order(),
-        Kind::Allocated | Kind::Slab | Kind::Slob | Kind::Large | Kind::Freeing | Kind::Leaked => {
-            page.pages().max(1)
-        }
+        Kind::Allocated
+        | Kind::Slab
+        | Kind::Slob
+        | Kind::Large
+        | Kind::Freeing
+        | Kind::Leaked
+        | Kind::Pinned
+        | Kind::Wall => page.pages().max(1),
         // Inside a block that began in the pageblock before.
         Kind::None | Kind::Tail => 1,
     }

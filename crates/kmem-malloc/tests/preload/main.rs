@@ -5,12 +5,14 @@
 //! library's own behaviour also on the C library's allocator, which proves the program right. Exit status,
 //! standard output and standard error are all checked, and a program that does not end is killed and fails.
 //!
-//! Needs `gcc`, `g++` and `readelf`. `KMEM_TEST_ENGINE` (`slab`, `slob`) tests the library with another engine than SLUB;
+//! Needs `gcc`, `g++` and `readelf`. `KMEM_TEST_ENGINE` (`slab`, `slob`, `hardened`) tests the library with another engine than SLUB,
+//! or the hardened one;
 //! where the expectation is one engine's own, the test says so. `KMEM_LIB` names another library to test.
 
 mod conformance;
 mod debug;
 mod guard;
+mod hardened;
 mod library;
 mod misuse;
 mod reports;

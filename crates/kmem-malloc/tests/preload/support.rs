@@ -189,6 +189,9 @@ pub(crate) fn command(program: &Path, heap: Heap) -> Command {
     if engine() == "slob" {
         command.env("KMEM_TEST_SMALL", "1");
     }
+    if engine() == "hardened" {
+        command.env("KMEM_TEST_PINNED", "1");
+    }
     match heap {
         Heap::Plain => command.env("KMEM_TEST_PLAIN", "1"),
         Heap::Preloaded => command.env("LD_PRELOAD", library()),

@@ -17,6 +17,14 @@ pub(super) fn thread_token() -> u32 {
     if token == 0 { 1 } else { token }
 }
 
+/// The C library knows that the process has one thread. Where it tells nothing there may be others.
+#[inline(always)]
+pub(super) fn alone() -> bool {
+    let flag = super::weak::single_threaded();
+    // SAFETY: the C library's own flag, where it has one: it changes only when this thread starts another.
+    !flag.is_null() && unsafe { flag.read_volatile() } != 0
+}
+
 /// The system's number of this thread.
 pub(super) fn thread_id() -> u32 {
     // SAFETY: gettid has no requirements, and leaves `errno` alone.

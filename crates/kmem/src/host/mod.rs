@@ -3,6 +3,7 @@
 //! | file | decides |
 //! |---|---|
 //! | [`window`] | which addresses the heap lives at, and how it grows |
+//! | `apart` | large blocks of a hardened heap, between guard pages |
 //! | [`cpu`] | how a thread owns a CPU; the two ways below are its means |
 //! | `ownership` | which ways to own a CPU this process has |
 //! | `rseq` | restartable sequences: the kernel restarts who was interrupted |
@@ -29,6 +30,7 @@
 //! A child of `vfork` runs on its parent's thread area while the kernel does not know it: it must not
 //! allocate, as POSIX says.
 
+mod apart;
 pub mod cpu;
 pub mod fault;
 pub(crate) mod file;
@@ -46,8 +48,9 @@ mod weak;
 pub mod window;
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use kmem_core::engine::guard::GRAIN;
 use kmem_core::page::ZoneKind;
 use kmem_core::percpu::{COLD_STRIDE, HOT_STRIDE};
 use kmem_core::platform::{BLOCK_PAGES, PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, Window};
@@ -58,7 +61,8 @@ pub use ownership::Ownership;
 pub use sys::Errno;
 pub use window::{BLOCK_SIZE, HugePages, Span, TAGS_BELOW};
 
-use window::{Growth, MAX_PAGES, WINDOW_RANK};
+use apart::Held;
+use window::{Growth, MAX_GUARDED_PAGES, MAX_PAGES, STATES_BELOW, WINDOW_RANK};
 
 /// What a heap may choose about its host.
 #[derive(Clone, Copy, Debug)]
@@ -69,11 +73,18 @@ pub struct Options {
     pub portable: bool,
     /// Huge pages.
     pub huge: HugePages,
+    /// For a guarded heap (`Config::GUARDED`): with states of objects, in a window of at most 2^26 pages.
+    pub guarded: bool,
 }
 
 impl Options {
     /// The choices that suit nearly everybody.
-    pub const DEFAULT: Self = Self { window_pages: MAX_PAGES, portable: false, huge: HugePages::Grown };
+    pub const DEFAULT: Self = Self {
+        window_pages: MAX_PAGES,
+        portable: false,
+        huge: HugePages::Grown,
+        guarded: cfg!(feature = "hardened"),
+    };
 
     /// [`Options::DEFAULT`], changed by the environment: `KMEM_RSEQ=0` forbids restartable sequences. The environment of a
     /// set-user-ID program means nothing.
@@ -103,9 +114,12 @@ pub struct Host {
     cpu_count: AtomicUsize,
     window_pages: AtomicUsize,
     zone_ends: [AtomicUsize; 2],
+    guarded: AtomicBool,
     system_page: AtomicUsize,
     entropy: misc::Entropy,
     growth: Lock<Growth, WINDOW_RANK>,
+    held: Held,
+    apart_secret: AtomicU64,
 }
 
 // Fields beside the locked ones are written once in `init`; Relaxed loads see them, because whoever
@@ -121,9 +135,12 @@ impl Host {
             cpu_count: AtomicUsize::new(1),
             window_pages: AtomicUsize::new(0),
             zone_ends: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            guarded: AtomicBool::new(false),
             system_page: AtomicUsize::new(PAGE_SIZE),
             entropy: misc::Entropy::new(),
             growth: Lock::new(Growth::new()),
+            held: Held::new(),
+            apart_secret: AtomicU64::new(0),
         }
     }
 
@@ -140,7 +157,8 @@ impl Host {
         self.system_page.store(misc::auxiliary(libc::AT_PAGESZ).max(PAGE_SIZE), Ordering::Relaxed);
         let layout = HostCpus::decide(options.portable);
         let cpus = layout.cpus();
-        let pages = (options.window_pages.min(MAX_PAGES) & !(BLOCK_PAGES - 1)).max(BLOCK_PAGES);
+        let most = if options.guarded { MAX_GUARDED_PAGES } else { MAX_PAGES };
+        let pages = (options.window_pages.min(most) & !(BLOCK_PAGES - 1)).max(BLOCK_PAGES);
         let chosen = window::choose(
             || self.entropy.next(),
             pages,
@@ -154,7 +172,8 @@ impl Host {
             |bytes: usize, share: usize| (bytes >> PAGE_SHIFT).min(window.pages / share) & !(BLOCK_PAGES - 1);
         let ends = [part(16 << 20, 16), part(4 << 30, 4)];
         let nodes = topology::online_nodes();
-        self.growth.lock(self).start(window, ends, options.huge, nodes > 1);
+        self.growth.lock(self).start(window, ends, options, nodes > 1);
+        self.guarded.store(options.guarded, Ordering::Relaxed);
         self.nodes.store(nodes, Ordering::Relaxed);
         self.cpu_count.store(cpus, Ordering::Relaxed);
         self.window_pages.store(window.pages, Ordering::Relaxed);
@@ -163,6 +182,7 @@ impl Host {
         }
         // SAFETY: mapped above, zero, for as many CPUs as were decided; never unmapped.
         unsafe { self.cpus.lay_out(layout, chosen.hot, chosen.cold) };
+        self.apart_secret.store(self.entropy.next(), Ordering::Relaxed);
         self.span.start(window.base);
         Ok(())
     }
@@ -190,6 +210,7 @@ impl Host {
     /// Before a fork: holds the window still. After all locks of the core were taken.
     pub fn prefork(&self) {
         self.growth.lock_for_fork(self);
+        self.held.lock_for_fork(self);
     }
 
     /// After a fork in the parent.
@@ -198,7 +219,10 @@ impl Host {
     /// This thread called [`Host::prefork`], and nothing came between but the fork.
     pub unsafe fn postfork_parent(&self) {
         // SAFETY: the caller's promise.
-        unsafe { self.growth.unlock_after_fork(self) };
+        unsafe {
+            self.held.unlock_after_fork(self);
+            self.growth.unlock_after_fork(self);
+        }
     }
 
     /// After a fork in the child, before any other function of the host.
@@ -218,6 +242,30 @@ impl Host {
         self.entropy.seed();
         names::after_fork_child();
         fault::after_fork_child();
+    }
+
+    /// Gives back whole pages of the states of free memory: they are all zero.
+    fn discard_states(&self, range: PageRange) {
+        let (page, per_page) = (self.system_page(), PAGE_SIZE / GRAIN);
+        let states = self.span.base() - STATES_BELOW;
+        let first = (states + range.first * per_page).next_multiple_of(page);
+        let end = (states + (range.first + range.count) * per_page) & !(page - 1);
+        if end > first {
+            // SAFETY: the owner of the memory has no object in use there, and nobody else has any (I-GUARD-1).
+            let _ = unsafe { sys::advise(first, end - first, libc::MADV_DONTNEED) };
+        }
+    }
+
+    fn system_page(&self) -> usize {
+        self.system_page.load(Ordering::Relaxed)
+    }
+
+    fn apart_secret(&self) -> u64 {
+        self.apart_secret.load(Ordering::Relaxed)
+    }
+
+    fn random(&self) -> u64 {
+        self.entropy.next()
     }
 
     fn in_window(&self, address: usize, len: usize) -> bool {
@@ -264,6 +312,18 @@ unsafe impl Platform for Host {
         }
     }
 
+    fn states(&self) -> *mut AtomicU8 {
+        if !self.guarded.load(Ordering::Relaxed) {
+            return core::ptr::null_mut();
+        }
+        self.span.base().wrapping_sub(STATES_BELOW) as *mut AtomicU8
+    }
+
+    #[inline(always)]
+    fn alone(&self) -> bool {
+        misc::alone()
+    }
+
     fn cpus(&self) -> usize {
         self.cpu_count.load(Ordering::Relaxed)
     }
@@ -294,7 +354,9 @@ unsafe impl Platform for Host {
     }
 
     fn grow(&self, node: usize, zone: ZoneKind, pages: usize) -> Option<PageRange> {
-        self.growth.lock(self).grow(&self.span, node, zone, pages)
+        let grow = || self.growth.lock(self).grow(&self.span, node, zone, pages);
+        // Addresses that wait count for limits.
+        grow().or_else(|| if self.drop_held() { grow() } else { None })
     }
 
     unsafe fn discard(&self, range: PageRange) -> bool {
@@ -305,7 +367,26 @@ unsafe impl Platform for Host {
             return false;
         }
         // SAFETY: the caller owns the pages. Locked memory refuses.
-        unsafe { sys::advise(address, len, libc::MADV_DONTNEED) }.is_ok()
+        let done = unsafe { sys::advise(address, len, libc::MADV_DONTNEED) }.is_ok();
+        if done && self.guarded.load(Ordering::Relaxed) {
+            self.discard_states(range);
+        }
+        done
+    }
+
+    fn wall(&self, range: PageRange) -> bool {
+        let (address, len) = (self.span.base() + (range.first << PAGE_SHIFT), range.count << PAGE_SHIFT);
+        // SAFETY: the core owns the pages and gives them to nobody.
+        unsafe { sys::protect(address, len, false) }.is_ok()
+    }
+
+    fn unwall(&self, range: PageRange) {
+        let (address, len) = (self.span.base() + (range.first << PAGE_SHIFT), range.count << PAGE_SHIFT);
+        // SAFETY: as in `wall`.
+        if unsafe { sys::protect(address, len, true) }.is_err() {
+            self.console("kmem: guard pages cannot be made usable again\n");
+            self.fatal();
+        }
     }
 
     unsafe fn release(&self, range: PageRange) {
@@ -384,6 +465,20 @@ unsafe impl Platform for Host {
 
     fn watch_faults(&self) -> bool {
         fault::install()
+    }
+
+    fn map_apart(&self, len: usize, align: usize) -> Option<NonNull<u8>> {
+        self.new_apart(len, align)
+    }
+
+    unsafe fn unmap_apart(&self, ptr: NonNull<u8>, len: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.drop_apart(ptr, len) };
+    }
+
+    unsafe fn remap_apart(&self, ptr: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.move_apart(ptr, old, new) }
     }
 
     fn now(&self) -> u64 {

@@ -105,6 +105,33 @@ pub(super) unsafe fn remap(address: usize, old: usize, new: usize, may_move: boo
     unsafe { call(libc::SYS_mremap, [address, old, new, flags, 0, 0]) }
 }
 
+/// Takes `len` bytes of addresses that nobody may use yet.
+pub(super) fn reserve(len: usize) -> Result<usize, Errno> {
+    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as usize;
+    // SAFETY: without MAP_FIXED a new mapping replaces nothing.
+    unsafe { call(libc::SYS_mmap, [0, len, 0, flags, usize::MAX, 0]) }
+}
+
+/// Takes the memory of a range away and leaves its addresses, which nobody may use.
+///
+/// # Safety
+/// The caller owns the range, and nobody uses it any more.
+pub(super) unsafe fn fence(address: usize, len: usize) -> Result<(), Errno> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    // SAFETY: the caller's promise.
+    unsafe { call(libc::SYS_mmap, [address, len, 0, flags as usize, usize::MAX, 0]) }.map(drop)
+}
+
+/// Moves a mapping to `home`, with another length.
+///
+/// # Safety
+/// The range is one mapping that the caller owns, and so is all of the new one; on success the old addresses are free.
+pub(super) unsafe fn remap_to(address: usize, old: usize, new: usize, home: usize) -> Result<(), Errno> {
+    let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as usize;
+    // SAFETY: the caller's promise.
+    unsafe { call(libc::SYS_mremap, [address, old, new, flags, home, 0]) }.map(drop)
+}
+
 /// Advice about a range of mapped memory.
 ///
 /// # Safety

@@ -9,6 +9,7 @@
 //! skipped. Everything lies at fixed distances from the window's base:
 //!
 //! ```text
+//!  base - 64 GiB  states of a guarded heap, a byte for 16: up to 16 GiB (such a window has at most 256 GiB)
 //!  base - 32 GiB  hot areas of the CPU layer, 64 KiB a CPU; one for "no CPU" 4 GiB - 64 KiB further on
 //!  base - 28 GiB  cold areas, 512 KiB a CPU
 //!  base - 24 GiB  descriptors, 64 bytes a page: up to 16 GiB
@@ -30,11 +31,13 @@
 //! One, below all locks of the core: `WINDOW_RANK`. It is held across the system calls that map
 //! pieces, so that two CPUs that run out together grow once each, not twice over.
 
-use core::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicUsize, Ordering};
 
+use kmem_core::engine::guard::{GRAIN, GRAIN_SHIFT};
 use kmem_core::page::{Page, ZoneKind};
 use kmem_core::platform::{BLOCK_PAGES, PAGE_SHIFT, PAGE_SIZE, PageRange, Window};
 
+use super::Options;
 use super::sys::{self, Errno, Place};
 
 /// Rank of the window's lock: above all of the core's.
@@ -44,6 +47,8 @@ pub(super) const WINDOW_RANK: u8 = 64;
 pub const BLOCK_SIZE: usize = BLOCK_PAGES * PAGE_SIZE;
 
 const GIB: usize = 1 << 30;
+/// Distance from the states of objects up to the window's base.
+pub const STATES_BELOW: usize = 64 * GIB;
 const HOT_BELOW: usize = 32 * GIB;
 const COLD_BELOW: usize = 28 * GIB;
 const DESCS_BELOW: usize = 24 * GIB;
@@ -52,6 +57,8 @@ pub const TAGS_BELOW: usize = GIB / 2;
 
 /// Pages of the largest window: 1 TiB.
 pub(super) const MAX_PAGES: usize = 1 << 28;
+/// Pages of the largest window of a guarded heap: 256 GiB.
+pub(super) const MAX_GUARDED_PAGES: usize = 1 << 26;
 /// Pages of the largest growth step: 64 MiB.
 const MAX_STEP: usize = 16 * BLOCK_PAGES;
 /// Tags are mapped in runs of this many bytes.
@@ -130,6 +137,19 @@ impl Span {
         Some(unsafe { (*tags.add(offset >> PAGE_SHIFT)).load(Ordering::Relaxed) })
     }
 
+    /// The state of the object at an address, in a guarded heap.
+    ///
+    /// # Safety
+    /// The address lies below [`Span::end`], in a piece that was mapped with states and not released.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn state(&self, address: usize) -> &AtomicU8 {
+        let base = self.base();
+        let states = base.wrapping_sub(STATES_BELOW) as *const AtomicU8;
+        // SAFETY: a piece is mapped after its states, and those go after it (contract).
+        unsafe { &*states.add(address.wrapping_sub(base) >> GRAIN_SHIFT) }
+    }
+
     /// The descriptor of the page around an address.
     ///
     /// # Safety
@@ -163,6 +183,8 @@ pub(super) struct Growth {
     huge: HugePages,
     /// More nodes than one: pieces get a memory policy.
     numa: bool,
+    /// Pieces get states.
+    guarded: bool,
     /// First page of each zone that was never considered.
     next: [usize; 3],
     /// Pages mapped now.
@@ -255,6 +277,7 @@ impl Growth {
             zone_ends: [0; 2],
             huge: HugePages::Grown,
             numa: false,
+            guarded: false,
             next: [0; 3],
             mapped: 0,
             tags_mapped: 0,
@@ -263,11 +286,12 @@ impl Growth {
     }
 
     /// Takes a window into use.
-    pub(super) fn start(&mut self, window: Window, zone_ends: [usize; 2], huge: HugePages, numa: bool) {
+    pub(super) fn start(&mut self, window: Window, zone_ends: [usize; 2], options: &Options, numa: bool) {
         self.window = window;
         self.zone_ends = zone_ends;
         self.next = [0, zone_ends[0], zone_ends[1]];
-        self.huge = huge;
+        self.huge = options.huge;
+        self.guarded = options.guarded;
         self.numa = numa;
     }
 
@@ -326,13 +350,21 @@ impl Growth {
         self.map_tags(range.first + range.count)?;
         sys::map(Place::Exactly(address), len, true)?;
         let descs = self.window.descs.wrapping_add(range.first) as usize;
-        if let Err(why) = side_memory(descs, range.count * size_of::<Page>()) {
+        let records = [(descs, range.count * size_of::<Page>()), self.states(range)];
+        let records = if self.guarded { &records[..] } else { &records[..1] };
+        if let Err(why) = map_all(records) {
             // SAFETY: mapped just above, and nobody knows of it.
             let _ = unsafe { sys::unmap(address, len) };
             return Err(why);
         }
         self.settle(span, range, node);
         Ok(range)
+    }
+
+    /// Where the states of a piece lie, and how many bytes they have.
+    fn states(&self, range: PageRange) -> (usize, usize) {
+        let per_page = PAGE_SIZE / GRAIN;
+        (self.window.base - STATES_BELOW + range.first * per_page, range.count * per_page)
     }
 
     /// Policies and accounts of a piece that was mapped.
@@ -410,6 +442,12 @@ impl Growth {
             let descs = self.window.descs.add(range.first);
             if sys::advise(descs as usize, range.count * size_of::<Page>(), libc::MADV_DONTNEED).is_err() {
                 descs.write_bytes(0, range.count);
+            }
+            if self.guarded {
+                let (states, bytes) = self.states(range);
+                if sys::advise(states, bytes, libc::MADV_DONTNEED).is_err() {
+                    (states as *mut u8).write_bytes(0, bytes);
+                }
             }
         }
         for page in range.first..range.first + range.count {

@@ -35,6 +35,7 @@ pub(crate) fn run(arguments: &[String]) -> Count {
     let build = ["build", "--release", "-p", "kmem-malloc", "-p", "kmem-bench"];
     let mut built = Step::cargo("build to be counted", &build).run();
     built += library::build(Engine::Slab);
+    built += library::build(Engine::Hardened);
     if built.failed > 0 {
         return built;
     }
@@ -76,9 +77,10 @@ fn measure() -> Result<Costs, String> {
 
 /// What is counted: loops on malloc, on a typed cache or on the core's own calls, what is put behind their names, and the preloaded library's engine.
 /// SLOB is not here: it has no fast path.
-const KINDS: [(&str, &str, Engine); 4] = [
+const KINDS: [(&str, &str, Engine); 5] = [
     ("malloc", "", Engine::Slub),
     ("malloc", "_slab", Engine::Slab),
+    ("malloc", "_hard", Engine::Hardened),
     ("typed", "", Engine::Slub),
     ("core", "", Engine::Slub),
 ];

@@ -18,6 +18,16 @@ use crate::page::Page;
 use crate::platform::Platform;
 use crate::report;
 
+/// Clears what the chains of slabs left in objects that were taken off them, where a free object is zero (I-GUARD-3).
+pub(super) fn clear_links<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &[*mut u8]) {
+    if floor.guarded && cache.zeroed() != 0 {
+        for &object in objects {
+            // SAFETY: this thread took the object; the end of its chain and its slab are not reached through it any more.
+            unsafe { object.wrapping_add(cache.geometry.offset).cast::<u64>().write(0) };
+        }
+    }
+}
+
 /// How many objects a cache without stacks links at once when it carves.
 const CARVE: usize = 32;
 

@@ -149,7 +149,11 @@ unsafe impl Engine for Slub {
         if checked::is_checked(cache) {
             return checked::alloc_one(floor, cache, gfp, node);
         }
-        alloc::alloc_one(floor, cache, gfp, node)
+        let object = alloc::alloc_one(floor, cache, gfp, node);
+        if !object.is_null() {
+            alloc::clear_links(floor, cache, &[object]);
+        }
+        object
     }
 
     fn alloc_many<P: Platform>(
@@ -163,7 +167,9 @@ unsafe impl Engine for Slub {
         if checked::is_checked(cache) {
             return checked::alloc_many(floor, cache, gfp, node, out, at_least);
         }
-        alloc::alloc_many(floor, cache, gfp, node, out, at_least)
+        let got = alloc::alloc_many(floor, cache, gfp, node, out, at_least);
+        alloc::clear_links(floor, cache, &out[..got]);
+        got
     }
 
     unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &mut [*mut u8]) {
@@ -183,7 +189,7 @@ unsafe impl Engine for Slub {
         batch: usize,
     ) -> usize {
         match barn::take(floor, cache, out) {
-            0 => alloc::alloc_many(floor, cache, gfp, None, &mut out[..batch], 1),
+            0 => Self::alloc_many(floor, cache, gfp, None, &mut out[..batch], 1),
             got => got,
         }
     }
@@ -207,6 +213,15 @@ unsafe impl Engine for Slub {
 
     fn release_empty<P: Platform>(floor: Floor<'_, P>, cache: &Cache, node: usize, keep_pages: bool) {
         maintain::release_empty(floor, cache, node, keep_pages);
+        if floor.pinned {
+            floor.pages.trim_pool(floor.platform, &cache.node(node).own.pool);
+        }
+    }
+
+    fn release_node<P: Platform>(floor: Floor<'_, P>, cache: &Cache, node: usize) {
+        if floor.pinned {
+            floor.pages.close_pool(floor.platform, &cache.node(node).own.pool);
+        }
     }
 
     fn reset_cpu(cpu: &Transaction) {
@@ -307,7 +322,13 @@ unsafe impl Engine for Slub {
     fn take_at_once<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> *mut u8 {
         let Some(cpu) = cache.here(floor.platform) else { return core::ptr::null_mut() };
         match cpu.stack.try_lock(floor.platform) {
-            Some(_own) => cpu.take_one(floor.pages, cache),
+            Some(_own) => {
+                let object = cpu.take_one(floor.pages, cache);
+                if !object.is_null() {
+                    alloc::clear_links(floor, cache, &[object]);
+                }
+                object
+            }
             None => core::ptr::null_mut(),
         }
     }
@@ -316,6 +337,7 @@ unsafe impl Engine for Slub {
         match rank {
             rank::BARN => node.own.barn.lock_for_fork(platform),
             rank::NODE => node.own.list.lock_for_fork(platform),
+            rank::POOL => node.own.pool.lock_for_fork(platform),
             _ => {}
         }
     }
@@ -326,6 +348,7 @@ unsafe impl Engine for Slub {
             match rank {
                 rank::BARN => node.own.barn.unlock_after_fork(platform),
                 rank::NODE => node.own.list.unlock_after_fork(platform),
+                rank::POOL => node.own.pool.unlock_after_fork(platform),
                 _ => {}
             }
         }

@@ -1,7 +1,7 @@
 //! What one node keeps of one cache: its slabs that are on lists, and its barn.
 
 use crate::engine::list::SlabList;
-use crate::page::{Page, Pages};
+use crate::page::{Page, Pages, Pool};
 use crate::percpu::barn::Barn;
 use crate::platform::Platform;
 use crate::sync::{Lock, rank};
@@ -12,12 +12,14 @@ pub struct Stock {
     pub list: Lock<NodeLists, { rank::NODE }>,
     /// Full sheaves, ready to be traded.
     pub barn: Lock<Barn, { rank::BARN }>,
+    /// Addresses of slabs, in a heap that pins them.
+    pub pool: Pool,
 }
 
 impl Stock {
     /// Nothing.
     pub(crate) const fn new() -> Self {
-        Self { list: Lock::new(NodeLists::new()), barn: Lock::new(Barn::new()) }
+        Self { list: Lock::new(NodeLists::new()), barn: Lock::new(Barn::new()), pool: Pool::new() }
     }
 }
 

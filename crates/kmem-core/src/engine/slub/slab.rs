@@ -32,6 +32,7 @@ fn fetch<P: Platform>(
     node: usize,
     strict: bool,
     layout: Layout<'_>,
+    pinned: bool,
 ) -> Option<(PageRun, bool)> {
     let geometry = layout.geometry;
     let mut gfp = gfp - Gfp::ZERO - Gfp::SLAB_BUG;
@@ -46,6 +47,18 @@ fn fetch<P: Platform>(
     }
     if strict {
         gfp |= Gfp::THISNODE;
+    }
+    if pinned {
+        let pages = if layout.exact_pages != 0 { layout.exact_pages } else { 1 << geometry.order };
+        let order = pages.next_power_of_two().ilog2();
+        // A region lies on one node, and its pool is that node's.
+        let (platform, gfp) = (floor.platform, gfp | Gfp::THISNODE);
+        return (0..if strict { 1 } else { platform.nodes() }).find_map(|i| {
+            let node = platform.nearest_node(node, i);
+            let pool = &cache.node(node).own.pool;
+            let run = floor.pages.alloc_pinned(platform, gfp, order, pages, Some(node), pool)?;
+            Some((run, false))
+        });
     }
     if layout.exact_pages != 0 {
         return floor
@@ -68,6 +81,30 @@ fn fetch<P: Platform>(
     Some((run, true))
 }
 
+/// Makes the objects of a new slab zero. Pages that are zero already are written to, so that the first look at an object does
+/// not map the system's page of zeros, only to have it replaced by the first write. Where pages stay with their cache only the
+/// links of its last slab there are to be cleared: what else is not zero was written to a free object, and is found.
+fn blank<P: Platform>(floor: Floor<'_, P>, cache: &Cache, run: &PageRun) {
+    // SAFETY: the run is this thread's.
+    unsafe {
+        if !run.is_zeroed() && floor.pinned {
+            let geometry = &cache.geometry;
+            for index in 0..geometry.objects {
+                let object = geometry.object(run.address().addr(), index) + geometry.offset;
+                run.address().with_addr(object).cast::<u64>().write(0);
+            }
+            return;
+        }
+        if !run.is_zeroed() {
+            run.address().write_bytes(0, run.pages() << PAGE_SHIFT);
+            return;
+        }
+        for page in 0..run.pages() {
+            run.address().add(page << PAGE_SHIFT).write_volatile(0);
+        }
+    }
+}
+
 /// A new slab of the cache, all objects free and not carved, constructed; nobody else knows it yet.
 /// `kind` is what it is to be, whatever the cache's letters are by now: who asked works with it by the rules of
 /// that kind.
@@ -81,7 +118,7 @@ pub(crate) fn create<'a, P: Platform>(
 ) -> Option<&'a Page> {
     let checked = kind == SlabKind::Checked;
     let layout = checked::layout_now(cache, checked);
-    let (mut run, fallback) = fetch(floor, cache, gfp, node, strict, layout)?;
+    let (mut run, fallback) = fetch(floor, cache, gfp, node, strict, layout, floor.pinned && !checked)?;
     if let Some(cpu) = cache.here(floor.platform) {
         count(&cpu.stats.alloc_slab, 1);
         if fallback {
@@ -93,6 +130,9 @@ pub(crate) fn create<'a, P: Platform>(
     }
     let geometry = layout.geometry;
     let objects = if fallback { geometry.min_objects } else { geometry.objects };
+    if floor.guarded && !checked && cache.zeroed() != 0 {
+        blank(floor, cache, &run);
+    }
     run.set_kind(Kind::Slab);
     if !checked && cache.capacity() != 0 {
         floor.pages.set_tag(&run, cache.id);
@@ -137,6 +177,7 @@ pub(crate) fn create<'a, P: Platform>(
 /// All objects are free, the slab is on no list, and nobody can reach it any more. No lock is held.
 pub(crate) unsafe fn discard<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page) {
     let objects = slab.objects.load(Ordering::Relaxed);
+    let (checked, node) = (checked::is_checked_slab(slab), slab.node());
     if let Some(dtor) = cache.dtor {
         let base = floor.pages.address(slab) as usize;
         let geometry = checked::geometry_of(cache, slab);
@@ -149,7 +190,11 @@ pub(crate) unsafe fn discard<P: Platform>(floor: Floor<'_, P>, cache: &Cache, sl
     slab.cache.store(core::ptr::null_mut(), Ordering::Relaxed);
     // SAFETY: the caller owns the slab, so the owning token may be rebuilt from its head.
     let run = unsafe { floor.pages.adopt(slab) };
-    floor.pages.free(floor.platform, run);
+    if floor.pinned && !checked {
+        floor.pages.free_pinned(floor.platform, run, &cache.node(node).own.pool);
+    } else {
+        floor.pages.free(floor.platform, run);
+    }
 }
 
 /// Takes up to `out.len()` objects that were never handed out. The caller is the owner (I-SLUB-4).

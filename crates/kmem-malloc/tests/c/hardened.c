@@ -1,0 +1,148 @@
+/* One sin each, for the hardened heap, by the name in argv[1]; "on" when it was not stopped. */
+#include "check.h"
+
+/* The preloaded library's. */
+__attribute__((weak)) void free_sized(void *block, size_t size);
+__attribute__((weak)) void free_aligned_sized(void *block, size_t align, size_t size);
+__attribute__((weak)) void _ZdlPvm(void *block, size_t size);
+
+#define CASE(name) else if (strcmp(argv[1], name) == 0)
+
+/* What is written is never what stands there: fillers are odd. The compiler must not know what these bytes are. */
+static volatile char *some(size_t size)
+{
+    volatile char *block = malloc(size);
+    CHECK(block != NULL);
+    return block;
+}
+
+static void drop(volatile char *block)
+{
+    free((void *)block);
+}
+
+/* Takes and frees blocks of one size until each that was free has come by, whatever quarantine it waits in. */
+static void take_many(size_t size)
+{
+    static volatile char *held[3000];
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < COUNT(held); i++) held[i] = some(size);
+        for (size_t i = 0; i < COUNT(held); i++) drop(held[i]);
+    }
+}
+
+static volatile int gate;
+static void *racer(void *block)
+{
+    __atomic_add_fetch(&gate, 1, __ATOMIC_SEQ_CST);
+    while (gate < 2) { }
+    free(block);
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    CHECK(argc == 2);
+    if (argc == 0) return 1;
+    CASE("sound")
+    {
+        for (size_t size = 0; size < 3000; size += 7) {
+            volatile char *block = some(size);
+            for (size_t i = 0; i < size; i++) {
+                CHECK(block[i] == 0);
+                block[i] = 0x55;
+            }
+            CHECK(malloc_usable_size((void *)block) == size);
+            if (size % 3 == 0) free_sized((void *)block, size);
+            else if (size % 3 == 1) _ZdlPvm((void *)block, size);
+            else drop(block);
+            char *aligned = memalign(64, size);
+            CHECK(aligned != NULL && (uintptr_t)aligned % 64 == 0);
+            memset(aligned, 1, size);
+            free_aligned_sized(aligned, 64, size);
+        }
+    }
+    CASE("over-1") { volatile char *p = some(40); p[40] = 2; drop(p); }
+    CASE("over-nul") { volatile char *p = some(40); p[40] = 0; drop(p); }
+    CASE("over-8") { volatile char *p = some(40); for (int i = 0; i < 8; i++) p[40 + i] = 2; drop(p); }
+    CASE("over-whole-class") { volatile char *p = some(56); p[56] = 2; drop(p); }
+    CASE("over-slack") { volatile char *p = some(1025); p[1025] = 2; drop(p); }
+    CASE("over-1000") { volatile char *p = some(1000); p[1000] = 2; drop(p); }
+    CASE("over-30000") { volatile char *p = some(30000); p[30000] = 2; drop(p); }
+    CASE("over-none") { volatile char *p = some(0); p[0] = 2; drop(p); }
+    CASE("over-realloc") { volatile char *p = some(40); p[40] = 2; CHECK(realloc((void *)p, 400) != NULL); }
+    CASE("over-usable") { volatile char *p = some(40); p[40] = 2; malloc_usable_size((void *)p); }
+    CASE("over-resized") { volatile char *p = realloc((void *)some(40), 39); p[39] = 2; drop(p); }
+    CASE("under-1")
+    {
+        static volatile char *held[1000];
+        for (int i = 0; i < 1000; i++) held[i] = some(40);
+        for (int i = 400; i < 600; i++) held[i][-1] = 1;
+        for (int i = 0; i < 1000; i++) drop(held[i]);
+    }
+    CASE("after-first") { volatile char *p = some(200); drop(p); p[0] = 1; take_many(200); }
+    CASE("after-middle") { volatile char *p = some(200); drop(p); p[100] = 1; take_many(200); }
+    CASE("after-last") { volatile char *p = some(200); drop(p); p[199] = 1; take_many(200); }
+    CASE("after-2000") { volatile char *p = some(2000); drop(p); p[1777] = 1; take_many(2000); }
+    CASE("after-20000") { volatile char *p = some(20000); drop(p); p[17777] = 1; take_many(20000); }
+    CASE("twice-at-once")
+    {
+        pthread_t thread;
+        void *block = malloc(64);
+        CHECK(block != NULL && pthread_create(&thread, NULL, racer, block) == 0);
+        racer(block);
+        pthread_join(thread, NULL);
+    }
+    CASE("usable-freed") { volatile char *p = some(64); drop(p); malloc_usable_size((void *)p); }
+    CASE("realloc-freed") { volatile char *p = some(64); drop(p); CHECK(realloc((void *)p, 60) != NULL); }
+    CASE("sized-more") { free_sized((void *)some(40), 41); }
+    CASE("sized-less") { free_sized((void *)some(40), 39); }
+    CASE("sized-delete") { _ZdlPvm((void *)some(100), 104); }
+    CASE("sized-large") { free_sized((void *)some(100000), 200000); }
+    CASE("aligned-wrong")
+    {
+        volatile char *p;
+        do p = some(40); while ((uintptr_t)p % 4096 == 0);
+        free_aligned_sized((void *)p, 4096, 40);
+    }
+    CASE("large-over") { volatile char *p = some(100000); p[102400] = 1; }
+    CASE("large-under") { volatile char *p = some(100000); p[-1] = 1; }
+    CASE("large-after") { volatile char *p = some(100000); drop(p); p[50000] = 1; }
+    CASE("large-read-after") { volatile char *p = some(100000); drop(p); CHECK(p[50000] == 0); }
+    CASE("huge-after") { volatile char *p = some(8 << 20); drop(p); p[5 << 20] = 1; }
+    CASE("wall") { volatile char *p = some(64); for (size_t i = 0; i < 4 << 20; i++) (void)p[i]; }
+    CASE("pinned")
+    {
+        /* Pages that held blocks of one size never hold others, also when there is nothing left in them. */
+        enum { COUNT_64 = 20000, PAGE = 4096 };
+        static uintptr_t pages[COUNT_64];
+        for (int i = 0; i < COUNT_64; i++) pages[i] = (uintptr_t)some(64);
+        for (int i = 0; i < COUNT_64; i++) free((void *)pages[i]);
+        uintptr_t low = UINTPTR_MAX, high = 0;
+        for (int i = 0; i < COUNT_64; i++) {
+            pages[i] /= PAGE;
+            if (pages[i] < low) low = pages[i];
+            if (pages[i] > high) high = pages[i];
+        }
+        malloc_trim(0);
+        char *was = calloc(high - low + 1, 1);
+        CHECK(was != NULL);
+        for (int i = 0; i < COUNT_64; i++) was[pages[i] - low] = 1;
+        for (int i = 0; i < 4000; i++) {
+            size_t size = 100 + (size_t)i * 7 % 30000;
+            uintptr_t first = (uintptr_t)some(size) / PAGE, last = (first * PAGE + size) / PAGE;
+            for (uintptr_t page = first; page <= last; page++) {
+                CHECK(page < low || page > high || !was[page - low]);
+            }
+        }
+    }
+    CASE("order")
+    {
+        /* Where blocks lie, seen from the first one. */
+        char *first = malloc(64);
+        for (int i = 0; i < 20; i++) printf("%td ", (char *)malloc(64) - first);
+    }
+    else return 1;
+    puts("on");
+    return 0;
+}

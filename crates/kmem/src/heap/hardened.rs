@@ -1,0 +1,400 @@
+//! malloc and free of a build with the feature `hardened`.
+//!
+//! # Theory
+//! The same two fast paths as the usual ones, with more on them:
+//!
+//! | malloc | free |
+//! |---|---|
+//! | pop the class's stack | tag and multiplication prove that a block of a class starts here |
+//! | the block's state must be free, and becomes used | the seal at the block's end must be whole |
+//! | all of the block must be zero | the state must be used, and becomes free |
+//! | seal it behind the last byte asked for | clear the block, push |
+//!
+//! States and zeros are [`kmem_core::engine::guard`]; the seal is of this module.
+//!
+//! # The seal
+//! A block has [`TRAILER`] bytes more than were asked for. Its last word is the number of those bytes, mixed with a secret and
+//! the block's address; and as many of the 8 bytes behind the last one asked for as lie before that word are a filler,
+//! none of them zero. So the first byte too far is noticed when the block is freed, resized or measured, whatever the class
+//! rounds to; and the size that a block was asked with is known, to the byte.
+//!
+//! Where blocks are as long as pages, guard pages take the seal's place.
+//!
+//! # Invariants
+//! - I-HARD-1: every block of a class that this module handed out is sealed; so only this module may free it.
+//! - I-HARD-2: what a caller asked for is zero when the block is handed out, but for aligned blocks and resized ones too.
+//!
+//! # Errors
+//! As in [`super`]: a message with address and cache, and the process aborts.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use kmem_core::engine::guard;
+use kmem_core::engine::proof::Proof;
+use kmem_core::gfp::Gfp;
+use kmem_core::kmalloc::FreeError;
+use kmem_core::kmalloc::aligned::Resized;
+use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind};
+use kmem_core::percpu::Pushed;
+use kmem_core::platform::Platform;
+
+use super::{Claim, HEAP, MADE, give_everything_back, heap};
+use crate::debugging;
+use crate::engine::{self, PLACES, TABLE_LIMIT};
+use crate::misuse::{self, Call};
+
+/// Bytes that a block has beyond those asked for.
+const TRAILER: usize = 8;
+
+/// Secrets of the seals; 0 until the heap is made.
+static SECRETS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Bytes of the class for requests of 0, 1 to 16, 17 to 32, … bytes.
+static SLOTS: [u16; TABLE_LIMIT / 16 + 1] = {
+    let mut table = [0; TABLE_LIMIT / 16 + 1];
+    let mut class = 0;
+    let mut i = 0;
+    while i < table.len() {
+        while (FineSet::SIZES[class] as usize) < i * 16 {
+            class += 1;
+        }
+        table[i] = FineSet::SIZES[class] as u16;
+        i += 1;
+    }
+    table
+};
+
+/// Draws the secrets. The heap is being made.
+pub(super) fn start() {
+    for secret in &SECRETS {
+        // Relaxed: published with the heap.
+        secret.store(HEAP.platform().entropy() | 1, Ordering::Relaxed);
+    }
+}
+
+/// What the seal of a block is mixed with.
+#[inline(always)]
+fn key(block: *const u8) -> u64 {
+    let [add, factor] = [SECRETS[0].load(Ordering::Relaxed), SECRETS[1].load(Ordering::Relaxed)];
+    (block.addr() as u64 ^ add).wrapping_mul(factor)
+}
+
+/// What stands behind a block, given its key: no byte of it is zero, so that a string's end that is written too far is seen.
+#[inline(always)]
+const fn filler(key: u64) -> u64 {
+    key | 0x0101_0101_0101_0101
+}
+
+/// Seals a block of `slot` bytes for a holder who may use `size` of them.
+///
+/// # Safety
+/// The block is the caller's, and `size` is at most `slot - TRAILER`.
+#[inline(always)]
+unsafe fn seal(block: *mut u8, slot: usize, size: usize) {
+    let key = key(block);
+    // SAFETY: both words end within the slot. Where they overlap the second wins.
+    unsafe {
+        block.add(size).cast::<u64>().write_unaligned(filler(key));
+        block.add(slot - TRAILER).cast::<u64>().write(key ^ size as u64);
+    }
+}
+
+/// How many bytes of a block of `slot` bytes were asked for; nothing when its seal is broken.
+///
+/// # Safety
+/// A slot of so many bytes starts there.
+#[inline(always)]
+unsafe fn asked(block: *const u8, slot: usize) -> Option<usize> {
+    let key = key(block);
+    // SAFETY: the last word of the slot; and 8 bytes that end within it, which the first check says.
+    unsafe {
+        let size = block.add(slot - TRAILER).cast::<u64>().read() ^ key;
+        let room = (slot - TRAILER) as u64;
+        if size > room {
+            return None;
+        }
+        let found = block.add(size as usize).cast::<u64>().read_unaligned();
+        // Of the filler only what lies before the last word: from none of it to all.
+        let bytes = (room - size).min(8) as u32;
+        let half = 32 - 4 * bytes;
+        // A shift in two halves: one by 64 would be none.
+        (((found ^ filler(key)) << half) << half == 0).then_some(size as usize)
+    }
+}
+
+/// See [`super::malloc_at_hand`].
+#[inline(always)]
+pub(super) fn malloc_at_hand(size: usize) -> *mut u8 {
+    if size > TABLE_LIMIT - TRAILER {
+        return core::ptr::null_mut();
+    }
+    let row = (size + TRAILER + 15) >> 4;
+    let slot = usize::from(SLOTS[row]);
+    // SAFETY: as in the usual path.
+    let block = unsafe { super::cpus().try_pop(usize::from(PLACES[row])) };
+    if !block.is_null() {
+        // SAFETY: the block is this thread's, of a class of `slot` bytes, in mapped memory.
+        unsafe {
+            if !guard::take(HEAP.platform().span().state(block.addr()))
+                || !guard::is_zero::<true>(block, slot)
+            {
+                damaged(block, slot);
+            }
+            seal(block, slot, size);
+        }
+    }
+    block
+}
+
+/// A block of a class that was about to be handed out is not as it was left.
+#[cold]
+#[inline(never)]
+fn damaged(block: *mut u8, slot: usize) -> ! {
+    let cache = FineSet::name(Kind::Normal, FineSet::class_of(slot));
+    // SAFETY: as in `malloc_at_hand`.
+    let written = unsafe { !guard::is_zero::<true>(block, slot) };
+    let address = block.addr();
+    let error =
+        if written { FreeError::Written { address, cache } } else { FreeError::Double { address, cache } };
+    kmem_core::report::say(HEAP.platform(), format_args!("kmem: malloc(): {error}"));
+    HEAP.platform().fatal()
+}
+
+/// See [`super::malloc_slow`].
+pub(super) fn malloc_slow(size: usize) -> *mut u8 {
+    get(size, |heap, bytes| heap.allocate(bytes, Gfp::KERNEL))
+}
+
+/// See [`super::calloc_slow`]: blocks of classes are zero whenever they are handed out.
+pub(super) fn calloc_slow(size: usize) -> *mut u8 {
+    get(size, |heap, bytes| heap.allocate(bytes, Gfp::KERNEL | Gfp::ZERO))
+}
+
+/// See [`super::memalign`].
+pub(super) fn memalign(align: usize, size: usize) -> *mut u8 {
+    get(size, |heap, bytes| heap.allocate_aligned(align, bytes, Gfp::KERNEL))
+}
+
+/// A block of the heap for `size` bytes, sealed if it is one of a class. Tries again after everything that caches hold in
+/// reserve was given back.
+#[inline]
+fn get(size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut u8 {
+    if size > isize::MAX as usize {
+        return core::ptr::null_mut();
+    }
+    let Some(heap) = heap() else { return core::ptr::null_mut() };
+    debugging::pace::tick(heap);
+    if heap.debug().options().is_some()
+        && let Some(block) = checked(heap, size, &allocate)
+    {
+        return block;
+    }
+    let bytes = size + TRAILER;
+    let mut block = allocate(heap, bytes);
+    if block.is_null() {
+        give_everything_back(heap);
+        block = allocate(heap, bytes);
+    }
+    if !block.is_null()
+        && let Some(class) = super::class_at(block)
+    {
+        // SAFETY: a fresh block of that class, which has at least `bytes` bytes.
+        unsafe { seal(block, FineSet::size_of(class), size) };
+    }
+    block
+}
+
+/// With debug options: a block of a checked class. The debug layer keeps its own seal, so the class is that of `size`. Nothing
+/// when the class is not checked.
+#[cold]
+fn checked(
+    heap: &engine::Heap,
+    size: usize,
+    allocate: impl Fn(&engine::Heap, usize) -> *mut u8,
+) -> Option<*mut u8> {
+    let block = allocate(heap, size);
+    if block.is_null() {
+        return None;
+    }
+    if size <= FineSet::LARGEST && super::class_at(block).is_none() {
+        return Some(block);
+    }
+    // SAFETY: a block that nobody knows yet, straight from the heap, so not sealed.
+    let _ = unsafe { heap.kfree(block) };
+    None
+}
+
+/// See [`super::free`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn free(ptr: *mut u8) {
+    let span = HEAP.platform().span();
+    if let Some(tag) = engine::tag_at(span, ptr) {
+        let slot = FineSet::size_of(tag - 1);
+        // SAFETY: a slot of that class starts here, in mapped memory; who finds it used owns it.
+        unsafe {
+            if asked(ptr, slot).is_some() && guard::give(span.state(ptr.addr()), HEAP.platform().alone()) {
+                guard::wipe::<true>(ptr, slot);
+                if super::cpus().try_push(tag * size_of::<Proof>(), ptr) != Pushed::Done {
+                    free_rest(ptr);
+                }
+                return;
+            }
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { free_slow(ptr) }
+}
+
+/// The rest of a free whose block is clear already.
+#[cold]
+#[inline(never)]
+unsafe fn free_rest(ptr: *mut u8) {
+    // SAFETY: the block is one of a class, free and zero, and was the caller's until now.
+    if let Err(error) = unsafe { HEAP.kfree_wiped(ptr) } {
+        stop(Call::Free, error);
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn free_slow(ptr: *mut u8) {
+    if ptr.is_null() {
+        return;
+    }
+    if let Some(class) = super::class_at(ptr) {
+        stop(Call::Free, broken(ptr, class));
+    }
+    if !MADE.load(Ordering::Acquire) {
+        stop(Call::Free, FreeError::Foreign(ptr.addr()));
+    }
+    // SAFETY: the caller's promise.
+    if let Err(error) = unsafe { HEAP.kfree(ptr) } {
+        misuse::refused(&HEAP, Call::Free, error);
+    }
+}
+
+/// What is wrong with a block of a class that cannot be freed.
+#[cold]
+fn broken(ptr: *const u8, class: usize) -> FreeError {
+    let (address, cache) = (ptr.addr(), FineSet::name(Kind::Normal, class));
+    // SAFETY: a slot of that class starts here.
+    match unsafe { HEAP.platform().span().state(address) }.load(Ordering::Relaxed) {
+        guard::USED => FreeError::Overflow { address, cache },
+        _ => FreeError::Double { address, cache },
+    }
+}
+
+/// Says what is wrong, and ends the process whatever is to be done after errors: the heap is not to be trusted.
+#[cold]
+#[inline(never)]
+fn stop(call: Call, error: FreeError) -> ! {
+    misuse::refused(&HEAP, call, error);
+    HEAP.platform().fatal()
+}
+
+/// How many bytes of a block of a class were asked for. A block that is free or was written past its end is reported.
+fn asked_of(call: Call, ptr: *const u8, class: usize) -> usize {
+    // SAFETY: a slot of that class starts here.
+    let (size, state) = unsafe {
+        (
+            asked(ptr, FineSet::size_of(class)),
+            HEAP.platform().span().state(ptr.addr()).load(Ordering::Relaxed),
+        )
+    };
+    match size {
+        Some(size) if state == guard::USED => size,
+        _ => stop(call, broken(ptr, class)),
+    }
+}
+
+/// See [`super::free_as`]: size and alignment are always compared. (Which call a block came from is the debug layer's affair.)
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn free_as(ptr: *mut u8, claim: Claim) {
+    if let Some(told) = claim.align
+        && told.is_power_of_two()
+        && ptr.addr() & (told - 1) != 0
+    {
+        stop(Call::Free, FreeError::Align { address: ptr.addr(), told });
+    }
+    if let Some(told) = claim.size
+        && !ptr.is_null()
+    {
+        let (asked, exact) = match super::class_at(ptr) {
+            Some(class) => (asked_of(Call::Free, ptr, class), true),
+            None => (HEAP.ksize(ptr).unwrap_or_else(|error| stop(Call::Free, error)), false),
+        };
+        // A block of pages only knows how many pages it has.
+        let right = if exact { told == asked } else { told <= asked };
+        if !right {
+            stop(Call::Free, FreeError::Size { address: ptr.addr(), asked, told });
+        }
+    }
+    if HEAP.debug().options().is_some() {
+        super::check_claim(ptr, claim);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { free(ptr) }
+}
+
+/// See [`super::usable_size`]: what was asked for, and not a byte more.
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn usable_size(ptr: *const u8) -> usize {
+    match super::class_at(ptr) {
+        Some(class) => asked_of(Call::UsableSize, ptr, class),
+        None if ptr.is_null() => 0,
+        None => HEAP.ksize(ptr).unwrap_or_else(|error| stop(Call::UsableSize, error)),
+    }
+}
+
+/// See [`super::realloc`].
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
+    if size > isize::MAX as usize {
+        return core::ptr::null_mut();
+    }
+    let usable = if let Some(class) = super::class_at(ptr) {
+        let (old, slot) = (asked_of(Call::Realloc, ptr, class), FineSet::size_of(class));
+        let room = slot - TRAILER;
+        if size <= room && (size > room / 2 || room <= 2 * FineSet::MIN_ALIGN) {
+            let from = old.min(size);
+            // SAFETY: the block is the caller's. What it no longer holds, and the old seal, go.
+            unsafe {
+                ptr.add(from).write_bytes(0, slot - from);
+                seal(ptr, slot, size);
+            }
+            return ptr;
+        }
+        old
+    } else {
+        // SAFETY: the caller's promise.
+        match unsafe { HEAP.resize(ptr, size) } {
+            Ok(Resized::Here) => return ptr,
+            Ok(Resized::Moved(block)) => return block,
+            Ok(Resized::Copy { usable }) => usable,
+            Err(error) => stop(Call::Realloc, error),
+        }
+    };
+    let new = match malloc_at_hand(size) {
+        block if block.is_null() => malloc_slow(size),
+        block => block,
+    };
+    if new.is_null() {
+        // A smaller size is granted where the block stands rather than refused.
+        return if size <= usable { ptr } else { new };
+    }
+    // SAFETY: both blocks have that many bytes and are different; the old one is the caller's.
+    unsafe {
+        core::ptr::copy_nonoverlapping(ptr, new, usable.min(size));
+        free(ptr);
+    }
+    new
+}
