@@ -13,6 +13,9 @@ use crate::{child, tree};
 /// Where programs are looked for: the system's own, so that the same ones run everywhere.
 pub(super) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// How much longer a program may take with debug letters.
+const CHECKED: u32 = 10;
+
 /// What a run left behind.
 pub(super) struct Run {
     pub(super) status: ExitStatus,
@@ -103,7 +106,8 @@ impl Place {
             command.env("KMEM_RSEQ", "0");
         }
 
-        let end = child::run(&mut command, case.limit).map_err(|error| format!("/bin/sh: {error}"))?;
+        let end = child::run(&mut command, case.limit * if letters.is_some() { CHECKED } else { 1 })
+            .map_err(|error| format!("/bin/sh: {error}"))?;
         let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
         Ok(Run {
             status: end.status,

@@ -40,6 +40,9 @@ gcc -pthread -fno-builtin -w -o double_free crates/kmem-malloc/tests/c/misuse/do
 LD_PRELOAD=target/release/libkmem_malloc.so ./double_free small
 LD_PRELOAD=target/release/libkmem_malloc.so KMEM_DEBUG=FZPU ./double_free small
 ```
+
+Misuse of caches of one's own (an object freed to another cache, a cache destroyed with objects in use, and so on) has its rows in
+`crates/kmem/tests/misuse.rs`, and in process in `crates/kmem-core/tests/debug`.
 ";
 
 pub(super) fn check(bless: bool) -> Vec<String> {
