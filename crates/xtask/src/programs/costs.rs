@@ -37,8 +37,8 @@ seconds and MiB. A cache without letters pays nothing: its fast path has the sam
 (`golden/fast-path.txt`), so letters for a few caches (`FZPU,kmalloc-64`) cost as much as those caches are used.
 
 F looks at each object and at the slab it is in, with a walk of the slab's free objects; Z and P write and compare red zones and poison;
-U saves the stack of each request and of each free; A only asks whether the request is to fail. Any of them takes a
-cache off the CPUs' stacks: that alone is what A shows.
+U saves the stack of each request and of each free; A does nothing until a failure is asked for. Where programs take turns on a
+busy machine, a difference below a tenth says nothing.
 ";
 
 /// The cheapest processor time and the median peak of one setting's runs.
