@@ -16,6 +16,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
 use crate::cache::KmemCache;
+use crate::cache::faults::Faults;
 use crate::cache::registry::Registry;
 use crate::config::Config;
 use crate::debug::Debug;
@@ -114,6 +115,7 @@ pub struct Kmem<P: Platform, C: Config> {
     /// What the marks of free blocks are made of; 0: none.
     pub(crate) free_mark: AtomicU64,
     pub(crate) guard: Guard,
+    pub(crate) faults: Faults,
     /// What the engine keeps for the whole heap.
     pub(crate) engine: <C::Engine as Engine>::Heap,
     config: core::marker::PhantomData<fn(C)>,
@@ -146,6 +148,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             debug: Debug::new(C::ABORT),
             free_mark: AtomicU64::new(0),
             guard: Guard::new(),
+            faults: Faults::new(),
             engine: C::Engine::HEAP,
             config: core::marker::PhantomData,
         }

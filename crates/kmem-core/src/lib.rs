@@ -12,6 +12,7 @@
 //! | [`guard`] | which objects are placed beside protected pages, and what is said when those are touched |
 //! | [`percpu`] | each CPU's stacks of free objects, and the ways to own a CPU for an instant |
 //! | [`page`] | page descriptors, buddy, zones, nodes, per-CPU page lists |
+//! | [`fault`] | which requests fail although there is memory |
 //! | [`platform`] | what the world below must give |
 //!
 //! A heap is a value, [`Kmem`]: the core has no hidden globals, so a test can make a small machine
@@ -28,6 +29,7 @@ pub mod cache;
 pub mod config;
 pub mod debug;
 pub mod engine;
+pub mod fault;
 pub mod flags;
 pub mod gfp;
 pub mod guard;

@@ -2,7 +2,7 @@
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{
-    AtomicI32, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 
 use crate::cache::registry::Registry;
@@ -329,6 +329,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 proof,
                 trusted: AtomicU16::new(trusted),
                 zeroed: Self::zeroed_bytes(&plan),
+                closed: AtomicBool::new(plan.refcount > 0 && self.may_fail(plan.name, plan.geometry.flags)),
                 own: C::Engine::new_cache(self.floor(), &setup)?,
                 nodes: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_NODES],
             },

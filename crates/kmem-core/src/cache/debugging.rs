@@ -85,7 +85,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             for letter in options::unknown(text) {
                 report::say(&self.platform, format_args!("slub_debug option '{letter}' unknown. skipped"));
             }
-            let missing = options::asked(text) - C::Engine::LETTERS;
+            let missing = options::asked(text) - C::Engine::LETTERS - SlabFlags::FAILSLAB;
             if !missing.is_empty() {
                 let (letters, engine) = (options::shown(missing), C::Engine::NAME);
                 report::say(
@@ -100,7 +100,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// The flags of a new cache of this name, with what the options add.
     pub(crate) fn debug_flags(&self, name: &str, flags: SlabFlags) -> SlabFlags {
         let wanted = options::flags_for(self.debug.options(), SlabFlags::empty(), name, flags);
-        flags | (wanted & C::Engine::LETTERS)
+        // The letter A is no engine's affair.
+        flags | (wanted & (C::Engine::LETTERS | SlabFlags::FAILSLAB))
     }
 
     /// The rules of geometry, with what the options change.
@@ -177,6 +178,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return Err(SwitchError::NoMemory);
         }
         self.flush(cache);
+        self.follow_faults(cache);
         Ok(())
     }
 

@@ -22,6 +22,7 @@ pub mod bootstrap;
 pub mod create;
 mod debugging;
 mod destroy;
+pub(crate) mod faults;
 mod guarded;
 mod guarding;
 pub(crate) mod objects;

@@ -91,6 +91,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn refill(&self, cache: &KmemCache<C::Engine>, part: Part, gfp: Gfp) -> *mut u8 {
+        if self.refuses_object(cache, gfp) {
+            return core::ptr::null_mut();
+        }
         if self.guard.is_on()
             && let Some(object) = self.sample(cache, part, gfp)
         {
@@ -114,6 +117,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 self.guard_out(&cache.engine, object);
                 object
             }
+        } else if self.refuses_object(cache, gfp) {
+            core::ptr::null_mut()
         } else if self.guard.is_on()
             && let Some(object) = self.sample(cache, part, gfp)
         {
@@ -146,6 +151,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.get() };
         let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
+        if self.refuses_object(cache, gfp) {
+            return core::ptr::null_mut();
+        }
         let object = C::Engine::alloc_one(self.floor(), &cache.engine, gfp, Some(node.unwrap_or(here)));
         self.guard_out_slow(&cache.engine, object);
         if gfp.contains(Gfp::ZERO) && !object.is_null() {
@@ -360,7 +368,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.get() };
         let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
-        if !sheaf::alloc_bulk(self.floor(), &cache.engine, gfp, out) {
+        let rest = |out: &mut [*mut u8], got| self.fill_bulk(cache, gfp, out, got);
+        if !sheaf::alloc_bulk(self.floor(), &cache.engine, out, rest) {
             return false;
         }
         if C::GUARDED {
@@ -370,6 +379,18 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             out.iter().for_each(|&object| self.clear(cache, object));
         }
         true
+    }
+
+    /// Fills `out` behind the `got` objects that are there. False: it could not, and those were freed.
+    #[cold]
+    #[inline(never)]
+    fn fill_bulk(&self, cache: &KmemCache<C::Engine>, gfp: Gfp, out: &mut [*mut u8], got: usize) -> bool {
+        if self.refuses_object(cache, gfp) {
+            // SAFETY: these objects were just taken and are this thread's.
+            unsafe { C::Engine::free_many(self.floor(), &cache.engine, &mut out[..got]) };
+            return false;
+        }
+        sheaf::fill(self.floor(), &cache.engine, gfp, out, got)
     }
 
     /// Gives many objects back: of `cache`, or of any caches and sizes when it is `None` (`kfree_bulk`).

@@ -8,7 +8,7 @@
 //! - I-CACHE-2: a [`Cpu`] lives in the cold memory of its (CPU, number) pair, all zero at first and after
 //!   `Cpu::reset`; only the cache with that number uses it.
 
-use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::engine::Engine;
 use crate::engine::geometry::Geometry;
@@ -47,6 +47,8 @@ pub struct Cache<E: Engine> {
     pub(crate) trusted: AtomicU16,
     /// Bytes of an object that are zero while it is free, in a guarded heap; 0 where they are not ([`super::guard`]).
     pub(crate) zeroed: u32,
+    /// CPUs keep no objects: allocations that fault injection may hit come to the slow paths.
+    pub(crate) closed: AtomicBool,
     /// The engine's own part.
     pub own: E::Cache,
     /// Per-node state; null where the node has none. Not public: nobody but creation may make a cache.
@@ -75,6 +77,13 @@ impl<E: Engine> Cache<E> {
     pub(crate) fn distrust(&self) {
         // Relaxed: who frees an object of such a slab got it from somebody who was told (I-PROOF-1).
         self.trusted.store(DISTRUST, Ordering::Relaxed);
+    }
+
+    /// CPUs may not keep objects now.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        // Relaxed: who closes the cache flushes it afterwards, under the locks under which stacks are installed.
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// An object of this cache starts at `address`, on a page with this tag whose slab `head` looks up; what is refused may

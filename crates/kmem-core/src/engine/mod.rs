@@ -431,7 +431,7 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
 
     /// The debug letters that a cache has now.
     fn letters(cache: &Cache<Self>) -> SlabFlags {
-        cache.geometry.flags & Self::LETTERS
+        cache.geometry.flags & (Self::LETTERS | SlabFlags::FAILSLAB)
     }
 
     /// Gives a cache other letters: slabs that are made from now on follow. The CPUs must be flushed

@@ -175,7 +175,7 @@ unsafe fn stow<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>,
 /// Makes sure that this CPU has a stack, and says how many objects to fetch.
 pub(crate) fn prepare<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, gfp: Gfp) -> usize {
     let number = floor.platform.current_cpu();
-    let Some(cpu) = cache.cpu(floor.platform, number) else { return 1 };
+    let Some(cpu) = cache.cpu(floor.platform, number).filter(|_| !cache.is_closed()) else { return 1 };
     {
         let mut stack = cpu.stack.lock(floor.platform);
         if !stack.base.is_null() {
@@ -191,7 +191,7 @@ pub(crate) fn prepare<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Ca
         let mut stack = cpu.stack.lock(floor.platform);
         let hot = floor.platform.cpu_area().hot(number, cache.id);
         // SAFETY: the array was made above, sentinels and all; it stays until it was seized under this lock.
-        let installed = stack.base.is_null() && unsafe { install(hot, base, 0) };
+        let installed = stack.base.is_null() && !cache.is_closed() && unsafe { install(hot, base, 0) };
         if installed {
             stack.base = base;
             stack.room = room;
@@ -298,6 +298,7 @@ pub(crate) fn drain_cpu<P: Platform, E: Engine>(
             / size_of::<*mut u8>();
         let idle = stack.base.is_null()
             || stack.room == cache.capacity()
+                && !cache.is_closed()
                 && (held == 0 || held <= stack.room as usize && surplus(held) == 0);
         if idle { (ptr::null_mut(), 0, 0) } else { take_stack(floor, cache, number, &mut stack) }
     };
@@ -305,7 +306,7 @@ pub(crate) fn drain_cpu<P: Platform, E: Engine>(
         return;
     }
     // An array of another size than the cache's stacks now have is not put back.
-    let fits = room == cache.capacity();
+    let fits = room == cache.capacity() && !cache.is_closed();
     let gone = if fits { surplus(len).min(len) } else { len };
     // SAFETY: entries below the old top are free objects of this cache (I-CPU-1), and the array was detached, so this
     // thread owns both.
@@ -317,7 +318,8 @@ pub(crate) fn drain_cpu<P: Platform, E: Engine>(
         let mut stack = cpu.stack.lock(floor.platform);
         // SAFETY: the array was this stack's until a moment ago; its sentinels are where they were, and so many objects are
         // left in it.
-        let back = fits && stack.base.is_null() && unsafe { install(hot, base, len - gone) };
+        let back =
+            fits && stack.base.is_null() && !cache.is_closed() && unsafe { install(hot, base, len - gone) };
         if back {
             stack.base = base;
             stack.room = room;
@@ -489,20 +491,21 @@ fn ensure<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) {
     }
 }
 
-/// Fills all of `out`, or nothing. Contents as for [`alloc`].
+/// Fills all of `out`, or nothing. Contents as for [`alloc`]. Behind what the stack served, so many objects, `rest` fills:
+/// with [`fill`], or it frees them and answers false.
 #[inline]
 pub fn alloc_bulk<P: Platform, E: Engine>(
     floor: Floor<'_, P, E>,
     cache: &Cache<E>,
-    gfp: Gfp,
     out: &mut [*mut u8],
+    rest: impl FnOnce(&mut [*mut u8], usize) -> bool,
 ) -> bool {
     let mut popped = 0;
     if cache.capacity() != 0 {
         // SAFETY: the cache is alive and has this number.
         popped = unsafe { floor.platform.cpu_area().pop_many(cache.id, out) };
     }
-    if popped < out.len() && !fill(floor, cache, gfp, out, popped) {
+    if popped < out.len() && !rest(out, popped) {
         return false;
     }
     let number = floor.platform.current_cpu();
@@ -514,9 +517,7 @@ pub fn alloc_bulk<P: Platform, E: Engine>(
 }
 
 /// Fills `out` from the slabs, behind the `got` objects that are there. False: it could not, and those were freed.
-#[cold]
-#[inline(never)]
-fn fill<P: Platform, E: Engine>(
+pub(crate) fn fill<P: Platform, E: Engine>(
     floor: Floor<'_, P, E>,
     cache: &Cache<E>,
     gfp: Gfp,

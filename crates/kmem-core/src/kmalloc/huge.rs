@@ -14,6 +14,7 @@ use core::ptr::NonNull;
 
 use crate::config::Config;
 use crate::debug::stacks::Handle;
+use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::kmalloc::FreeError;
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
@@ -227,6 +228,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// A mapping for `size` bytes, aligned to `align`; zero. Null: no memory.
     pub(crate) fn alloc_huge(&self, size: usize, align: usize) -> *mut u8 {
         let Some(bytes) = size.checked_next_multiple_of(PAGE_SIZE) else { return core::ptr::null_mut() };
+        if self.refuses_mapping(bytes, Gfp::KERNEL) {
+            return core::ptr::null_mut();
+        }
         let align = align.max(PAGE_SIZE);
         let mapped =
             if C::APART { self.platform.map_apart(bytes, align) } else { self.platform.map(bytes, align) };
@@ -287,6 +291,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let Some(old) = self.huge.find(&self.platform, ptr.addr()) else { return core::ptr::null_mut() };
         if bytes == old {
             return ptr;
+        }
+        if bytes > old && self.refuses_mapping(bytes, Gfp::KERNEL) {
+            return core::ptr::null_mut();
         }
         // Off the list before the address can belong to somebody else.
         let Some(entry) = self.huge.remove(&self.platform, ptr.addr()) else { return core::ptr::null_mut() };

@@ -101,7 +101,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             self.pages.truncate(&self.platform, &mut run, pages);
             true
         } else {
-            self.pages.try_extend(&self.platform, &mut run, pages)
+            let bytes = pages << PAGE_SHIFT;
+            !self.refuses_mapping(bytes, Gfp::KERNEL)
+                && self.pages.try_extend(&self.platform, &mut run, pages)
         };
         if done {
             self.large_stats.resize(old << PAGE_SHIFT, pages << PAGE_SHIFT);

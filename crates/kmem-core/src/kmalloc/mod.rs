@@ -19,6 +19,7 @@ pub mod buckets;
 pub mod claim;
 pub mod classes;
 pub mod family;
+mod faults;
 pub mod huge;
 pub mod large;
 mod leaks;

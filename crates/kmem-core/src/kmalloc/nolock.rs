@@ -103,7 +103,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             // A class that nobody used yet has no cache, and making one takes locks.
             let Some(cache) = self.kmalloc_cache(Kind::of(gfp), class) else { continue };
-            let block = self.take_at_once(cache);
+            let block = self.take_at_once(cache, gfp);
             if !block.is_null() {
                 if gfp.contains(Gfp::ZERO) {
                     // SAFETY: the block was just taken and has that many bytes.
@@ -116,7 +116,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     /// One object of a cache from what this CPU has at hand.
-    fn take_at_once(&self, cache: &KmemCache<C::Engine>) -> *mut u8 {
+    fn take_at_once(&self, cache: &KmemCache<C::Engine>, gfp: Gfp) -> *mut u8 {
         let engine = &cache.engine;
         if engine.capacity() != 0 {
             // SAFETY: the cache is one of kmalloc's, so it lives and has this number.
@@ -125,6 +125,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 self.guard_out(engine, object);
                 return object;
             }
+        }
+        if self.refuses_object(cache, gfp) {
+            return ptr::null_mut();
         }
         let object = C::Engine::take_at_once(self.floor(), engine);
         self.guard_out_slow(engine, object);

@@ -33,6 +33,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         } else {
             node
         };
+        if self.refuses_unclassed(size, gfp) {
+            return core::ptr::null_mut();
+        }
         if self.guard.is_on()
             && node.is_none()
             && let Some(block) = self.sample_block(size, align.max(Self::promised_align(size)), gfp)
@@ -44,6 +47,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// A block without waiting for a lock; null at any time.
     pub(crate) fn kmalloc_unclassed_at_once(&self, size: usize, gfp: Gfp) -> *mut u8 {
+        if self.refuses_unclassed(size, gfp) {
+            return core::ptr::null_mut();
+        }
         C::Engine::kmalloc_at_once(self.floor(), Self::unclassed_size(size), Self::unclassed_align(0), gfp)
     }
 

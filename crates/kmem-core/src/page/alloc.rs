@@ -16,12 +16,12 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::list::Descs;
 use super::mobility::Reach;
-use super::pcp::{BATCH, MAX_LIST_ORDER};
+use super::pcp::BATCH;
 use super::run::PageRun;
 use super::zone::{Areas, Home, Taken};
 use super::{KINDS, Kind, Mobility, Pages, ZoneKind};
 use crate::gfp::Gfp;
-use crate::platform::{BLOCK_PAGES, MAX_ORDER, Platform};
+use crate::platform::{BLOCK_PAGES, MAX_ORDER, PAGE_SHIFT, Platform};
 
 /// How far down a request may take a zone.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl<P: Platform> Pages<P> {
             mobility: Mobility::of(gfp),
             highest: highest_zone(gfp),
             node: wanted,
-            listed: order <= MAX_LIST_ORDER
+            listed: order < self.listed_orders.load(Relaxed)
                 && pages == 1 << order
                 && wanted == near
                 && !gfp.intersects(Gfp::DMA.union(Gfp::DMA32)),
@@ -117,6 +117,9 @@ impl<P: Platform> Pages<P> {
 
     #[cold]
     fn take_anywhere(&self, p: &P, request: &Request) -> Option<Taken> {
+        if self.refuses(p, request.gfp, request.order, request.pages << PAGE_SHIFT) {
+            return None;
+        }
         let nodes = if request.gfp.contains(Gfp::THISNODE) { 1 } else { p.nodes() };
         for i in 0..nodes {
             let node = p.nearest_node(request.node, i);

@@ -53,7 +53,7 @@ mod zone;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicUsize};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize};
 
 pub use desc::{Kind, Page, ZoneKind};
 pub use error::PageError;
@@ -64,9 +64,11 @@ pub use stats::{PageStats, ZoneStats};
 pub use validate::PageFault;
 pub use zone::{Watermarks, ZoneEvents};
 
+use crate::fault::{self, Fault, Slot};
+use crate::gfp::Gfp;
 use crate::platform::{BLOCK_PAGES, MAX_CPUS, MAX_NODES, MAX_ORDER, PAGE_SHIFT, PAGE_SIZE, Platform};
 use list::Descs;
-use pcp::CpuLists;
+use pcp::{CpuLists, MAX_LIST_ORDER};
 use zone::{Home, Zone};
 
 /// Kinds of zone.
@@ -96,6 +98,10 @@ pub struct Pages<P: Platform> {
     idle: region::Idle,
     /// The platform refused to discard: do not ask at each free again.
     discard_refused: AtomicBool,
+    /// Which requests fail although there are pages.
+    fault: Slot,
+    /// Orders below this are served from the CPU lists.
+    listed_orders: AtomicU32,
     platform: PhantomData<fn(&P)>,
 }
 
@@ -127,6 +133,8 @@ impl<P: Platform> Pages<P> {
             block_reserve: AtomicUsize::new(usize::MAX),
             idle: region::Idle::new(),
             discard_refused: AtomicBool::new(false),
+            fault: Slot::new(),
+            listed_orders: AtomicU32::new(MAX_LIST_ORDER + 1),
             platform: PhantomData,
         }
     }
@@ -249,6 +257,27 @@ impl<P: Platform> Pages<P> {
         } else {
             ZoneKind::Normal
         }
+    }
+
+    /// Has requests for pages fail by this rule from now on, in place of the one before; `None`: by none. Meanwhile
+    /// no request is served from the CPU lists.
+    pub fn set_fault(&self, fault: Option<&'static Fault>) {
+        self.fault.set(fault);
+        // Relaxed: a request that still finds pages on a list was made a moment earlier.
+        self.listed_orders.store(if fault.is_some() { 0 } else { MAX_LIST_ORDER + 1 }, Relaxed);
+    }
+
+    /// The rule by which requests for pages fail.
+    pub fn fault(&self) -> Option<&'static Fault> {
+        self.fault.get()
+    }
+
+    /// True: a request for 2^order pages fails although there may be some. `bytes`: what they are for.
+    pub(crate) fn refuses(&self, p: &P, gfp: Gfp, order: u32, bytes: usize) -> bool {
+        self.fault.get().is_some_and(|fault| {
+            let kind = fault::Kind::Page;
+            fault.refuses(p, &fault::Request { kind, cache: "", marked: false, size: bytes, order, gfp })
+        })
     }
 
     /// The descriptor of the page around any address; `None` outside added memory. Constant time.

@@ -7,6 +7,7 @@
 //! | `nodes` | has several nodes, some without memory |
 //! | `preempt` | migrates and interrupts at every scheduling point |
 //! | `random` | everything, in random order, against a second book |
+//! | `refused` | has memory, but the heap is told to refuse each request in turn |
 //! | `threads` | runs many threads, and forks |
 //!
 //! All tests run for both configurations, as the kernel is built and as programs use it, with SLUB and with SLAB.
@@ -16,6 +17,7 @@ mod memory;
 mod nodes;
 mod preempt;
 mod random;
+mod refused;
 mod rig;
 mod threads;
 mod upkeep;

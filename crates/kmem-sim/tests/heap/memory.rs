@@ -1,8 +1,8 @@
 //! Out of memory at every possible point: the request fails cleanly, nothing is lost, the next one succeeds.
 //!
-//! Two ways to run out. *The world refuses*: a fresh machine for each request that a scenario makes to the
+//! Three ways to run out. *The world refuses*: a fresh machine for each request that a scenario makes to the
 //! platform. *The pages are gone*: one heap, all its pages taken by the test, of which it leaves more and more;
-//! that reaches every request for pages inside the heap.
+//! that reaches every request for pages inside the heap. *The heap is told to*: see `refused`.
 
 use kmem_core::cache::{CacheArgs, CreateError};
 use kmem_core::config::Config;
@@ -12,6 +12,7 @@ use kmem_core::page::ZoneKind;
 use kmem_core::platform::{BLOCK_PAGES, PAGE_SIZE};
 use kmem_sim::{Builder, Machine, Shadow};
 
+use crate::refused;
 use crate::rig::{Rig, enter, is_zero, leave, resized};
 
 crate::for_each_config! {
@@ -100,7 +101,8 @@ impl Ballast {
     }
 }
 
-/// Runs a scenario with every request to the world failing in turn, then with every amount of pages left.
+/// Runs a scenario with every request to the world failing in turn, then with every amount of pages left, then with
+/// every request to the heap refused in turn.
 fn everywhere<C: Config>(scenario: Scenario<C>) {
     let with_faults = |machine: &Machine| {
         // The heap itself starts in peace: its own failures have a test of their own.
@@ -157,6 +159,8 @@ fn everywhere<C: Config>(scenario: Scenario<C>) {
         }
         assert!(failures > 0, "the scenario needs no memory");
     }
+    machine.fail_none();
+    refused::each_request(&rig, scenario);
 }
 
 fn create_and_destroy<C: Config>() {

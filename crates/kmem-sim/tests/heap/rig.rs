@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use kmem_core::cache::{CacheArgs, CacheRef, CreateError, DestroyError};
+use kmem_core::cache::{CacheArgs, CacheRef, CreateError, DestroyError, KmemCache};
 use kmem_core::config::Config;
-use kmem_core::engine::Counts;
+use kmem_core::engine::{Counts, Engine};
 use kmem_core::gfp::Gfp;
 use kmem_core::heap::Kmem;
 use kmem_core::kmalloc::FreeError;
@@ -181,7 +181,7 @@ impl<C: Config> Rig<C> {
                 .count();
             if cache.name().starts_with("sheaf-") {
                 arrays += counts.in_use() as usize;
-                array_pages += counts.slabs as usize * cache.pages_per_slab();
+                array_pages += slab_pages(cache, &counts);
             } else {
                 caches.insert(cache.name().to_owned(), (counts.in_use(), counts.slabs));
             }
@@ -189,6 +189,16 @@ impl<C: Config> Rig<C> {
         let Outstanding { map_bytes, .. } = self.machine.outstanding();
         Holdings { caches, orders: arrays - stacks, pages: pages.in_use - array_pages, huge: map_bytes }
     }
+}
+
+/// Pages of a cache's slabs, of which some may have the smaller order.
+fn slab_pages<E: Engine>(cache: &KmemCache<E>, counts: &Counts) -> usize {
+    let geometry = cache.geometry();
+    let most = counts.slabs as usize * geometry.objects;
+    let fewer = geometry.objects - geometry.min_objects;
+    let small = (most - counts.objects as usize).checked_div(fewer).unwrap_or(0);
+    counts.slabs as usize * cache.pages_per_slab()
+        - small * (cache.pages_per_slab() - (1 << geometry.min_order))
 }
 
 /// Takes a block into the book under a seed of its address, or panics with what is wrong.

@@ -6,8 +6,8 @@ use super::source;
 use crate::tree;
 
 /// The floors from the ground up. A floor may use those before it, and [`VOCABULARY`].
-const FLOORS: [&str; 12] = [
-    "platform", "sync", "report", "page", "percpu", "reclaim", "debug", "guard", "engine", "cache",
+const FLOORS: [&str; 13] = [
+    "platform", "sync", "report", "fault", "page", "percpu", "reclaim", "debug", "guard", "engine", "cache",
     "kmalloc", "view",
 ];
 

@@ -22,7 +22,8 @@ pub const KNOWN_FLAGS: SlabFlags = SlabFlags::HWCACHE_ALIGN
     .union(SlabFlags::CACHE_DMA)
     .union(SlabFlags::CACHE_DMA32)
     .union(SlabFlags::PANIC)
-    .union(SlabFlags::TYPESAFE_BY_RCU);
+    .union(SlabFlags::TYPESAFE_BY_RCU)
+    .union(SlabFlags::FAILSLAB);
 
 /// Derives the geometry of a cache. The fields about slabs tell of the page or run that one object needs at
 /// most: its order, one object.
