@@ -83,7 +83,7 @@ unsafe extern "C" fn start(
         ));
     }
     // Whoever asks for stacks wants names too.
-    for name in [&b"KMEM_DEBUG="[..], b"KMEM_LEAKS=", b"KMEM_TRACES=", b"KMEM_GUARD="] {
+    for name in [&b"KMEM_DEBUG="[..], b"KMEM_LEAKS=", b"KMEM_TRACES=", b"KMEM_GUARD=", b"KMEM_FAIL="] {
         // SAFETY: the loader's environment (contract).
         if unsafe { variable(environment, name) }.is_some() {
             find_namer();
@@ -200,6 +200,7 @@ unsafe extern "C" fn after_fork_child() {
 /// Runs with the destructors.
 extern "C" fn finish() {
     write_reports();
+    kmem::fault::finish();
     record::finish();
     if let Some(status) = debugging::at_exit(true) {
         debugging::leave(status);
@@ -282,6 +283,7 @@ impl Write for Path {
 #[unsafe(no_mangle)]
 pub extern "C" fn _exit(status: c_int) -> ! {
     write_reports();
+    kmem::fault::finish();
     record::finish();
     // What a forked child holds is its parent's, as a rule.
     let status = debugging::at_exit(false).unwrap_or(status);

@@ -32,6 +32,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use kmem_core::Kmem;
 pub use kmem_core::debug::Origin;
 use kmem_core::engine::proof::Proof;
+use kmem_core::fault::Kind as Injected;
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::aligned::{MAPPED, Resized};
 pub use kmem_core::kmalloc::claim::Claim;
@@ -42,8 +43,9 @@ use kmem_core::platform::{PAGE_SHIFT, Platform};
 
 use crate::debugging;
 use crate::engine::{self, PLACES, REGULAR, TABLE_LIMIT};
+use crate::fault;
 use crate::guard;
-use crate::host::{Host, HostCpus, Options, Ownership};
+use crate::host::{Host, HostCpus, Options, Ownership, misc};
 use crate::misuse::{self, Call};
 
 pub use crate::engine::Heap;
@@ -87,6 +89,11 @@ pub fn heap() -> Option<&'static Heap> {
 #[inline]
 pub(crate) fn made() -> Option<&'static Heap> {
     MADE.load(Ordering::Acquire).then_some(&HEAP)
+}
+
+/// The platform of the process-wide heap, which works before the heap does.
+pub(crate) fn host() -> &'static Host {
+    HEAP.platform()
 }
 
 /// The CPU layer of the process-wide heap. Before the heap is made, every stack of its own classes is empty and full there.
@@ -137,6 +144,8 @@ fn make_alone() -> bool {
         host_ready && HEAP.init().is_ok()
     };
     if made {
+        // SAFETY: as above. The heap's own start is never made to fail.
+        unsafe { fault::configure(&HEAP) };
         HEAP.pages().set_block_reserve(FREE_BLOCKS);
         // SAFETY: as above.
         unsafe { guard::configure(&HEAP) };
@@ -275,6 +284,9 @@ fn malloc_rest(size: usize) -> *mut u8 {
     }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
     debugging::pace::tick(heap);
+    if heap.refuses_program(size, Gfp::KERNEL) {
+        return core::ptr::null_mut();
+    }
     retry(heap, size, || heap.allocate(size, Gfp::KERNEL))
 }
 
@@ -360,6 +372,9 @@ fn calloc_large(size: usize) -> *mut u8 {
     }
     // Whole pages know whether they are zero.
     let Some(heap) = heap() else { return core::ptr::null_mut() };
+    if heap.refuses_program(size, Gfp::KERNEL) {
+        return core::ptr::null_mut();
+    }
     retry(heap, size, || heap.allocate(size, Gfp::KERNEL | Gfp::ZERO))
 }
 
@@ -375,6 +390,9 @@ pub fn memalign(align: usize, size: usize) -> *mut u8 {
         return hardened::memalign(align, size);
     }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
+    if heap.refuses_program(size, Gfp::KERNEL) {
+        return core::ptr::null_mut();
+    }
     retry(heap, size.max(align), || heap.allocate_aligned(align, size, Gfp::KERNEL))
 }
 
@@ -574,6 +592,10 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
         }
         room
     } else {
+        if HEAP.fault(Injected::Malloc).is_some() {
+            // SAFETY: the caller's promise.
+            return unsafe { realloc_asking(ptr, size) };
+        }
         // SAFETY: the caller's promise.
         let resized = unsafe { resize_slow(ptr, size) };
         match resized {
@@ -591,10 +613,20 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
         // A smaller size is granted where the block stands rather than refused.
         return if size <= usable { ptr } else { new };
     }
-    // SAFETY: both blocks have that many bytes and are different; the old one is the caller's.
+    // SAFETY: both blocks are the caller's, and different; the old one has that many bytes.
+    unsafe { move_to(new, ptr, usable.min(size)) }
+}
+
+/// Moves the first bytes of a block to another and frees it.
+///
+/// # Safety
+/// Both blocks are the caller's, different, and have that many bytes.
+#[inline(always)]
+unsafe fn move_to(new: *mut u8, old: *mut u8, bytes: usize) -> *mut u8 {
+    // SAFETY: the caller's promise.
     unsafe {
-        core::ptr::copy_nonoverlapping(ptr, new, usable.min(size));
-        free(ptr);
+        core::ptr::copy_nonoverlapping(old, new, bytes);
+        free(old);
     }
     new
 }
@@ -614,10 +646,44 @@ unsafe fn resize_slow(ptr: *mut u8, size: usize) -> Result<Resized, FreeError> {
     }
 }
 
+/// [`realloc`] of a block that is of no class, under fault injection. Growth is one request, wherever the block then is; a
+/// smaller size is none.
+///
+/// # Safety
+/// As [`realloc`].
+#[cold]
+#[inline(never)]
+unsafe fn realloc_asking(ptr: *mut u8, size: usize) -> *mut u8 {
+    let grows = HEAP.ksize(ptr).is_ok_and(|room| size > room);
+    if grows && HEAP.refuses_program(size, Gfp::KERNEL) {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the caller's promise.
+    let resized = unsafe { resize_slow(ptr, size) };
+    let usable = match resized {
+        Ok(Resized::Here) => return ptr,
+        Ok(Resized::Moved(block)) => return block,
+        Ok(Resized::Copy { usable }) => usable,
+        Err(error) => {
+            misuse::refused(&HEAP, Call::Realloc, error);
+            return core::ptr::null_mut();
+        }
+    };
+    let new = retry(&HEAP, size, || HEAP.allocate_resized(usable, size, Gfp::KERNEL));
+    if new.is_null() {
+        return if size <= usable { ptr } else { new };
+    }
+    // SAFETY: as in `realloc`.
+    unsafe { move_to(new, ptr, usable.min(size)) }
+}
+
 #[cold]
 #[inline(never)]
 fn grow_slow(usable: usize, size: usize) -> *mut u8 {
     let Some(heap) = heap() else { return core::ptr::null_mut() };
+    if heap.refuses_program(size, Gfp::KERNEL) {
+        return core::ptr::null_mut();
+    }
     retry(heap, size, || heap.allocate_resized(usable, size, Gfp::KERNEL))
 }
 
@@ -682,23 +748,12 @@ pub fn write_report(out: &mut dyn Write) -> fmt::Result {
     writeln!(out, "kmem-report 1")?;
     // SAFETY: getpid has no requirements.
     write!(out, "process {} ", unsafe { libc::getpid() })?;
-    write_comm(out)?;
+    misc::write_name(out)?;
+    writeln!(out)?;
     let layer = cpus();
     let cpus = if layer.indexed() > 0 { layer.indexed() } else { layer.count() };
     heap.write_report(out, cpus, ownership())?;
     writeln!(out, "end")
-}
-
-/// The program's name as the kernel has it, blanks replaced.
-fn write_comm(out: &mut dyn Write) -> fmt::Result {
-    let mut name = [0u8; 16];
-    // SAFETY: PR_GET_NAME writes at most 16 bytes.
-    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
-    let len = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
-    for &byte in &name[..len] {
-        out.write_char(if byte.is_ascii_graphic() { byte as char } else { '_' })?;
-    }
-    writeln!(out, "{}", if len == 0 { "?" } else { "" })
 }
 
 /// Before a fork: no other thread is inside the heap when this returns.
@@ -729,5 +784,6 @@ pub fn postfork_child() {
             HEAP.unlock_after_fork();
         }
         debugging::after_fork_child();
+        fault::forked();
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cache`] | [`Cache<T>`]: a named cache of objects of one type |
 //! | [`engine`] | the engine of this build, chosen by a feature: SLUB, `slab` or `slob` |
+//! | [`fault`] | requests that fail although there is memory, as the environment says |
 //! | [`global`] | [`Kmalloc`], a `#[global_allocator]` |
 //! | [`guard`] | the sampling guard: blocks beside pages that nobody may touch |
 //! | [`heap`] | malloc and free on the process-wide heap, and what it holds |
@@ -23,6 +24,7 @@
 pub mod cache;
 pub mod debugging;
 pub mod engine;
+pub mod fault;
 pub mod global;
 pub mod guard;
 pub mod heap;

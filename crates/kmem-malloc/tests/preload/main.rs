@@ -11,6 +11,7 @@
 
 mod conformance;
 mod debug;
+mod fail;
 mod guard;
 mod hardened;
 mod library;

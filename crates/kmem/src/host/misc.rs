@@ -155,6 +155,47 @@ pub(super) fn auxiliary(kind: libc::c_ulong) -> usize {
     }
 }
 
+/// Where the program's own file is mapped: its code, as the kernel loaded it.
+#[must_use]
+pub fn program() -> core::ops::Range<usize> {
+    let headers = auxiliary(libc::AT_PHDR) as *const libc::Elf64_Phdr;
+    if headers.is_null() || auxiliary(libc::AT_PHENT) != size_of::<libc::Elf64_Phdr>() {
+        return 0..0;
+    }
+    // SAFETY: the kernel's note of the program's headers, which stay mapped.
+    let headers = unsafe { core::slice::from_raw_parts(headers, auxiliary(libc::AT_PHNUM)) };
+    let own = headers.iter().find(|header| header.p_type == libc::PT_PHDR);
+    let base = own.map_or(0, |own| (headers.as_ptr() as usize).wrapping_sub(own.p_vaddr as usize));
+    let code =
+        headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0);
+    code.fold(0..0, |range, header| {
+        let start = base.wrapping_add(header.p_vaddr as usize);
+        let end = start + header.p_memsz as usize;
+        if range.is_empty() { start..end } else { range.start.min(start)..range.end.max(end) }
+    })
+}
+
+/// Writes the program's name as the kernel has it, blanks and what is no ASCII replaced; `?` for none.
+///
+/// # Errors
+/// What `out` answers.
+pub fn write_name(out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+    let mut name = kmem_core::report::Text::<16>::new();
+    super::sink::program(&mut name)?;
+    out.write_str(if name.as_str().is_empty() { "?" } else { name.as_str() })
+}
+
+/// Writes `bytes` at the end of a file. `new`: the file is created, and must not be there yet. False: not all of it was
+/// written.
+pub(crate) fn append(path: &CStr, bytes: &[u8], new: bool) -> bool {
+    sys::append(path, bytes, new) == Ok(bytes.len())
+}
+
+/// The start of a file, as much as there is room for.
+pub(crate) fn read_start<'a>(path: &CStr, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    sys::read_start(path, buffer)
+}
+
 /// True in a process that gained rights at exec (setuid, setgid, capabilities): it must not trust its environment.
 #[must_use]
 pub fn secure_exec() -> bool {

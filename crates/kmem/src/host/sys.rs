@@ -298,8 +298,23 @@ pub(super) fn read_link(path: &core::ffi::CStr, buffer: &mut [u8]) -> Result<usi
     unsafe { call(libc::SYS_readlinkat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, at, len, 0, 0]) }
 }
 
-/// Reads the start of a small file; `None` when it cannot be opened or does not fit.
+/// Opens a file for writing at its end, which is created, and must not be there yet, when it is `new`; writes; closes it.
+pub(super) fn append(path: &core::ffi::CStr, bytes: &[u8], new: bool) -> Result<usize, Errno> {
+    let new = if new { libc::O_CREAT | libc::O_EXCL } else { 0 };
+    let fd = open(path, libc::O_WRONLY | libc::O_APPEND | libc::O_NOFOLLOW | new, 0o600)?;
+    let written = write(fd, bytes);
+    close(fd);
+    written
+}
+
+/// Reads a small file; `None` when it cannot be opened or does not fit.
 pub(super) fn read_file<'a>(path: &core::ffi::CStr, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let room = buffer.len();
+    read_start(path, buffer).filter(|read| read.len() < room)
+}
+
+/// Reads the start of a file, as much as there is room for; `None` when it cannot be opened.
+pub(super) fn read_start<'a>(path: &core::ffi::CStr, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
     // SAFETY: a path that ends in zero, and a buffer of the length given; the descriptor is closed here.
     unsafe {
@@ -307,7 +322,6 @@ pub(super) fn read_file<'a>(path: &core::ffi::CStr, buffer: &'a mut [u8]) -> Opt
             call(libc::SYS_openat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags, 0, 0, 0]).ok()?;
         let got = call(libc::SYS_read, [fd, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]);
         let _ = call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]);
-        let len = got.ok()?;
-        (len < buffer.len()).then(|| &buffer[..len])
+        Some(&buffer[..got.ok()?])
     }
 }
