@@ -21,6 +21,7 @@ use crate::run::library::Build;
   kmem info --human out.txt
   kmem run --hardened -- ./server             # rather stopped than misused
   kmem run --record trace -- sort big.txt && kmem replay trace
+  kmem fail-sweep -- ./parser input.xml
   kmem lab
   kmem bench engines --quick
 
@@ -39,6 +40,9 @@ pub(crate) enum Command {
     /// Run a program and its children with all their memory on slabs
     #[command(long_about = RUN_ABOUT)]
     Run(RunArgs),
+    /// Run a program once for each of its requests for memory, with that one refused
+    #[command(long_about = SWEEP_ABOUT)]
+    FailSweep(SweepArgs),
     /// Replay a recorded trace on a heap, and see what it took
     #[command(long_about = REPLAY_ABOUT)]
     Replay(ReplayArgs),
@@ -84,6 +88,11 @@ configuration did. slub chains free objects inside the slabs they lie in. slab h
 objects in each slab, moves them in batches and begins slabs at different cache lines. slob has no
 slabs: every block takes first fit in pages that all sizes share, behind one lock, which is compact
 and slow. Only slub and slab have size classes, and CPU stacks of free objects.
+
+--fail has requests fail although there is memory. nth=N: exactly the N-th. probability=P: each with
+P percent, drawn by seed=N; interval=N: only each N-th can; times=N: no more than N; space=BYTES: not
+before so many bytes. Which requests: size=A-B, cache=NAMES, stack=NAMES, task=main, since=main,
+program=NAMES. verbose=2 tells of each, with its stack. All of it: docs/fault-injection.md.
 
 A program that keeps memory in an allocator of its own shows only what it takes from malloc. Python
 is one: PYTHONMALLOC=malloc puts every object of it on slabs.
@@ -194,6 +203,9 @@ pub(crate) struct RunArgs {
     /// Put a block beside protected pages every MS milliseconds, or all of them [MS: 100]
     #[arg(long, value_name = "MS|all", num_args = 0..=1, require_equals = true, default_missing_value = "100")]
     pub(crate) guard: Option<Guard>,
+    /// Have requests fail: nth=12, probability=1,seed=7, size=1000-, … (see below)
+    #[arg(long, value_name = "RULE")]
+    pub(crate) fail: Option<String>,
     /// Never use restartable sequences, even where the system has them
     #[arg(long)]
     pub(crate) no_rseq: bool,
@@ -223,6 +235,87 @@ impl RunArgs {
         let asked = || std::env::var_os("KMEM_HARDENED").is_some_and(|value| value == "1");
         let free = self.engine == Engine::Slub && self.record.is_none();
         if self.hardened || (free && asked()) { Build::Hardened } else { Build::Engine(self.engine) }
+    }
+}
+
+const SWEEP_ABOUT: &str = "\
+Find out what a program does when memory runs out. It is run once for each request for memory that it
+makes, with that one refused: the first, the second, and so on, until a run ends without a refusal.
+Each run is compared with one in which nothing was refused.";
+
+const SWEEP_HELP: &str = "\
+Outcomes: as without the failure (same exit status, same output); told of it on stderr and gone on;
+clean error (another exit status); crash by a signal (also one that a shell reports as 128 + signal);
+hang; other output, though nothing was told. Where it crashed, hung, or changed its output silently,
+the request that was refused is shown, and who asked.
+
+Requests are those of malloc and its family, of any size. They count from the moment that the
+program's own code runs; with --from-start also those of the dynamic linker and of libraries that
+start before it. Only the program itself has failures: its children run in peace. A program that
+executes another (a shell script's last command, env) goes on with the same number: --only
+program=NAME names the one that is meant.
+
+A program that does the same each time has the same table each time. Two runs without failures come
+first: where their output differs, it is not compared. Several threads may make requests in
+another order each time; then numbers stand for other requests each time.
+
+Exit status:
+  0    no failure made the program crash or hang
+  1    some did
+  125, 126, 127  as 'kmem run'; 125 also when the program crashes or hangs without failures
+
+Examples:
+  kmem fail-sweep -- ./parser input.xml
+  kmem fail-sweep --jobs 4 --stop-after 1 -- ./parser input.xml    # the first crash will do
+  kmem fail-sweep --only size=4096- -- sort big.txt                # large requests only
+  kmem fail-sweep --only program=parser -- sh -c './parser <in'
+  kmem run --fail nth=42,since=main -- ./parser input.xml          # one of them again";
+
+/// Arguments of `kmem fail-sweep`.
+#[derive(Args, Debug)]
+#[command(
+    override_usage = "kmem fail-sweep [OPTIONS] [--] PROGRAM [ARGS]...",
+    after_help = "'kmem fail-sweep --help' tells what is counted and compared, exit statuses, and examples.",
+    after_long_help = SWEEP_HELP
+)]
+pub(crate) struct SweepArgs {
+    /// The first request to refuse
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) from: u64,
+    /// The last [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) to: Option<u64>,
+    /// Runs at a time
+    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) jobs: u16,
+    /// A run that takes longer hangs
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+    /// Stop after so many crashes and hangs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) stop_after: Option<u64>,
+    /// Refuse only such requests: size=A-B, cache=NAMES, stack=NAMES, task=main, program=NAMES, …
+    #[arg(long, value_name = "FILTERS")]
+    pub(crate) only: Option<String>,
+    /// Count what is asked before the program's own code runs, too
+    #[arg(long)]
+    pub(crate) from_start: bool,
+    /// What each run reads on its standard input [default: nothing]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stdin: Option<PathBuf>,
+    /// How objects are kept in pages: slub, slab or slob
+    #[arg(long, value_enum, default_value_t = Engine::Slub, value_name = "NAME", hide_possible_values = true)]
+    pub(crate) engine: Engine,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// A time that passes.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.001..=1e6).contains(&seconds) => Ok(seconds),
+        _ => Err("not a number of seconds".to_owned()),
     }
 }
 

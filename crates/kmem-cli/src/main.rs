@@ -3,6 +3,7 @@
 //! - `kmem run` ([`run`]): a program and its children with the library preloaded, and a summary of the report that
 //!   they leave ([`report`], [`summary`]).
 //! - `kmem replay` ([`replay`]): a recorded trace on a heap.
+//! - `kmem fail-sweep` ([`sweep`]): a program run once for each of its requests for memory, with that one refused.
 //! - `kmem info` ([`info`]): the slab table of a run, in the text format of `/proc/slabinfo` ([`slabinfo`]).
 //! - `kmem lab` ([`lab`]): a cache made, used and drawn, step by step.
 //! - `kmem bench` ([`bench`]): the same work on every engine.
@@ -23,6 +24,7 @@ mod report;
 mod run;
 mod slabinfo;
 mod summary;
+mod sweep;
 mod symbolize;
 mod sys;
 mod table;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Ok(cli) => match cli.command {
             // Not `run`: its summary may meet a closed stderr, and the status is then still the program's.
             Command::Run(args) => run::run(&args),
+            Command::FailSweep(args) => sweep::run(&args),
             Command::Info(args) => {
                 sys::default_sigpipe();
                 info::run(&args)
@@ -76,7 +79,8 @@ fn main() -> ExitCode {
 /// Help and version are answers; everything else is an error of one line.
 fn usage(error: &clap::Error) -> Result<u8, Failure> {
     // `run` keeps the low numbers for the program.
-    let running = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    let command = std::env::args_os().nth(1).unwrap_or_default();
+    let running = command == "run" || command == "fail-sweep";
     let status = if running { STATUS_KMEM } else { STATUS_ERROR };
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -104,7 +108,7 @@ fn usage(error: &clap::Error) -> Result<u8, Failure> {
             {
                 message = format!("{message} {values}");
             }
-            let command = if running { "kmem run" } else { "kmem" };
+            let command = if running { format!("kmem {}", command.display()) } else { "kmem".to_owned() };
             Err(Failure::new(status, format!("{message} (see '{command} --help')")))
         }
     }

@@ -170,6 +170,36 @@ pub(crate) fn prepare_child(command: &mut Command, signals: CallerSignals) {
     }
 }
 
+/// Makes `command`, when it starts, the leader of a process group of its own, killed when this process is, without core
+/// dumps, and with SIGPIPE as our caller has it.
+pub(crate) fn prepare_experiment(command: &mut Command) {
+    let child_setup = || {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // Relaxed: written before there was a second thread.
+        let sigpipe = SIGPIPE_AT_START.load(Ordering::Relaxed);
+        // SAFETY: the calls are async-signal-safe and take valid values.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+            libc::signal(libc::SIGPIPE, sigpipe);
+        }
+        Ok(())
+    };
+    command.process_group(0);
+    // SAFETY: the closure allocates nothing and takes no lock: only system calls on values it owns.
+    unsafe {
+        command.pre_exec(child_setup);
+    }
+}
+
+/// Kills what is left of a process group.
+pub(crate) fn kill_group(leader: u32) {
+    // SAFETY: sends a signal. The leader was not waited for, or its number is still that of its group.
+    unsafe {
+        libc::kill(-(leader as i32), libc::SIGKILL);
+    }
+}
+
 /// As [`prepare_child`], for a program that takes the place of this process.
 pub(crate) fn prepare_exec(command: &mut Command) {
     let signals = CallerSignals::take(&SignalSet::of(&[]));

@@ -40,11 +40,13 @@ pub(crate) fn check(text: &str, engine: Engine) -> Result<(), String> {
 
 /// The letters that an engine has checks for.
 const fn checks_of(engine: Engine) -> SlabFlags {
-    match engine {
+    let checks = match engine {
         Engine::Slub => Slub::LETTERS,
         Engine::Slab => Slab::LETTERS,
         Engine::Slob => Slob::LETTERS,
-    }
+    };
+    // No check, but every engine's.
+    checks.union(SlabFlags::FAILSLAB)
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@
 //! Nothing is written to stdout, nothing is read from stdin.
 
 mod debug;
-mod find;
+pub(crate) mod find;
 pub(crate) mod library;
-mod preload;
+pub(crate) mod preload;
 mod record;
 mod supervise;
 mod watch;
@@ -32,6 +32,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, process};
+
+use kmem_core::fault::options;
 
 use crate::cli::RunArgs;
 use crate::failure::{Failure, Result, STATUS_NOT_EXECUTABLE, STATUS_NOT_FOUND};
@@ -83,6 +85,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     if let Some(guard) = args.guard {
         command.env("KMEM_GUARD", guard.to_string());
     }
+    if let Some(rules) = &args.fail {
+        command.env("KMEM_FAIL", rules).env_remove("KMEM_FAIL_REPORT");
+    }
     if let Some(what) = args.on_error {
         command.env("KMEM_ON_ERROR", what.name());
     }
@@ -130,7 +135,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
 }
 
 fn check_options(args: &RunArgs) -> Result<()> {
-    args.debug.as_deref().map_or(Ok(()), |text| debug::check(text, args.engine)).map_err(Failure::run)
+    args.debug.as_deref().map_or(Ok(()), |text| debug::check(text, args.engine)).map_err(Failure::run)?;
+    let Some(rules) = &args.fail else { return Ok(()) };
+    // Rules keep parts of their text, for as long as a library lives; here that is this call.
+    let kept: &'static str = Box::leak(rules.clone().into_boxed_str());
+    options::parse(kept, 0).map(drop).map_err(|error| Failure::run(format!("--fail: {error}")))
 }
 
 /// What is to be told at the end.
@@ -164,7 +173,7 @@ fn take_our_place(mut command: Command, file: &Path) -> Failure {
     not_started(file, &command.exec())
 }
 
-fn not_started(file: &Path, error: &io::Error) -> Failure {
+pub(crate) fn not_started(file: &Path, error: &io::Error) -> Failure {
     let status = match error.kind() {
         io::ErrorKind::NotFound => STATUS_NOT_FOUND,
         _ => STATUS_NOT_EXECUTABLE,
@@ -241,12 +250,16 @@ fn save_slabinfo(path: &Path, outcome: &Outcome, reports: &ReportDir) -> std::re
 }
 
 /// A directory of our own for the reports, removed when dropped.
-struct ReportDir {
+pub(crate) struct ReportDir {
     path: PathBuf,
 }
 
 impl ReportDir {
-    fn new() -> Result<Self> {
+    /// A new one, for nobody else.
+    ///
+    /// # Errors
+    /// Status 125: there is no place for it.
+    pub(crate) fn new() -> Result<Self> {
         let base = env::temp_dir();
         let base =
             fs::canonicalize(&base).map_err(|error| Failure::run(format!("{}: {error}", base.display())))?;
@@ -264,11 +277,19 @@ impl ReportDir {
     }
 
     /// A name for the library without the characters that separate names in `LD_PRELOAD`.
-    fn link(&self, library: &Path, kind: &library::Library) -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// Status 125.
+    pub(crate) fn link(&self, library: &Path, kind: &library::Library) -> Result<PathBuf> {
         let link = self.path.join(kind.file);
         std::os::unix::fs::symlink(library, &link)
             .map_err(|error| Failure::run(format!("{}: {error}", link.display())))?;
         Ok(link)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What a process left; nothing when it left nothing.

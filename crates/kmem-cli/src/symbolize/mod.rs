@@ -22,6 +22,7 @@ mod module;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
 
 use crate::cli::SymbolizeArgs;
 use crate::failure::{Failure, Result};
@@ -64,6 +65,40 @@ impl Modules {
     fn answer(&mut self, line: &str) -> Answer {
         let parts = line.trim_end_matches(['\n', '\r']).rsplit_once(' ');
         parts.and_then(|(path, offset)| Some(self.ask(path, hexadecimal(offset)?))).unwrap_or_default()
+    }
+}
+
+/// Names of code for a reader: `function+0xoffset/0xsize [file] file:line`, as far as it is known.
+pub(crate) struct Names {
+    modules: Modules,
+    /// The file that is not mentioned.
+    own: PathBuf,
+}
+
+impl Names {
+    /// For reports about the program in this file.
+    pub(crate) fn new(own: &Path) -> Self {
+        Self { modules: Modules::default(), own: own.to_owned() }
+    }
+
+    /// What the code before a return address is called.
+    pub(crate) fn line(&mut self, file: &str, offset: u64) -> String {
+        let base = file.rsplit('/').next().unwrap_or_default();
+        let answer = self.modules.ask(file, offset);
+        if answer.symbol.is_empty() {
+            return format!("{base}+{offset:#x}");
+        }
+        let mut line = answer.symbol;
+        if Path::new(file) != self.own {
+            line.push_str(&format!(" [{base}]"));
+        }
+        if let Some(place) = answer.location {
+            line.push_str(&format!(" {place}"));
+        }
+        for function in answer.inlined {
+            line.push_str(&format!(" [inlined {function}]"));
+        }
+        line
     }
 }
 

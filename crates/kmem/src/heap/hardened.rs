@@ -31,6 +31,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use kmem_core::engine::guard;
 use kmem_core::engine::proof::Proof;
+use kmem_core::fault::Kind as Injected;
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::FreeError;
 use kmem_core::kmalloc::aligned::Resized;
@@ -184,6 +185,14 @@ fn get(size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut 
     }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
     debugging::pace::tick(heap);
+    if heap.refuses_program(size, Gfp::KERNEL) {
+        return core::ptr::null_mut();
+    }
+    granted(heap, size, allocate)
+}
+
+/// [`get`], whatever the rules of fault injection say.
+fn granted(heap: &engine::Heap, size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut u8 {
     if heap.debug().options().is_some()
         && let Some(block) = checked(heap, size, &allocate)
     {
@@ -361,6 +370,7 @@ pub(super) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     if size > isize::MAX as usize {
         return core::ptr::null_mut();
     }
+    let mut grows = false;
     let usable = if let Some(class) = super::class_at(ptr) {
         let (old, slot) = (asked_of(Call::Realloc, ptr, class), FineSet::size_of(class));
         let room = slot - TRAILER;
@@ -375,6 +385,11 @@ pub(super) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
         }
         old
     } else {
+        // Growth is one request, wherever the block then is.
+        grows = HEAP.fault(Injected::Malloc).is_some() && HEAP.ksize(ptr).is_ok_and(|room| size > room);
+        if grows && HEAP.refuses_program(size, Gfp::KERNEL) {
+            return core::ptr::null_mut();
+        }
         // SAFETY: the caller's promise.
         match unsafe { HEAP.resize(ptr, size) } {
             Ok(Resized::Here) => return ptr,
@@ -384,6 +399,9 @@ pub(super) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
         }
     };
     let new = match malloc_at_hand(size) {
+        block if block.is_null() && grows => {
+            granted(&HEAP, size, |heap, bytes| heap.allocate(bytes, Gfp::KERNEL))
+        }
         block if block.is_null() => malloc_slow(size),
         block => block,
     };
