@@ -420,7 +420,13 @@ pub unsafe fn free(ptr: *mut u8) {
 pub unsafe fn free_as(ptr: *mut u8, claim: Claim) {
     if HARDENED {
         // SAFETY: the caller's promise.
-        return unsafe { hardened::free_as(ptr, claim) };
+        return unsafe {
+            if claim.size.is_none() && claim.align.is_none() {
+                hardened::free_or(ptr, |ptr| hardened::free_claimed(ptr, claim.origin))
+            } else {
+                hardened::free_as(ptr, claim)
+            }
+        };
     }
     // Single words, so that the fast half needs no place in memory for them.
     let (size, align) = (claim.size.unwrap_or(NOT_TOLD), claim.align.unwrap_or(NOT_TOLD));

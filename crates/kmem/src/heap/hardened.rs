@@ -39,7 +39,7 @@ use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind};
 use kmem_core::percpu::Pushed;
 use kmem_core::platform::Platform;
 
-use super::{Claim, HEAP, MADE, give_everything_back, heap};
+use super::{Claim, HEAP, MADE, Origin, give_everything_back, heap};
 use crate::debugging;
 use crate::engine::{self, PLACES, TABLE_LIMIT};
 use crate::misuse::{self, Call};
@@ -239,6 +239,30 @@ fn checked(
 /// As there.
 #[inline(always)]
 pub(super) unsafe fn free(ptr: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe { free_or(ptr, |ptr| free_slow(ptr)) }
+}
+
+/// [`free`] by a call that tells where the block should have come from, for the debug layer.
+///
+/// # Safety
+/// As [`free`].
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn free_claimed(ptr: *mut u8, origin: Origin) {
+    if !ptr.is_null() && HEAP.debug().options().is_some() {
+        super::check_claim(ptr, Claim { origin, ..Claim::default() });
+    }
+    // SAFETY: the caller's promise.
+    unsafe { free_slow(ptr) }
+}
+
+/// The fast half of [`free`]; `other` is called where it does not know what to do.
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+pub(super) unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
     let span = HEAP.platform().span();
     if let Some(tag) = engine::tag_at(span, ptr) {
         let slot = FineSet::size_of(tag - 1);
@@ -253,8 +277,7 @@ pub(super) unsafe fn free(ptr: *mut u8) {
             }
         }
     }
-    // SAFETY: the caller's promise.
-    unsafe { free_slow(ptr) }
+    other(ptr);
 }
 
 /// The rest of a free whose block is clear already.
