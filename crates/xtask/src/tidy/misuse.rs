@@ -32,8 +32,8 @@ whole afterwards.
 | unnoticed | the program goes on; the heap hands nothing out twice and loses nothing |
 | **broken** | the program goes on, and the heap hands out memory that is in use |
 
-`…` in a message stands for the address. Columns: the C library's own allocator; kmem as it comes; kmem with the debug letters F Z P
-U (`KMEM_DEBUG=FZPU`, `kmem run --debug`). One row by hand:
+`…` in a message stands for the address. Columns: the C library's own allocator; kmem as it comes; the hardened library
+(`kmem run --hardened`); kmem with the debug letters F Z P U (`KMEM_DEBUG=FZPU`, `kmem run --debug`). One row by hand:
 
 ```
 gcc -pthread -fno-builtin -w -o double_free crates/kmem-malloc/tests/c/misuse/double_free.c
@@ -83,13 +83,17 @@ fn page() -> String {
 fn section(program: &Program) -> String {
     let mut out = format!("## {}\n\n", program.title);
     let name = program.name;
-    writeln!(out, "| `{name}` | what | glibc {GLIBC} | default | F Z P U |\n|---|---|---|---|---|")
-        .expect("a string");
+    writeln!(
+        out,
+        "| `{name}` | what | glibc {GLIBC} | default | hardened | F Z P U |\n|---|---|---|---|---|---|"
+    )
+    .expect("a string");
     for row in program.rows {
-        let Row { case, what, glibc, default, debug } = row;
+        let Row { case, what, glibc, default, hardened, debug } = row;
         let note = if table::worse(row) { " ¹" } else { "" };
-        let [glibc, default, debug] = [glibc, default, debug].map(|end| shown(*end));
-        writeln!(out, "| `{case}` | {what} | {glibc} | {default}{note} | {debug} |").expect("a string");
+        let [glibc, default, hardened, debug] = [glibc, default, hardened, debug].map(|end| shown(*end));
+        writeln!(out, "| `{case}` | {what} | {glibc} | {default}{note} | {hardened} | {debug} |")
+            .expect("a string");
     }
     if !program.remark.is_empty() {
         writeln!(out, "\n¹ {}", program.remark).expect("a string");
@@ -102,6 +106,7 @@ fn shown(end: End) -> String {
     match end {
         End::Stopped(text) => format!("**stopped**: {}", said(text)),
         End::Later(text) => format!("**stopped later**: {}", said(text)),
+        End::Perhaps(text) => format!("**stopped**, or unnoticed, as the address falls: {}", said(text)),
         End::Fault => "fault".to_owned(),
         End::Dies => "dies".to_owned(),
         End::Reads(byte) => format!("reads {byte}"),

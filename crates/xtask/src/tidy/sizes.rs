@@ -6,7 +6,8 @@ use crate::tree;
 const LIMIT: usize = 800;
 
 /// Files that are longer with a reason: (path, lines allowed, why).
-const EXCEPTIONS: [(&str, usize, &str); 0] = [];
+const EXCEPTIONS: [(&str, usize, &str); 1] =
+    [("crates/kmem-malloc/tests/preload/misuse/table.rs", 1200, "a table, a row for each misuse")];
 
 pub(super) fn check() -> Vec<String> {
     let mut complaints = Vec::new();

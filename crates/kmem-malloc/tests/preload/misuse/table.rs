@@ -1,9 +1,10 @@
-//! What becomes of each misuse: under the C library's own allocator, by default, and with debug letters.
+//! What becomes of each misuse: under the C library's own allocator, by default, hardened, and with debug
+//! letters.
 //!
 //! The tests run every row's program and compare; the page `docs/misuse.md` is made from the same rows. So neither can say
 //! what is not true. A row's program commits one sin, or does the nearest legal thing, about which nobody may complain.
 
-use End::{Broken, Dies, Fault, Later, Reads, Stopped, Unnoticed};
+use End::{Broken, Dies, Fault, Later, Perhaps, Reads, Stopped, Unnoticed};
 
 /// How a program ends that misused memory. A text is a part of what is printed; `{}` in it is the misused address,
 /// in hexadecimal digits.
@@ -13,6 +14,8 @@ pub(crate) enum End {
     Stopped(&'static str),
     /// Stopped with a message when the heap was used for something else.
     Later(&'static str),
+    /// [`End::Stopped`], or [`End::Unnoticed`], as the address falls.
+    Perhaps(&'static str),
     /// The processor refuses the access (SIGSEGV): where and why is for the user to find out.
     Fault,
     /// One of the three above; it differs from run to run.
@@ -36,6 +39,8 @@ pub(crate) struct Row {
     pub(crate) glibc: End,
     /// With the library as it is.
     pub(crate) default: End,
+    /// With the hardened library.
+    pub(crate) hardened: End,
     /// With the debug letters F Z P U, if errors stop the program. If they do not, it goes on where it is [`End::Stopped`] or
     /// [`End::Later`] here, and its heap is whole.
     pub(crate) debug: End,
@@ -55,9 +60,9 @@ pub(crate) struct Program {
 /// The version of the C library that the column is about.
 pub(crate) const GLIBC: &str = "2.36";
 
-const fn row(case: &'static str, what: &'static str, ends: [End; 3]) -> Row {
-    let [glibc, default, debug] = ends;
-    Row { case, what, glibc, default, debug }
+const fn row(case: &'static str, what: &'static str, ends: [End; 4]) -> Row {
+    let [glibc, default, hardened, debug] = ends;
+    Row { case, what, glibc, default, hardened, debug }
 }
 
 pub(crate) const PROGRAMS: &[Program] = &[
@@ -72,6 +77,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("free(): double free detected in tcache 2"),
                     Stopped("double free of {} (cache kmalloc-64)"),
+                    Stopped("double free of {} (cache kmalloc-80)"),
                     Stopped("Slab has 0 allocated objects but 1 are to be freed"),
                 ],
             ),
@@ -80,6 +86,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 "of 2000 bytes, at once",
                 [
                     Stopped("double free or corruption (top)"),
+                    Stopped("double free of {} (cache kmalloc-2k)"),
                     Stopped("double free of {} (cache kmalloc-2k)"),
                     Stopped("Slab has 0 allocated objects but 1 are to be freed"),
                 ],
@@ -90,6 +97,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("double free or corruption (top)"),
                     Stopped("double free of {} (cache kmalloc-20k)"),
+                    Stopped("double free of {} (cache kmalloc-20k)"),
                     Stopped("Slab has 0 allocated objects but 1 are to be freed"),
                 ],
             ),
@@ -99,6 +107,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Fault,
                     Stopped("invalid free of {}: nothing is allocated there"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: nothing is allocated there"),
                 ],
             ),
@@ -109,6 +118,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                     Fault,
                     Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                 ],
             ),
             row(
@@ -117,6 +127,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("free(): double free detected in tcache 2"),
                     Stopped("double free of {} (cache kmalloc-64)"),
+                    Stopped("double free of {} (cache kmalloc-80)"),
                     Stopped("Slab has 0 allocated objects but 1 are to be freed"),
                 ],
             ),
@@ -126,6 +137,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Dies,
                     Stopped("double free of {} (cache kmalloc-64)"),
+                    Stopped("double free of {} (cache kmalloc-80)"),
                     Stopped("invalid free of {}: nothing is allocated there"),
                 ],
             ),
@@ -134,6 +146,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 "of 2000 bytes, after dozens of others were freed",
                 [
                     Stopped("double free or corruption (!prev)"),
+                    Stopped("double free of {} (cache kmalloc-2k)"),
                     Stopped("double free of {} (cache kmalloc-2k)"),
                     Stopped("invalid free of {}: nothing is allocated there"),
                 ],
@@ -144,6 +157,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Dies,
                     Stopped("double free of {} (cache kmalloc-64)"),
+                    Stopped("double free of {} (cache kmalloc-80)"),
                     Stopped("Slab has 0 allocated objects but 1 are to be freed"),
                 ],
             ),
@@ -153,6 +167,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Dies,
                     Stopped("double free of {} (cache kmalloc-64)"),
+                    Stopped("double free of {} (cache kmalloc-80)"),
                     Stopped("Slab has 0 allocated objects but 1 are to be freed"),
                 ],
             ),
@@ -163,6 +178,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                     Dies,
                     Stopped("invalid free of {}: nothing is allocated there"),
                     Stopped("invalid free of {}: nothing is allocated there"),
+                    Stopped("invalid free of {}: nothing is allocated there"),
                 ],
             ),
             row(
@@ -171,6 +187,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("free(): double free detected in tcache 2"),
                     Stopped("double free of {} (cache kmalloc-64)"),
+                    Stopped("double free of {} (cache kmalloc-80)"),
                     Stopped("Object already free"),
                 ],
             ),
@@ -180,6 +197,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("free(): double free detected in tcache 2"),
                     Stopped("double free of {} (cache kmalloc-512)"),
+                    Stopped("double free of {} (cache kmalloc-768)"),
                     Stopped("Slab has 0 allocated objects but 1 are to be freed"),
                 ],
             ),
@@ -189,18 +207,29 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Broken,
                     Stopped("double free of {} (cache kmalloc-64)"),
+                    Stopped("double free of {} (cache kmalloc-80)"),
                     Stopped("Slab has 0 allocated objects but 1 are to be freed"),
                 ],
             ),
             row(
                 "small-overwritten-after-one",
                 "written over in between, after another was freed",
-                [Broken, Broken, Stopped("Slab has 0 allocated objects but 1 are to be freed")],
+                [
+                    Broken,
+                    Broken,
+                    Stopped("double free of {} (cache kmalloc-80)"),
+                    Stopped("Slab has 0 allocated objects but 1 are to be freed"),
+                ],
             ),
             row(
                 "middling-overwritten-after-many",
                 "the same, 400 bytes, after many others",
-                [Stopped("double free or corruption (!prev)"), Broken, Stopped("Object already free")],
+                [
+                    Stopped("double free or corruption (!prev)"),
+                    Broken,
+                    Stopped("double free of {} (cache kmalloc-448)"),
+                    Stopped("Object already free"),
+                ],
             ),
             row(
                 "medium-overwritten-after-one",
@@ -208,6 +237,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("double free or corruption (!prev)"),
                     Later("{} (cache kmalloc-2k) was written to after its free, or freed twice"),
+                    Stopped("double free of {} (cache kmalloc-2k)"),
                     Stopped("Object already free"),
                 ],
             ),
@@ -217,6 +247,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("double free or corruption (!prev)"),
                     Later("{} (cache kmalloc-20k) was written to after its free, or freed twice"),
+                    Stopped("double free of {} (cache kmalloc-20k)"),
                     Stopped("Slab has 0 allocated objects but 1 are to be freed"),
                 ],
             ),
@@ -226,6 +257,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("free(): double free detected in tcache 2"),
                     Stopped("double free of {} (cache kmalloc-256)"),
+                    Stopped("double free of {} (cache kmalloc-320)"),
                     Stopped("Object already free"),
                 ],
             ),
@@ -242,6 +274,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("free(): invalid pointer"),
                     Stopped("invalid free of {}: no object of cache kmalloc-64 starts there"),
+                    Stopped("invalid free of {}: no object of cache kmalloc-80 starts there"),
                     Stopped("Invalid object pointer {}"),
                 ],
             ),
@@ -251,6 +284,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("free(): invalid pointer"),
                     Stopped("invalid free of {}: no object of cache kmalloc-64 starts there"),
+                    Stopped("invalid free of {}: no object of cache kmalloc-80 starts there"),
                     Stopped("Invalid object pointer {}"),
                 ],
             ),
@@ -260,6 +294,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("free(): invalid pointer"),
                     Stopped("invalid free of {}: no object of cache kmalloc-2k starts there"),
+                    Stopped("invalid free of {}: no object of cache kmalloc-2304 starts there"),
                     Stopped("Invalid object pointer {}"),
                 ],
             ),
@@ -269,6 +304,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("free(): invalid pointer"),
                     Stopped("invalid free of {}: nothing is allocated there"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: nothing is allocated there"),
                 ],
             ),
@@ -278,6 +314,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("free(): invalid pointer"),
                     Stopped("invalid free of {}: nothing is allocated there"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: nothing is allocated there"),
                 ],
             ),
@@ -286,6 +323,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 "a page into a block of 8 MiB",
                 [
                     Stopped("free(): invalid pointer"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
                 ],
@@ -297,6 +335,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                     Stopped("free(): invalid pointer"),
                     Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                 ],
             ),
             row(
@@ -305,6 +344,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Dies,
                     Stopped("invalid free of {}: no object of cache kmalloc-2304 starts there"),
+                    Stopped("invalid free of {}: no object of cache kmalloc-2688 starts there"),
                     Stopped("Invalid object pointer {}"),
                 ],
             ),
@@ -314,6 +354,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("free(): invalid pointer"),
                     Stopped("double free of {} (cache kmalloc-2k)"),
+                    Stopped("invalid free of {}: no object of cache kmalloc-2304 starts there"),
                     Stopped("Invalid object pointer {}"),
                 ],
             ),
@@ -322,6 +363,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 "the same between live blocks, 300 bytes",
                 [
                     Stopped("double free or corruption (top)"),
+                    Stopped("double free of {} (cache kmalloc-320)"),
                     Stopped("double free of {} (cache kmalloc-320)"),
                     Stopped("Object already free"),
                 ],
@@ -333,6 +375,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                     Stopped("free(): invalid pointer"),
                     Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                 ],
             ),
             row(
@@ -340,6 +383,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 "a static object",
                 [
                     Stopped("free(): invalid pointer"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
                 ],
@@ -351,6 +395,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                     Dies,
                     Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                 ],
             ),
             row(
@@ -358,6 +403,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 "a page of the program's own mapping",
                 [
                     Stopped("free(): invalid pointer"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
                 ],
@@ -369,6 +415,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                     Fault,
                     Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                 ],
             ),
             row(
@@ -376,6 +423,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 "0x7ffffffff000, where nothing is mapped",
                 [
                     Fault,
+                    Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
                 ],
@@ -387,6 +435,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                     Fault,
                     Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
+                    Stopped("invalid free of {}: not memory of this heap"),
                 ],
             ),
             row(
@@ -394,6 +443,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 "address 1",
                 [
                     Fault,
+                    Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
                     Stopped("invalid free of {}: not memory of this heap"),
                 ],
@@ -405,6 +455,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                     Stopped("realloc(): invalid pointer"),
                     Stopped("realloc(): invalid pointer {}: not memory of this heap"),
                     Stopped("realloc(): invalid pointer {}: not memory of this heap"),
+                    Stopped("realloc(): invalid pointer {}: not memory of this heap"),
                 ],
             ),
             row(
@@ -413,6 +464,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("realloc(): invalid pointer"),
                     Stopped("realloc(): invalid pointer {}: no object of cache kmalloc-64 starts there"),
+                    Stopped("realloc(): invalid pointer {}: no object of cache kmalloc-80 starts there"),
                     Stopped("realloc(): invalid pointer {}: no object of cache kmalloc-64 starts there"),
                 ],
             ),
@@ -421,6 +473,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 "`malloc_usable_size` of a static object",
                 [
                     Unnoticed,
+                    Stopped("malloc_usable_size(): invalid pointer {}: not memory of this heap"),
                     Stopped("malloc_usable_size(): invalid pointer {}: not memory of this heap"),
                     Stopped("malloc_usable_size(): invalid pointer {}: not memory of this heap"),
                 ],
@@ -432,27 +485,69 @@ pub(crate) const PROGRAMS: &[Program] = &[
         title: "A block is used after its free",
         remark: "Large blocks that are freed stay with the heap, where the C library gives the first of them back to the system.",
         rows: &[
-            row("read", "a byte of 64 read", [Reads("0x1"), Reads("0x1"), Reads("0x6b")]),
-            row("read-huge", "a byte of 8 MiB read", [Fault, Fault, Fault]),
+            row("read", "a byte of 64 read", [Reads("0x1"), Reads("0x1"), Reads("0"), Reads("0x6b")]),
+            row("read-huge", "a byte of 8 MiB read", [Fault, Fault, Fault, Fault]),
             row(
                 "write-first",
                 "the first byte of 64 written",
-                [Unnoticed, Unnoticed, Stopped("Poison overwritten")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-80) was written to after it was freed"),
+                    Stopped("Poison overwritten"),
+                ],
             ),
             row(
                 "write-middle",
                 "a byte in the middle",
-                [Unnoticed, Unnoticed, Stopped("Poison overwritten")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-80) was written to after it was freed"),
+                    Stopped("Poison overwritten"),
+                ],
             ),
-            row("write-last", "the last byte", [Unnoticed, Unnoticed, Stopped("End Poison overwritten")]),
-            row("write-medium", "a byte of 2000", [Unnoticed, Unnoticed, Stopped("Poison overwritten")]),
-            row("write-pages", "a byte of 20000", [Unnoticed, Unnoticed, Stopped("Poison overwritten")]),
-            row("write-large", "a byte of 200000", [Fault, Unnoticed, Unnoticed]),
-            row("write-huge", "a byte of 8 MiB", [Fault, Fault, Fault]),
+            row(
+                "write-last",
+                "the last byte",
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-80) was written to after it was freed"),
+                    Stopped("End Poison overwritten"),
+                ],
+            ),
+            row(
+                "write-medium",
+                "a byte of 2000",
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-2k) was written to after it was freed"),
+                    Stopped("Poison overwritten"),
+                ],
+            ),
+            row(
+                "write-pages",
+                "a byte of 20000",
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-20k) was written to after it was freed"),
+                    Stopped("Poison overwritten"),
+                ],
+            ),
+            row("write-large", "a byte of 200000", [Fault, Unnoticed, Fault, Unnoticed]),
+            row("write-huge", "a byte of 8 MiB", [Fault, Fault, Fault, Fault]),
             row(
                 "write-everything",
                 "all bytes of hundreds of blocks",
-                [Dies, Stopped("kmalloc-64"), Stopped("Poison overwritten")],
+                [
+                    Dies,
+                    Stopped("kmalloc-64"),
+                    Stopped("(cache kmalloc-80) was written to after it was freed"),
+                    Stopped("Poison overwritten"),
+                ],
             ),
             row(
                 "realloc",
@@ -460,6 +555,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Unnoticed,
                     Stopped("realloc(): {} was freed before (cache kmalloc-64)"),
+                    Stopped("realloc(): {} was freed before (cache kmalloc-80)"),
                     Stopped("Object already free"),
                 ],
             ),
@@ -469,6 +565,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Unnoticed,
                     Stopped("realloc(): {} was freed before (cache kmalloc-64)"),
+                    Stopped("realloc(): {} was freed before (cache kmalloc-80)"),
                     Stopped("Object already free"),
                 ],
             ),
@@ -478,6 +575,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Fault,
                     Stopped("realloc(): invalid pointer {}: nothing is allocated there"),
+                    Stopped("realloc(): invalid pointer {}: not memory of this heap"),
                     Stopped("realloc(): invalid pointer {}: nothing is allocated there"),
                 ],
             ),
@@ -488,6 +586,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                     Fault,
                     Stopped("realloc(): invalid pointer {}: not memory of this heap"),
                     Stopped("realloc(): invalid pointer {}: not memory of this heap"),
+                    Stopped("realloc(): invalid pointer {}: not memory of this heap"),
                 ],
             ),
             row(
@@ -496,6 +595,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Unnoticed,
                     Stopped("malloc_usable_size(): {} was freed before (cache kmalloc-64)"),
+                    Stopped("malloc_usable_size(): {} was freed before (cache kmalloc-80)"),
                     Stopped("Object already free"),
                 ],
             ),
@@ -512,6 +612,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Later("malloc assertion failure in sysmalloc"),
                     Unnoticed,
+                    Stopped("{} (cache kmalloc-80) was written past its end"),
                     Stopped("Right Redzone overwritten"),
                 ],
             ),
@@ -521,70 +622,121 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Later("malloc assertion failure in sysmalloc"),
                     Unnoticed,
+                    Stopped("{} (cache kmalloc-2k) was written past its end"),
                     Stopped("Right Redzone overwritten"),
                 ],
             ),
             row(
                 "right-1-pages",
                 "the same of 20000",
-                [Unnoticed, Unnoticed, Stopped("Right Redzone overwritten")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-20k) was written past its end"),
+                    Stopped("Right Redzone overwritten"),
+                ],
             ),
-            row("right-1-large", "the same of 200000", [Unnoticed, Unnoticed, Unnoticed]),
+            row("right-1-large", "the same of 200000", [Unnoticed, Unnoticed, Fault, Unnoticed]),
             row(
                 "right-8",
                 "eight bytes behind 64",
-                [Later("malloc(): corrupted top size"), Unnoticed, Stopped("Right Redzone overwritten")],
+                [
+                    Later("malloc(): corrupted top size"),
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-80) was written past its end"),
+                    Stopped("Right Redzone overwritten"),
+                ],
             ),
             row(
                 "slack",
                 "one byte behind the 50 that were asked for",
-                [Unnoticed, Unnoticed, Stopped("kmalloc Redzone overwritten")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-64) was written past its end"),
+                    Stopped("kmalloc Redzone overwritten"),
+                ],
             ),
             row(
                 "zero-bytes",
                 "the first byte of a block of none",
-                [Unnoticed, Unnoticed, Stopped("kmalloc Redzone overwritten")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-16) was written past its end"),
+                    Stopped("kmalloc Redzone overwritten"),
+                ],
             ),
             row(
                 "left-1",
                 "one byte in front of 64",
-                [Stopped("double free or corruption (out)"), Unnoticed, Stopped("Left Redzone overwritten")],
+                [
+                    Stopped("double free or corruption (out)"),
+                    Unnoticed,
+                    Later("(cache kmalloc-80) was written to after it was freed"),
+                    Stopped("Left Redzone overwritten"),
+                ],
             ),
             row(
                 "left-8",
                 "eight bytes in front",
-                [Stopped("double free or corruption (out)"), Unnoticed, Stopped("Left Redzone overwritten")],
+                [
+                    Stopped("double free or corruption (out)"),
+                    Unnoticed,
+                    Later("(cache kmalloc-80) was written to after it was freed"),
+                    Stopped("Left Redzone overwritten"),
+                ],
             ),
-            row("left-1-large", "one byte in front of 200000", [Unnoticed, Unnoticed, Unnoticed]),
+            row("left-1-large", "one byte in front of 200000", [Unnoticed, Unnoticed, Fault, Unnoticed]),
             row(
                 "into-the-next",
                 "on into the next block",
-                [Stopped("double free or corruption (out)"), Unnoticed, Stopped("Left Redzone overwritten")],
+                [
+                    Stopped("double free or corruption (out)"),
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-80) was written past its end"),
+                    Stopped("Left Redzone overwritten"),
+                ],
             ),
             row(
                 "far",
                 "on over the whole next block",
-                [Stopped("double free or corruption (out)"), Unnoticed, Stopped("Right Redzone overwritten")],
+                [
+                    Stopped("double free or corruption (out)"),
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-80) was written past its end"),
+                    Stopped("Right Redzone overwritten"),
+                ],
             ),
             row(
                 "into-a-free-one",
                 "on into a free block",
-                [Later("double free or corruption (out)"), Unnoticed, Stopped("Right Redzone overwritten")],
+                [
+                    Later("double free or corruption (out)"),
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-80) was written past its end"),
+                    Stopped("Right Redzone overwritten"),
+                ],
             ),
             row(
                 "beside-a-free-one",
                 "one byte behind, a free block follows",
-                [Unnoticed, Unnoticed, Stopped("Right Redzone overwritten")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("{} (cache kmalloc-80) was written past its end"),
+                    Stopped("Right Redzone overwritten"),
+                ],
             ),
             row(
                 "calloc-product",
                 "`calloc` of a product that does not fit",
-                [Unnoticed, Unnoticed, Unnoticed],
+                [Unnoticed, Unnoticed, Unnoticed, Unnoticed],
             ),
             row(
                 "array-product",
                 "`reallocarray` of a product that does not fit",
-                [Unnoticed, Unnoticed, Unnoticed],
+                [Unnoticed, Unnoticed, Unnoticed, Unnoticed],
             ),
         ],
     },
@@ -596,25 +748,58 @@ pub(crate) const PROGRAMS: &[Program] = &[
             row(
                 "one-bit",
                 "one bit flipped",
-                [Dies, Stopped("Freechain corrupt"), Stopped("Poison overwritten")],
+                [
+                    Dies,
+                    Stopped("Freechain corrupt"),
+                    Stopped("(cache kmalloc-80) was written to after it was freed"),
+                    Stopped("Poison overwritten"),
+                ],
             ),
-            row("zero", "zeroed", [Dies, Stopped("Freechain corrupt"), Stopped("Poison overwritten")]),
+            row(
+                "zero",
+                "zeroed",
+                [Dies, Stopped("Freechain corrupt"), Unnoticed, Stopped("Poison overwritten")],
+            ),
             row(
                 "self",
                 "the block's own address",
-                [Dies, Stopped("Freechain corrupt"), Stopped("Poison overwritten")],
+                [
+                    Dies,
+                    Stopped("Freechain corrupt"),
+                    Stopped("(cache kmalloc-80) was written to after it was freed"),
+                    Stopped("Poison overwritten"),
+                ],
             ),
             row(
                 "static-address",
                 "the address of a static object",
-                [Dies, Stopped("Freechain corrupt"), Stopped("Poison overwritten")],
+                [
+                    Dies,
+                    Stopped("Freechain corrupt"),
+                    Stopped("(cache kmalloc-80) was written to after it was freed"),
+                    Stopped("Poison overwritten"),
+                ],
             ),
             row(
                 "another-block",
                 "the address of another free block",
-                [Dies, Stopped("Freechain corrupt"), Stopped("Poison overwritten")],
+                [
+                    Dies,
+                    Stopped("Freechain corrupt"),
+                    Stopped("(cache kmalloc-80) was written to after it was freed"),
+                    Stopped("Poison overwritten"),
+                ],
             ),
-            row("garbage", "any word", [Dies, Stopped("Freechain corrupt"), Stopped("Poison overwritten")]),
+            row(
+                "garbage",
+                "any word",
+                [
+                    Dies,
+                    Stopped("Freechain corrupt"),
+                    Stopped("(cache kmalloc-80) was written to after it was freed"),
+                    Stopped("Poison overwritten"),
+                ],
+            ),
         ],
     },
     Program {
@@ -625,27 +810,47 @@ pub(crate) const PROGRAMS: &[Program] = &[
             row(
                 "free-sized-smaller",
                 "`free_sized` of 64 bytes as 32",
-                [Unnoticed, Unnoticed, Stopped("Given back as 32 bytes, allocated as 64")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("invalid free of {}: it has 64 bytes, not 32"),
+                    Stopped("Given back as 32 bytes, allocated as 64"),
+                ],
             ),
             row(
                 "free-sized-larger",
                 "as 1000",
-                [Unnoticed, Unnoticed, Stopped("Given back as 1000 bytes, allocated as 64")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("invalid free of {}: it has 64 bytes, not 1000"),
+                    Stopped("Given back as 1000 bytes, allocated as 64"),
+                ],
             ),
             row(
                 "free-sized-near",
                 "as 60",
-                [Unnoticed, Unnoticed, Stopped("Given back as 60 bytes, allocated as 64")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("invalid free of {}: it has 64 bytes, not 60"),
+                    Stopped("Given back as 60 bytes, allocated as 64"),
+                ],
             ),
             row(
                 "free-sized-large",
                 "of 200000 bytes as 100000",
-                [Unnoticed, Unnoticed, Stopped("Given back as 100000 bytes, allocated as 200704")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Given back as 100000 bytes, allocated as 200704")],
             ),
             row(
                 "free-aligned-size",
                 "`free_aligned_sized` of 512 bytes as 64",
-                [Unnoticed, Unnoticed, Stopped("Given back as 64 bytes, allocated as 512")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("invalid free of {}: it has 512 bytes, not 64"),
+                    Stopped("Given back as 64 bytes, allocated as 512"),
+                ],
             ),
             row(
                 "free-aligned-align",
@@ -653,28 +858,49 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Unnoticed,
                     Unnoticed,
+                    Perhaps("{}: it is not aligned to 4096"),
                     Stopped("Given back with an alignment of 4096, allocated with another"),
                 ],
             ),
             row(
                 "free-aligned-bad-align",
                 "of an alignment of 256 as 24",
-                [Unnoticed, Unnoticed, Stopped("Given back with an alignment of 24, allocated with another")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("Given back with an alignment of 24, allocated with another"),
+                ],
             ),
             row(
                 "delete-smaller",
                 "`delete` of 64 bytes as 32",
-                [Unnoticed, Unnoticed, Stopped("Given back as 32 bytes, allocated as 64")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("invalid free of {}: it has 64 bytes, not 32"),
+                    Stopped("Given back as 32 bytes, allocated as 64"),
+                ],
             ),
             row(
                 "delete-larger",
                 "as 1000",
-                [Unnoticed, Unnoticed, Stopped("Given back as 1000 bytes, allocated as 64")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("invalid free of {}: it has 64 bytes, not 1000"),
+                    Stopped("Given back as 1000 bytes, allocated as 64"),
+                ],
             ),
             row(
                 "delete-array-smaller",
                 "`delete[]` of 640 bytes as 64",
-                [Unnoticed, Unnoticed, Stopped("Given back as 64 bytes, allocated as 640")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Stopped("invalid free of {}: it has 640 bytes, not 64"),
+                    Stopped("Given back as 64 bytes, allocated as 640"),
+                ],
             ),
             row(
                 "delete-other-align",
@@ -682,63 +908,64 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Unnoticed,
                     Unnoticed,
+                    Perhaps("{}: it is not aligned to 4096"),
                     Stopped("Given back with an alignment of 4096, allocated with another"),
                 ],
             ),
             row(
                 "malloc-delete",
                 "`malloc`, `delete`",
-                [Unnoticed, Unnoticed, Stopped("Allocated by malloc, given back by delete")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by malloc, given back by delete")],
             ),
             row(
                 "malloc-delete-array",
                 "`malloc`, `delete[]`",
-                [Unnoticed, Unnoticed, Stopped("Allocated by malloc, given back by delete[]")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by malloc, given back by delete[]")],
             ),
             row(
                 "new-free",
                 "`new`, `free`",
-                [Unnoticed, Unnoticed, Stopped("Allocated by new, given back by free")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by new, given back by free")],
             ),
             row(
                 "new-array-free",
                 "`new[]`, `free`",
-                [Unnoticed, Unnoticed, Stopped("Allocated by new[], given back by free")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by new[], given back by free")],
             ),
             row(
                 "new-delete-array",
                 "`new`, `delete[]`",
-                [Unnoticed, Unnoticed, Stopped("Allocated by new, given back by delete[]")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by new, given back by delete[]")],
             ),
             row(
                 "new-array-delete",
                 "`new[]`, `delete`",
-                [Unnoticed, Unnoticed, Stopped("Allocated by new[], given back by delete")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by new[], given back by delete")],
             ),
             row(
                 "aligned-delete",
                 "`aligned_alloc`, `delete`",
-                [Unnoticed, Unnoticed, Stopped("Allocated by malloc, given back by delete")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by malloc, given back by delete")],
             ),
             row(
                 "aligned-new-free",
                 "aligned `new`, `free`",
-                [Unnoticed, Unnoticed, Stopped("Allocated by aligned new, given back by free")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by aligned new, given back by free")],
             ),
             row(
                 "aligned-new-plain-delete",
                 "aligned `new`, `delete` without alignment",
-                [Unnoticed, Unnoticed, Stopped("Allocated by aligned new, given back by delete")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by aligned new, given back by delete")],
             ),
             row(
                 "new-aligned-delete",
                 "`new`, `delete` with alignment",
-                [Unnoticed, Unnoticed, Stopped("Allocated by new, given back by aligned delete")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by new, given back by aligned delete")],
             ),
             row(
                 "new-realloc",
                 "`new`, `realloc`",
-                [Unnoticed, Unnoticed, Stopped("Allocated by new, given back by free")],
+                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by new, given back by free")],
             ),
         ],
     },
