@@ -1,11 +1,18 @@
 /* A write outside of a block. The nearest legal program writes the outermost bytes that are the block's. */
 #include "sin.h"
 
+/* Something else than is there: what nobody expects may by chance be what is written. */
+static char other_than(char there)
+{
+    return there == 0x41 ? 0x42 : 0x41;
+}
+
 /* Writes `count` bytes from `offset` on; the legal program as many bytes of the block. Frees it then. */
 static void write_and_free(char *block, ptrdiff_t offset, size_t count, ptrdiff_t allowed)
 {
     announce(block);
-    memset(block + (legal ? allowed : offset), 0x41, count);
+    volatile char *at = block + (legal ? allowed : offset);
+    for (size_t i = 0; i < count; i++) at[i] = other_than(at[i]);
     free(block);
 }
 
@@ -58,7 +65,7 @@ static void zero_bytes(void)
 {
     char *block = block_of(0);
     announce(block);
-    if (!legal) block[0] = 0x41;
+    if (!legal) block[0] = other_than(block[0]);
     free(block);
 }
 
@@ -121,7 +128,8 @@ static void beside_a_free_one(void)
     neighbours(64, &first, &second);
     free(second);
     announce(first);
-    first[legal ? 63 : room(first)] = 0x41;
+    volatile char *at = first + (legal ? 63 : room(first));
+    *at = other_than(*at);
     free(block_of(64));
     free(first);
 }

@@ -960,7 +960,12 @@ pub(crate) const PROGRAMS: &[Program] = &[
             row(
                 "new-aligned-delete",
                 "`new`, `delete` with alignment",
-                [Unnoticed, Unnoticed, Unnoticed, Stopped("Allocated by new, given back by aligned delete")],
+                [
+                    Unnoticed,
+                    Unnoticed,
+                    Perhaps("{}: it is not aligned to 64"),
+                    Stopped("Allocated by new, given back by aligned delete"),
+                ],
             ),
             row(
                 "new-realloc",
