@@ -42,7 +42,7 @@ pub trait Config: Sized + Sync + 'static {
     /// A byte of state for each object, and free objects are zero ([`crate::engine::guard`]): every double free, and every
     /// write to a free object, is noticed. For engines that know the cache of an object.
     const GUARDED: bool = false;
-    /// The addresses of a cache's slabs are its own for ever, placed at random among others of their region, with walls
+    /// The addresses of a cache's slabs are its own as long as it lives, placed at random among others of their region, with walls
     /// between regions ([`crate::page::Pool`]). For SLUB.
     const PINNED: bool = false;
     /// Blocks of [`Kmem::allocate`](crate::heap::Kmem::allocate) beyond the largest class are mappings of their own, between

@@ -1,4 +1,4 @@
-//! Regions: addresses that belong to one user for ever.
+//! Regions: addresses that belong to one user as long as it lives.
 //!
 //! # Theory
 //! What is freed to the zones may come back as anything; a dangling pointer into it then points at something else. A [`Pool`]
@@ -346,8 +346,7 @@ impl<P: Platform> Pages<P> {
         self.idle.discarded.load(Relaxed)
     }
 
-    /// Ends a pool whose slots are all free. Memory that the platform takes back goes, and its addresses go with the pool:
-    /// nobody gets them any more. Where it takes nothing back the regions are free pages again.
+    /// Ends a pool whose slots are all free: its regions are free pages again.
     pub fn close_pool(&self, p: &P, pool: &Pool) {
         let descs = self.descs();
         loop {
@@ -370,11 +369,6 @@ impl<P: Platform> Pages<P> {
                 }
             }
             let total = wall + slot - first;
-            // SAFETY: every slot was claimed above, and nobody has the wall.
-            if unsafe { p.discard(PageRange { first, count: total - slot }) } {
-                // Slots that stay claimed: memory that nobody has, on addresses that nobody gets.
-                continue;
-            }
             self.idle.pages.fetch_sub(total, Relaxed);
             p.unwall(PageRange { first: wall, count: slot });
             for index in first..first + total {
