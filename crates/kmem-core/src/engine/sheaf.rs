@@ -492,7 +492,7 @@ fn ensure<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) {
 }
 
 /// Fills all of `out`, or nothing. Contents as for [`alloc`]. Behind what the stack served, so many objects, `rest` fills:
-/// with [`fill`], or it frees them and answers false.
+/// with `fill`, or it frees them and answers false.
 #[inline]
 pub fn alloc_bulk<P: Platform, E: Engine>(
     floor: Floor<'_, P, E>,

@@ -38,7 +38,7 @@ use crate::sync::{Lock, rank};
 
 /// Dirty pages that a pool keeps for the next requests: 512 KiB.
 const KEEP: usize = 128;
-/// Mark of a free slot ([`Page::slab_flags`]): it may be other than zero.
+/// Mark of a free slot (`slab_flags` of its page): it may be other than zero.
 const DIRTY: u16 = 1;
 
 /// Regions of one user. All zero is a pool without any.
