@@ -50,7 +50,7 @@ use crate::misuse::{self, Call};
 
 pub use crate::engine::Heap;
 
-/// The heap stops what misuses it: each call is [`hardened`]'s of the same name.
+/// The heap stops what misuses it: each call is the one of the same name in the private module `hardened`.
 pub const HARDENED: bool = cfg!(feature = "hardened");
 
 static HEAP: Heap = Kmem::new(Host::new());

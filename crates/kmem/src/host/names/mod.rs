@@ -88,7 +88,7 @@ pub(super) fn write(address: usize, detail: Detail, out: &mut dyn Write) -> fmt:
     }
 }
 
-/// Writes where a return address lies: the offset in its file, as [`write`] asks for its name, and the file. Nobody else is
+/// Writes where a return address lies: the offset in its file, as [`write()`] asks for its name, and the file. Nobody else is
 /// asked for anything.
 pub(crate) fn write_place(address: usize, out: &mut dyn Write) -> fmt::Result {
     let Some(_turn) = Turn::take() else { return write!(out, "{address:#x} ?") };
