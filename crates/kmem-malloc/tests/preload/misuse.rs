@@ -63,7 +63,9 @@ fn ended(end: End, outcome: &Outcome) -> bool {
     match end {
         End::Stopped(text) => signal == Some(SIGABRT) && !line("after") && says(text, outcome),
         End::Later(text) => signal == Some(SIGABRT) && line("after") && says(text, outcome),
-        End::Perhaps(text) => ended(End::Stopped(text), outcome) || ended(End::Unnoticed, outcome),
+        End::Perhaps(text) => {
+            [End::Stopped(text), End::Later(text), End::Unnoticed].into_iter().any(|end| ended(end, outcome))
+        }
         End::Fault => signal == Some(SIGSEGV) && outcome.stderr.is_empty(),
         End::Dies => signal.is_some(),
         End::Reads(byte) => code == Some(0) && line(&format!("read {byte}")) && outcome.stderr.is_empty(),

@@ -106,7 +106,7 @@ fn shown(end: End) -> String {
     match end {
         End::Stopped(text) => format!("**stopped**: {}", said(text)),
         End::Later(text) => format!("**stopped later**: {}", said(text)),
-        End::Perhaps(text) => format!("**stopped**, or unnoticed, as the address falls: {}", said(text)),
+        End::Perhaps(text) => format!("stopped, or unnoticed, as the address falls: {}", said(text)),
         End::Fault => "fault".to_owned(),
         End::Dies => "dies".to_owned(),
         End::Reads(byte) => format!("reads {byte}"),

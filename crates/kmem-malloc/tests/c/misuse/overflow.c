@@ -4,7 +4,7 @@
 /* Something else than is there: what nobody expects may by chance be what is written. */
 static char other_than(char there)
 {
-    return there == 0x41 ? 0x42 : 0x41;
+    return there == 0x41 ? 0x61 : 0x41;
 }
 
 /* Writes `count` bytes from `offset` on; the legal program as many bytes of the block. Frees it then. */

@@ -14,7 +14,7 @@ pub(crate) enum End {
     Stopped(&'static str),
     /// Stopped with a message when the heap was used for something else.
     Later(&'static str),
-    /// [`End::Stopped`], or [`End::Unnoticed`], as the address falls.
+    /// [`End::Stopped`], [`End::Later`] or [`End::Unnoticed`], as the address falls.
     Perhaps(&'static str),
     /// The processor refuses the access (SIGSEGV): where and why is for the user to find out.
     Fault,
@@ -630,7 +630,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 "right-1-pages",
                 "the same of 20000",
                 [
-                    Unnoticed,
+                    Later("malloc assertion failure in sysmalloc"),
                     Unnoticed,
                     Stopped("{} (cache kmalloc-20k) was written past its end"),
                     Stopped("Right Redzone overwritten"),
@@ -673,7 +673,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("double free or corruption (out)"),
                     Unnoticed,
-                    Later("(cache kmalloc-80) was written to after it was freed"),
+                    Perhaps("(cache kmalloc-80) was written to after it was freed"),
                     Stopped("Left Redzone overwritten"),
                 ],
             ),
@@ -683,7 +683,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
                 [
                     Stopped("double free or corruption (out)"),
                     Unnoticed,
-                    Later("(cache kmalloc-80) was written to after it was freed"),
+                    Perhaps("(cache kmalloc-80) was written to after it was freed"),
                     Stopped("Left Redzone overwritten"),
                 ],
             ),
