@@ -192,7 +192,8 @@ fn objects_move_between_threads() {
 #[test]
 fn a_report_has_its_records_and_the_heap_is_sound() {
     let keep: Vec<Vec<u8>> = (0..1000).map(|i| vec![1; i]).collect();
-    let mut text = String::new();
+    // Room for all of it: caches cannot be made while they are visited, and to grow may need the first block of a class.
+    let mut text = String::with_capacity(256 << 10);
     heap::write_report(&mut text).expect("a String takes all");
     let engine = format!("\nengine {} cpus ", Chosen::NAME);
     let cache = if Chosen::CLASSES { "\ncache kmalloc-64 64 " } else { "\ncache kmem_cache " };

@@ -193,7 +193,7 @@ fn get(size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut 
 
 /// [`get`], whatever the rules of fault injection say.
 fn granted(heap: &engine::Heap, size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut u8 {
-    if heap.debug().options().is_some()
+    if (heap.debug().options().is_some() || heap.guard().is_on())
         && let Some(block) = checked(heap, size, &allocate)
     {
         return block;
@@ -213,8 +213,8 @@ fn granted(heap: &engine::Heap, size: usize, allocate: impl Fn(&engine::Heap, us
     block
 }
 
-/// With debug options: a block of a checked class. The debug layer keeps its own seal, so the class is that of `size`. Nothing
-/// when the class is not checked.
+/// With debug options, or with the sampling guard: a block of a checked class, or a guarded one. Those have an edge of their own,
+/// so they are as long as was asked. Nothing when the block would be a usual one.
 #[cold]
 fn checked(
     heap: &engine::Heap,
