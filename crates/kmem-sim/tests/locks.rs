@@ -44,7 +44,7 @@ fn locks_may_be_released_in_any_order() {
 }
 
 #[test]
-#[should_panic(expected = "rank 3 (NODE) was taken while one of rank 5 (ZONE) is held")]
+#[should_panic(expected = "rank 3 (NODE) was taken while one of rank 6 (ZONE) is held")]
 fn a_falling_rank_is_noticed() {
     let machine = Machine::builder().build();
     let zone: Lock<(), { rank::ZONE }> = Lock::new(());
