@@ -36,7 +36,7 @@ macro_rules! engines {
             #[test]
             #[ignore = "takes long"]
             fn a_heap_does_what_the_model_does_for_long() {
-                hold::<$config>(4000, 400);
+                hold::<$config>(2000, 400);
             }
         })+
     };

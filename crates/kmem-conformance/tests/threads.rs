@@ -28,7 +28,7 @@ macro_rules! engines {
             #[test]
             #[ignore = "takes long"]
             fn blocks_wander_between_threads_for_long() {
-                wander::<$config>(700_000);
+                wander::<$config>(350_000);
             }
         })+
     };
