@@ -27,6 +27,11 @@ impl Engine {
         }
     }
 
+    /// What a process on it says that its engine is.
+    pub(crate) fn said(self) -> &'static str {
+        if self == Self::Hardened { Self::Slub.name() } else { self.name() }
+    }
+
     pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|engine| engine.name() == name)
     }

@@ -126,7 +126,7 @@ impl Reports {
     /// Those in `dir`.
     fn read(dir: &Path, engine: Engine) -> Self {
         let mut all = Self { processes: 0, portable: true, right_engine: true };
-        let ours = format!("engine {} ", engine.name());
+        let ours = format!("engine {} ", engine.said());
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with("report.") {
                 let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
