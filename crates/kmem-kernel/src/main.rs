@@ -29,6 +29,8 @@ mod heap;
 #[cfg(target_arch = "x86_64")]
 mod measure;
 #[cfg(target_arch = "x86_64")]
+mod mem;
+#[cfg(target_arch = "x86_64")]
 mod module;
 #[cfg(target_arch = "x86_64")]
 mod platform;

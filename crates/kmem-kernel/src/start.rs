@@ -29,8 +29,8 @@ extern "C" fn kernel_main(info: usize) -> ! {
         only => selftest::run(only, told.number("stress").unwrap_or(20_000)),
     };
     passed &= module::run();
-    if told.option("measure").is_some() {
-        passed &= measure::run();
+    if let Some(only) = told.option("measure") {
+        passed &= measure::run(only);
     }
     show();
     println!("verdict: {}", if passed { "passed" } else { "FAILED" });
