@@ -154,6 +154,10 @@ unsafe impl<P: Platform> Platform for Faulty<P> {
         self.inner.nearest_node(node, i)
     }
 
+    fn listed_pages(&self) -> usize {
+        self.inner.listed_pages()
+    }
+
     fn zone_ends(&self) -> [usize; 2] {
         self.inner.zone_ends()
     }

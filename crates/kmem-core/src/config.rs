@@ -77,6 +77,15 @@ pub struct KernelConfig<E = Slub>(PhantomData<fn(E)>);
 impl Config for KernelConfig<Slub> {
     type Engine = Slub;
     type Classes = KernelSet;
+
+    /// About what a CPU of 6.1 keeps of a cache in its partial slabs and its own, which here is left to the stack: 96 KiB of objects,
+    /// and not more than 126.
+    fn capacity(size: usize, by_kernel: u32) -> u32 {
+        match by_kernel {
+            0 => 0,
+            least => ((96 << 10) / size as u32).clamp(least.min(126), 126).max(least),
+        }
+    }
 }
 
 /// For programs: fine size classes, encoded free pointers, random order.

@@ -120,6 +120,13 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// [`BLOCK_PAGES`]. `[0, 0]` on a machine with one zone.
     fn zone_ends(&self) -> [usize; 2];
 
+    /// Pages that each CPU may keep on lists of its own, in front of the zones: at least 64, and the same at every call once the
+    /// first CPU frees some. What is kept there serves that CPU alone, until some request would fail without it.
+    #[inline]
+    fn listed_pages(&self) -> usize {
+        64
+    }
+
     /// Fetches more memory for `zone` of `node`: at least `pages` pages, rounded up to blocks.
     /// `None` when there is none; the core then tries other zones and nodes.
     /// May be called from several CPUs at once. The core holds no lock during the call.

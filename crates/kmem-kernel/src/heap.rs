@@ -3,6 +3,7 @@
 use core::alloc::{GlobalAlloc, Layout};
 
 use kmem_core::gfp::Gfp;
+use kmem_core::kmalloc::FreeError;
 use kmem_core::{KernelConfig, Kmem};
 
 use crate::platform::Machine;
@@ -21,7 +22,41 @@ pub(crate) type Engine = kmem_core::engine::slob::Slob;
 pub(crate) const HAS_STACKS: bool = !cfg!(feature = "slob");
 
 /// The compile-time choices of this kernel's heap: those of Linux 6.1.
+#[cfg(not(feature = "hardened"))]
 pub(crate) type Configuration = KernelConfig<Engine>;
+/// The compile-time choices of this kernel's heap: those of Linux 6.1 as distributions build it.
+#[cfg(feature = "hardened")]
+pub(crate) type Configuration = Hardened<KernelConfig<Engine>>;
+
+/// A configuration with encoded free pointers and slabs in random order, where damage stops the machine.
+#[cfg(feature = "hardened")]
+pub(crate) struct Hardened<C>(core::marker::PhantomData<fn(C)>);
+
+#[cfg(feature = "hardened")]
+impl<C: kmem_core::Config> kmem_core::Config for Hardened<C> {
+    type Engine = C::Engine;
+    type Classes = C::Classes;
+    const HARDENED: bool = true;
+    const RANDOM: bool = true;
+    const MERGE: bool = C::MERGE;
+    const ABORT: bool = true;
+
+    fn rules(cpus: u32) -> kmem_core::engine::geometry::Rules {
+        C::rules(cpus)
+    }
+
+    fn capacity(size: usize, by_kernel: u32) -> u32 {
+        C::capacity(size, by_kernel)
+    }
+
+    fn reserves(
+        geometry: &kmem_core::engine::geometry::Geometry,
+        slab_pages: usize,
+        sheaf: usize,
+    ) -> kmem_core::config::Reserves {
+        C::reserves(geometry, slab_pages, sheaf)
+    }
+}
 
 /// What the heap stands on.
 #[cfg(not(feature = "conformance"))]
@@ -39,7 +74,7 @@ static HEAP: Heap = Kmem::new(Machine);
 static HEAP: Heap = Kmem::new(kmem_conformance::Faulty::new(Machine));
 
 /// Calls into the heap.
-#[inline]
+#[inline(always)]
 pub(crate) fn with<R>(f: impl FnOnce(&'static Heap) -> R) -> R {
     f(&HEAP)
 }
@@ -59,11 +94,19 @@ pub(crate) fn kmalloc(size: usize, gfp: Gfp) -> *mut u8 {
 /// The block is the caller's, and is not used any more.
 #[inline]
 pub(crate) unsafe fn kfree(block: *mut u8) {
-    // SAFETY: the caller's promise.
-    let freed = with(|heap| unsafe { heap.kfree(block) });
-    if let Err(error) = freed {
-        panic!("kfree({block:p}): {error}");
-    }
+    with(|heap| {
+        // SAFETY: the caller's promise.
+        if let Err(error) = unsafe { heap.kfree(block) } {
+            refused(block, error);
+        }
+    });
+}
+
+/// Somebody's pointer is wrong. Out of line, and by value: the way that is not taken costs its callers nothing.
+#[cold]
+#[inline(never)]
+pub(crate) fn refused(block: *mut u8, error: FreeError) -> ! {
+    panic!("free({block:p}): {error}")
 }
 
 /// Rust's allocator: every `Box`, `Vec` and map of the kernel.

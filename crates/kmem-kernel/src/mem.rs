@@ -167,13 +167,29 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
 /// The place has so many.
 #[inline(always)]
 unsafe fn fill(to: *mut u8, word: u64, len: usize) {
-    // SAFETY: the caller's promise: pairs of stores from the front as long as there are 32 bytes, then one from the front if there
-    // are 16, and the last 16 bytes, which overlap.
+    // SAFETY: the caller's promise: 128 bytes at a time from the front, then 32, then 16 if there are so many, and the last 16
+    // bytes, which overlap.
     unsafe {
         asm!(
             "movq {x}, {word}",
             "punpcklqdq {x}, {x}",
             "lea {last}, [{to} + {len} - 16]",
+            "sub {len}, 128",
+            "jb 6f",
+            "5:",
+            "movups [{to}], {x}",
+            "movups [{to} + 16], {x}",
+            "movups [{to} + 32], {x}",
+            "movups [{to} + 48], {x}",
+            "movups [{to} + 64], {x}",
+            "movups [{to} + 80], {x}",
+            "movups [{to} + 96], {x}",
+            "movups [{to} + 112], {x}",
+            "sub {to}, -128",
+            "sub {len}, 128",
+            "jae 5b",
+            "6:",
+            "add {len}, 128",
             "jmp 3f",
             "2:",
             "movups [{to}], {x}",

@@ -16,7 +16,7 @@ use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::kmalloc::FreeError;
-use crate::page::Kind;
+use crate::page::{Kind, Tagged};
 use crate::percpu::{CpuArea, Pushed};
 use crate::platform::{MAX_NODES, Platform};
 use crate::report;
@@ -193,14 +193,14 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub unsafe fn free(&self, cache: CacheRef<C::Engine>, object: *mut u8) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         let wanted = unsafe { cache.get() };
-        if let Some((index, tag)) = self.tagged(object) {
+        if let Some(page) = self.tagged(object) {
             if C::GUARDED {
-                if self.proves(&wanted.engine, index, tag, object) {
+                if self.proves(&wanted.engine, page, object) {
                     // SAFETY: the caller's promise; it is an object of this cache, which has stacks (I-PROOF-1).
                     return unsafe { self.free_watched(&wanted.engine, object) };
                 }
             // SAFETY: the caller's promise.
-            } else if unsafe { self.push_proved(&wanted.engine, index, tag, object) } {
+            } else if unsafe { self.push_proved(&wanted.engine, page, object) } {
                 return Ok(());
             }
         }
@@ -208,17 +208,18 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         unsafe { self.free_any(wanted, object) }
     }
 
-    /// Index and tag of the page around an address, where tags mean something.
+    /// The page around an address, where tags mean something.
     #[inline(always)]
-    pub(crate) fn tagged(&self, object: *mut u8) -> Option<(usize, u16)> {
+    pub(crate) fn tagged(&self, object: *mut u8) -> Option<Tagged> {
         if C::Engine::STACKS { self.pages.tagged(object.addr()) } else { None }
     }
 
     /// It is proved that an object of the cache, and of the caller's node, starts there.
     #[inline(always)]
-    pub(crate) fn proves(&self, cache: &Cache<C::Engine>, index: usize, tag: u16, object: *mut u8) -> bool {
-        let head = || self.pages.by_index(cache.proof.head_of(index));
-        cache.proves(tag, object.addr(), head) && (!P::NUMA || head().node() == self.platform.current_node())
+    pub(crate) fn proves(&self, cache: &Cache<C::Engine>, page: Tagged, object: *mut u8) -> bool {
+        let head = || self.pages.by_index(cache.proof.head_of(page.index));
+        cache.proves(page.tag, object.addr(), head)
+            && (!P::NUMA || page.node() == self.platform.current_node())
     }
 
     /// As [`Kmem::proves`], of each object; there is at least one. Neighbours in a slab share the look at its tag.
@@ -234,13 +235,13 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 }
                 continue;
             }
-            let Some((index, tag)) = self.tagged(object) else { return false };
-            if !self.proves(cache, index, tag, object) {
+            let Some(page) = self.tagged(object) else { return false };
+            if !self.proves(cache, page, object) {
                 return false;
             }
             slab = this;
             if C::Engine::LEADS {
-                lead = C::Engine::lead(self.pages.by_index(cache.proof.head_of(index)));
+                lead = C::Engine::lead(self.pages.by_index(cache.proof.head_of(page.index)));
             }
         }
         !objects.is_empty()
@@ -251,16 +252,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// # Safety
     /// The cache is alive; nobody uses the object any more.
     #[inline(always)]
-    pub(crate) unsafe fn push_proved(
-        &self,
-        cache: &Cache<C::Engine>,
-        index: usize,
-        tag: u16,
-        object: *mut u8,
-    ) -> bool {
-        self.proves(cache, index, tag, object)
+    pub(crate) unsafe fn push_proved(&self, cache: &Cache<C::Engine>, page: Tagged, object: *mut u8) -> bool {
+        self.proves(cache, page, object)
             // SAFETY: the caller's promise; it is an object of this cache, which is live and has this number (I-PROOF-1).
-            && unsafe { self.platform.cpu_area().push(tag, object) } == Pushed::Done
+            && unsafe { self.platform.cpu_area().push(page.tag, object) } == Pushed::Done
     }
 
     /// [`Kmem::free`], whatever was given.

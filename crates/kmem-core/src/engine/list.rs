@@ -71,6 +71,24 @@ impl SlabList {
         self.len += 1;
     }
 
+    /// Moves a slab of this list to its tail.
+    #[inline]
+    pub(crate) fn move_to_tail<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
+        let next = slab.next.load(Ordering::Relaxed);
+        if let (Some(behind), Some(last)) = (at(pages, next), at(pages, self.tail)) {
+            let (number, prev) = (number(pages, slab), slab.prev.load(Ordering::Relaxed));
+            match at(pages, prev) {
+                Some(before) => before.next.store(next, Ordering::Relaxed),
+                None => self.head = next,
+            }
+            behind.prev.store(prev, Ordering::Relaxed);
+            slab.next.store(0, Ordering::Relaxed);
+            slab.prev.store(self.tail, Ordering::Relaxed);
+            last.next.store(number, Ordering::Relaxed);
+            self.tail = number;
+        }
+    }
+
     /// Takes a slab of this list out.
     pub(crate) fn remove<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
         let next = slab.next.load(Ordering::Relaxed);
@@ -99,5 +117,6 @@ pub(crate) fn number<P: Platform>(pages: &Pages<P>, slab: &Page) -> u32 {
 /// The slab of a number; nothing for 0.
 #[inline]
 pub(crate) fn at<P: Platform>(pages: &Pages<P>, number: u32) -> Option<&Page> {
-    (number as usize).checked_sub(1).and_then(|index| pages.page(index))
+    // Only numbers of slabs are ever written: no look at the block map.
+    (number as usize).checked_sub(1).map(|index| pages.by_index(index))
 }

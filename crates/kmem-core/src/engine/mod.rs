@@ -265,7 +265,7 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     ) -> usize;
 
     /// Objects for an empty stack: from what the node has at hand, then from the slabs. At least one, and as many
-    /// as the engine sees fit, if there is memory; it asks for `batch`. The first in `out` is handed out first.
+    /// as the engine sees fit, if there is memory; it asks for `batch`. The last in `out` is handed out first.
     fn refill<P: Platform>(
         floor: Floor<'_, P, Self>,
         cache: &Cache<Self>,
@@ -277,7 +277,7 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     /// How many objects leave a full stack at once; not more than [`sheaf::MAX_CAPACITY`].
     fn spill(cache: &Cache<Self>) -> usize;
 
-    /// Takes what left a full stack, what was freed last first.
+    /// Takes what left a full stack, what was freed first first if that is what leaves ([`Engine::SPILL_OLDEST`]), else last.
     ///
     /// # Safety
     /// As [`Engine::free_many`].

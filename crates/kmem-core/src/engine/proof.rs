@@ -15,6 +15,8 @@
 //! So *an object starts there* is `o * magic < objects * e`. With `e = 0`, which a power of two may have, the limit is 1 and
 //! every slot passes: right where the slots fill the slab. Where they do not, `magic` is one more and `e` is `size`.
 //!
+//! For those the upper half of the product is `k`, the object's number.
+//!
 //! What lies before the first slot wraps to the end of the slab, behind the last slot.
 //!
 //! # Invariants
@@ -86,6 +88,17 @@ impl Proof {
         index & !(self.mask as usize >> PAGE_SHIFT)
     }
 
+    /// Number of the object that starts so many bytes behind the first slot of a slab, if one does: the product's upper half.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(&self, distance: usize) -> Option<u32> {
+        if distance > self.mask as usize {
+            return None;
+        }
+        let product = distance as u128 * self.magic as u128;
+        if (product as u64) < self.limit as u64 { Some((product >> 64) as u32) } else { None }
+    }
+
     /// An object starts at `address` in a slab whose first slot is `lead` bytes from its start.
     #[inline(always)]
     #[must_use]
@@ -115,6 +128,12 @@ mod tests {
                         assert_eq!(
                             proof.starts(7 * bytes + at, lead as u32),
                             slot,
+                            "{at} {size} {lead} of {bytes}"
+                        );
+                        let number = slot.then(|| ((at - lead) / size) as u32);
+                        assert_eq!(
+                            proof.number(at.wrapping_sub(lead)),
+                            number,
                             "{at} {size} {lead} of {bytes}"
                         );
                     }

@@ -128,12 +128,8 @@ pub fn refill<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, 
         count(&cpu.stats.alloc_slow, 1);
     }
     let got = E::refill(floor, cache, gfp, &mut objects, batch);
-    if got == 0 {
-        return ptr::null_mut();
-    }
-    let first = objects[0];
-    let rest = &mut objects[1..got];
-    if P::NUMA {
+    let Some((&mut first, rest)) = objects[..got].split_last_mut() else { return ptr::null_mut() };
+    if P::NUMA && floor.platform.nodes() > 1 {
         // Only objects of this node belong on the stack; others came because this node had none.
         let node = floor.platform.current_node();
         let mut i = 0;
@@ -159,12 +155,11 @@ pub fn refill<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, 
     first
 }
 
-/// Pushes objects so that the first is popped first; what the stack has no room for goes to the slabs.
+/// Pushes objects so that the last is popped first; what the stack has no room for goes to the slabs.
 ///
 /// # Safety
 /// The objects are free objects of this cache, owned by the caller.
 unsafe fn stow<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, objects: &mut [*mut u8]) {
-    objects.reverse();
     // SAFETY: the caller's promise.
     unsafe {
         let pushed = floor.platform.cpu_area().push_many(cache.id, objects);
@@ -464,19 +459,43 @@ pub unsafe fn flush_and_push<P: Platform, E: Engine>(
     }
 }
 
-/// Sends what has been on this CPU's stack longest to the engine. The rest is off the stack for an instant.
+/// Sends what has been on this CPU's stack longest to the engine.
 fn spill_oldest<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) {
+    let mut objects = [ptr::null_mut(); MAX_BATCH];
+    let batch = E::spill(cache);
+    if let Some(cpu) = cache.here(floor.platform)
+        && batch <= MAX_BATCH
+    {
+        let stack = cpu.stack.lock(floor.platform);
+        // SAFETY: the cache is alive and has this number; under the lock nobody takes the array away or installs another.
+        let taken =
+            unsafe { floor.platform.cpu_area().pop_oldest(cache.id, stack.base, &mut objects[..batch]) };
+        drop(stack);
+        if let Some(taken) = taken {
+            if taken > 0 {
+                // SAFETY: popped objects are free ones of the cache, and this thread's.
+                unsafe { E::store(floor, cache, &mut objects[..taken]) };
+            }
+            return;
+        }
+    }
+    spill_by_turning(floor, cache, batch);
+}
+
+/// [`spill_oldest`] where the platform cannot take the oldest away by themselves: the rest is off the stack for an instant.
+#[inline(never)]
+fn spill_by_turning<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, batch: usize) {
     let area = floor.platform.cpu_area();
     let mut objects = [ptr::null_mut(); MAX_CAPACITY];
     // SAFETY: the cache is alive and has this number; popped objects are free ones of it, and this thread's.
     unsafe {
         let got = area.pop_many(cache.id, &mut objects);
         // Newest first.
-        let (rest, oldest) = objects[..got].split_at_mut(got - E::spill(cache).min(got));
+        objects[..got].reverse();
+        let (oldest, rest) = objects[..got].split_at_mut(batch.min(got));
         if !oldest.is_empty() {
             E::store(floor, cache, oldest);
         }
-        rest.reverse();
         let back = area.push_many(cache.id, rest);
         E::free_many(floor, cache, &mut rest[back..]);
     }

@@ -260,8 +260,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// where that is a power of two. (Without classes, in a heap for programs: to 16 bytes.) [`Gfp::ZERO`] clears the whole class, not just `size` bytes.
     #[inline]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> *mut u8 {
+        // Where classes exist from the start, in kernels, callers are many and know what they ask for: blocks to be cleared are
+        // served here too. A program's come through one door, and its callers' code stays shorter without.
+        let special = if C::EAGER { Gfp::SLAB_BUG } else { Self::SPECIAL };
         let plain =
-            C::Engine::STACKS && C::Engine::CLASSES && !gfp.intersects(Self::SPECIAL.union(Kind::SELECTORS));
+            C::Engine::STACKS && C::Engine::CLASSES && !gfp.intersects(special.union(Kind::SELECTORS));
         // 0 wraps.
         if plain && size.wrapping_sub(1) < C::Classes::LARGEST {
             let class = C::Classes::class_of(size);
@@ -274,6 +277,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                     if C::GUARDED {
                         // SAFETY: as above.
                         self.guard_out(unsafe { &(*cache).engine }, block);
+                    }
+                    if C::EAGER && gfp.contains(Gfp::ZERO) {
+                        // SAFETY: as above; a block of that cache, nobody else's yet. Classes have no constructor, and what is
+                        // watched at the end of its page is on no stack.
+                        unsafe { block.write_bytes(0, (*cache).object_size()) };
                     }
                     return block;
                 }
@@ -386,9 +394,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     #[inline]
     pub unsafe fn kfree(&self, ptr: *mut u8) -> Result<(), FreeError> {
         if C::Engine::CLASSES
-            && let Some((index, tag)) = self.tagged(ptr)
-            && let Some(cache) = self.class_by_tag(tag)
-            && self.proves(&cache.engine, index, tag, ptr)
+            && let Some(page) = self.tagged(ptr)
+            && let Some(cache) = self.class_by_tag(page.tag)
+            && self.proves(&cache.engine, page, ptr)
         {
             if C::GUARDED {
                 // SAFETY: the caller's promise; an object of this cache, which lives as long as the heap.
@@ -400,7 +408,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 if C::MARK_FREED {
                     cache.engine.mark_free(ptr);
                 }
-                if self.platform.cpu_area().push(tag, ptr) == Pushed::Done {
+                if self.platform.cpu_area().push(page.tag, ptr) == Pushed::Done {
                     return Ok(());
                 }
             }
@@ -466,7 +474,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     #[inline]
     pub(crate) unsafe fn leave_mark(&self, cache: &KmemCache<C::Engine>, ptr: *mut u8) {
         // Checked slabs have no tags: what their free objects hold is their own affair.
-        if C::MARK_FREED && self.tagged(ptr).is_some_and(|(_, tag)| tag == cache.engine.id) {
+        if C::MARK_FREED && self.tagged(ptr).is_some_and(|page| page.tag == cache.engine.id) {
             // SAFETY: the caller's promise.
             unsafe { cache.engine.mark_free(ptr) };
         }

@@ -44,10 +44,30 @@ struct Request {
     listed: bool,
 }
 
-/// Blocks taken along for the CPU's lists.
+/// Blocks taken along for the CPU's lists: for each its index, doubled, plus 1 if its content is zero.
+/// (The window has at most 2^31 pages.)
 struct Extra {
-    blocks: [Taken; BATCH],
+    blocks: [u32; BATCH],
     len: usize,
+}
+
+impl Extra {
+    const NONE: Self = Self { blocks: [0; BATCH], len: 0 };
+
+    #[inline]
+    fn push(&mut self, taken: Taken) {
+        self.blocks[self.len] = (taken.index as u32) << 1 | u32::from(taken.zeroed);
+        self.len += 1;
+    }
+
+    /// The last first.
+    #[inline]
+    fn backwards(&self) -> impl Iterator<Item = Taken> {
+        self.blocks[..self.len]
+            .iter()
+            .rev()
+            .map(|block| Taken { index: (block >> 1) as usize, zeroed: block & 1 != 0 })
+    }
 }
 
 impl<P: Platform> Pages<P> {
@@ -187,7 +207,7 @@ impl<P: Platform> Pages<P> {
         reach: Reach,
     ) -> Option<Taken> {
         let descs = self.descs();
-        let mut extra = Extra { blocks: [Taken { index: 0, zeroed: false }; BATCH], len: 0 };
+        let mut extra = Extra::NONE;
         let taken = {
             let mut areas = self.zone(home).areas.lock(p);
             if !areas.allows(request.pages, mark(&areas)) {
@@ -196,40 +216,49 @@ impl<P: Platform> Pages<P> {
             let taken = areas.take(descs, home, request.order, request.pages, request.mobility, reach)?;
             // Only a local zone can be the home of this CPU's lists.
             if request.listed && home.node == request.node {
-                self.take_extra(descs, &mut areas, request, home, &mut extra);
+                let keep = mark(&areas);
+                self.take_extra(descs, &mut areas, request, home, keep, &mut extra);
             }
             taken
         };
         if extra.len > 0 {
-            self.stock(p, home, request.order, &extra.blocks[..extra.len]);
+            self.stock(p, home, request.order, &extra);
         }
         Some(taken)
     }
 
-    fn take_extra(&self, descs: Descs, areas: &mut Areas, request: &Request, home: Home, extra: &mut Extra) {
+    /// Takes blocks along as long as `keep` pages stay, and what the zone's `low` mark says.
+    fn take_extra(
+        &self,
+        descs: Descs,
+        areas: &mut Areas,
+        request: &Request,
+        home: Home,
+        keep: usize,
+        extra: &mut Extra,
+    ) {
         if self.books.load(Relaxed).is_null() {
             return;
         }
-        let low = areas.marks.low;
+        let low = areas.marks.low.max(keep);
         while extra.len + 1 < BATCH >> request.order && areas.allows(request.pages, low) {
             let Some(taken) =
                 areas.take(descs, home, request.order, request.pages, request.mobility, Reach::Own)
             else {
                 break;
             };
-            extra.blocks[extra.len] = taken;
-            extra.len += 1;
+            extra.push(taken);
         }
     }
 
     /// Puts blocks just taken from `home` on this CPU's lists, which move there if they lived elsewhere.
-    fn stock(&self, p: &P, home: Home, order: u32, blocks: &[Taken]) {
+    fn stock(&self, p: &P, home: Home, order: u32, extra: &Extra) {
         let descs = self.descs();
         let number = home.node * KINDS + home.zone as usize;
         let Some(cpu) = self.cpu_lists(p.current_cpu()) else {
             // A CPU number that the platform did not announce: its blocks go back.
             let mut areas = self.zone(home).areas.lock(p);
-            blocks.iter().for_each(|block| areas.give(descs, block.index, order, block.zeroed));
+            extra.backwards().for_each(|block| areas.give(descs, block.index, order, block.zeroed));
             return;
         };
         let mut lists = cpu.lists.lock(p);
@@ -238,7 +267,7 @@ impl<P: Platform> Pages<P> {
             lists.set_home(number);
         }
         // Backwards: the first one was the lowest address, and is to be used first.
-        for block in blocks.iter().rev() {
+        for block in extra.backwards() {
             debug_assert!(descs.page(block.index).kind() == Kind::Allocated);
             lists.push(descs, block.index, order, block.zeroed);
         }

@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::desc::{HAS_TAGS, HAS_TAILS, Kind, Page};
 use super::list::Descs;
-use super::pcp::{BATCH, HIGH, Lists, MAX_LIST_ORDER};
+use super::pcp::{BATCH, Lists, MAX_LIST_ORDER};
 use super::run::{PageRun, mark_tails};
 use super::trim::Excess;
 use super::{KINDS, PageError, Pages};
@@ -88,7 +88,7 @@ impl<P: Platform> Pages<P> {
             return false;
         }
         lists.push(self.descs(), index, order, false);
-        if lists.pages as usize > HIGH {
+        if lists.pages as usize > p.listed_pages() {
             let excess = self.evict_surplus(p, &mut lists);
             drop(lists);
             self.relieve(p, home, excess);
@@ -120,11 +120,11 @@ impl<P: Platform> Pages<P> {
         }
     }
 
-    /// Gives blocks back to their zone until at most `HIGH` pages are left. What the zone then has too much, if any.
+    /// Gives blocks back to their zone until no more are left than the CPU may keep. What the zone then has too much, if any.
     #[cold]
     pub(super) fn evict_surplus(&self, p: &P, lists: &mut Lists) -> Excess {
         let mut excess = None;
-        while lists.pages as usize > HIGH {
+        while lists.pages as usize > p.listed_pages() {
             excess = self.evict(p, lists, BATCH);
         }
         excess

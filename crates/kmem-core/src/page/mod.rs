@@ -89,6 +89,8 @@ pub struct Pages<P: Platform> {
     books: AtomicPtr<CpuLists>,
     /// The block map in them, for [`Pages::tagged`]. Null until the books are known.
     map: AtomicPtr<AtomicU8>,
+    /// Pages of the window once the map is known; until then 0.
+    mapped: AtomicUsize,
     zones: [Zone; MAX_NODES * KINDS],
     /// Free resident pages of a zone that are never discarded by a free; the top bit: set by hand.
     trim_floor: AtomicUsize,
@@ -115,6 +117,43 @@ const _: () = assert!(MAX_NODES <= block::NODE_MASK as usize + 1 && KINDS <= 4);
 // The books of the largest machine fit into the first block.
 const _: () = assert!(MAX_CPUS * size_of::<CpuLists>() + ((1 << 31) >> MAX_ORDER) <= BLOCK_PAGES * PAGE_SIZE);
 
+/// A page, as far as it is known without its descriptor.
+#[derive(Clone, Copy)]
+pub(crate) struct Tagged {
+    /// Its index in the window.
+    pub index: usize,
+    /// The tag of its run.
+    pub tag: u16,
+    /// Its block's byte.
+    block: u8,
+}
+
+/// Finds descriptors by addresses.
+#[derive(Clone, Copy)]
+pub(crate) struct Lens<'a> {
+    base: usize,
+    pages: usize,
+    descs: Descs,
+    window: PhantomData<&'a ()>,
+}
+
+impl<'a> Lens<'a> {
+    /// The descriptor of the page around an address of the window; `None` outside. The memory must have been added.
+    #[inline(always)]
+    pub(crate) fn descriptor(self, addr: usize) -> Option<&'a Page> {
+        let index = addr.wrapping_sub(self.base) >> PAGE_SHIFT;
+        (index < self.pages).then(|| self.descs.page(index))
+    }
+}
+
+impl Tagged {
+    /// The node of its memory.
+    #[inline(always)]
+    pub(crate) fn node(self) -> usize {
+        usize::from(self.block & block::NODE_MASK)
+    }
+}
+
 impl<P: Platform> Pages<P> {
     /// No memory, and no window yet.
     #[must_use]
@@ -128,6 +167,7 @@ impl<P: Platform> Pages<P> {
             zone_ends: [const { AtomicUsize::new(0) }; 2],
             books: AtomicPtr::new(core::ptr::null_mut()),
             map: AtomicPtr::new(core::ptr::null_mut()),
+            mapped: AtomicUsize::new(0),
             zones: [const { Zone::new() }; MAX_NODES * KINDS],
             trim_floor: AtomicUsize::new(512),
             block_reserve: AtomicUsize::new(usize::MAX),
@@ -292,20 +332,35 @@ impl<P: Platform> Pages<P> {
         Some(self.descs().page(index))
     }
 
-    /// Index and tag of the page around any address; `None` outside added memory. The fast half of [`Pages::at`].
+    /// What is known of the page around any address without its descriptor; `None` outside added memory. The fast half of
+    /// [`Pages::at`].
     #[inline(always)]
-    pub(crate) fn tagged(&self, addr: usize) -> Option<(usize, u16)> {
-        let index = self.window_index(addr)?;
-        // Acquire pairs with the Release in `reserve_books`.
-        let map = self.map.load(Acquire);
+    pub(crate) fn tagged(&self, addr: usize) -> Option<Tagged> {
+        let index = addr.wrapping_sub(self.base.load(Relaxed)) >> PAGE_SHIFT;
+        // Acquire pairs with the Release in `reserve_books`: below this bound there is a map.
+        if index >= self.mapped.load(Acquire) {
+            return None;
+        }
         // SAFETY: the map has one byte for each block of the window.
         // Acquire pairs with the Release in `admit`, as in `home_of`.
-        if map.is_null() || unsafe { (*map.add(index >> MAX_ORDER)).load(Acquire) } & block::PRESENT == 0 {
+        let block = unsafe { (*self.map.load(Relaxed).add(index >> MAX_ORDER)).load(Acquire) };
+        if block & block::PRESENT == 0 {
             return None;
         }
         // SAFETY: the platform keeps one tag per page of added memory.
         // Relaxed: whoever has a block got it from somebody who saw its tag written.
-        Some((index, unsafe { (*self.tags.load(Relaxed).add(index)).load(Relaxed) }))
+        Some(Tagged { index, tag: unsafe { (*self.tags.load(Relaxed).add(index)).load(Relaxed) }, block })
+    }
+
+    /// A copy of where everything is, for loops: the compiler would look it up for each object.
+    #[inline(always)]
+    pub(crate) fn lens(&self) -> Lens<'_> {
+        Lens {
+            base: self.base.load(Relaxed),
+            pages: self.window_pages.load(Relaxed),
+            descs: self.descs(),
+            window: PhantomData,
+        }
     }
 
     /// The descriptor of a page of added memory, by the index of [`Pages::tagged`] or that of its slab's head.

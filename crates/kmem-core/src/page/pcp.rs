@@ -12,7 +12,8 @@
 //! # Invariants (under the CPU's lock)
 //! - I-PCP-1: every block on the lists is [`Kind::List`], of an order up to [`MAX_LIST_ORDER`], on the list of its
 //!   order and of the mobility it was allocated for, and of the home zone.
-//! - I-PCP-2: `pages` is the sum of their pages, at most [`HIGH`] when the lock is free.
+//! - I-PCP-2: `pages` is the sum of their pages, at most [`Platform::listed_pages`](crate::platform::Platform::listed_pages) when
+//!   the lock is free.
 //! - I-PCP-3: a list's bit in `nonempty` is set exactly when the list has members.
 //!
 //! Lock order: a CPU's lock before a zone's lock.
@@ -26,12 +27,12 @@ use crate::sync::{Lock, rank};
 /// The largest order kept on CPU lists: SLUB's largest usual slab.
 pub(super) const MAX_LIST_ORDER: u32 = 3;
 /// Pages fetched or returned at once (in blocks: `BATCH >> order`).
-pub(super) const BATCH: usize = 16;
-/// More pages than this are not kept: 256 KiB a CPU.
-pub(super) const HIGH: usize = 64;
+pub(super) const BATCH: usize = 32;
+/// Pages that a CPU may keep everywhere: 256 KiB.
+const LEAST_HIGH: usize = 64;
 
 const LISTS: usize = (MAX_LIST_ORDER as usize + 1) * TYPES;
-const _: () = assert!(BATCH >> MAX_LIST_ORDER >= 1 && HIGH >= 2 * BATCH);
+const _: () = assert!(BATCH >> MAX_LIST_ORDER >= 1 && LEAST_HIGH >= 2 * BATCH);
 
 /// One CPU's lists. All zero is a CPU without pages and without a home.
 #[repr(C, align(64))]

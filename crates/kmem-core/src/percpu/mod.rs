@@ -157,6 +157,16 @@ pub unsafe trait CpuArea: Sync {
     /// As [`CpuArea::pop`].
     unsafe fn pop_many(&self, id: StackId, out: &mut [*mut u8]) -> usize;
 
+    /// Takes the objects that have been on the running CPU's stack longest, up to `out.len()`, the oldest first; returns how many.
+    /// `None`, and nothing changed: this area cannot do that in an instant.
+    ///
+    /// # Safety
+    /// As [`CpuArea::pop`]; `base` is the first entry of the stack's array or null, and the caller holds the lock of the
+    /// running CPU's slab, so that nobody takes the array away.
+    unsafe fn pop_oldest(&self, _id: StackId, _base: *mut *mut u8, _out: &mut [*mut u8]) -> Option<usize> {
+        None
+    }
+
     /// Puts a prefix of `objects` on the running CPU's stack; returns how many. The last of them is popped first.
     ///
     /// # Safety

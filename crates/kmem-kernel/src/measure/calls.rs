@@ -40,14 +40,21 @@ impl Subject {
         heap::with(|heap| unsafe { heap.alloc(self.get(), gfp) })
     }
 
-    /// Gives an object back; false when the heap refuses it.
+    /// Gives an object back.
+    ///
+    /// # Panics
+    /// When the heap refuses it.
     ///
     /// # Safety
     /// It came from [`Subject::alloc`] and is not used any more.
     #[inline(always)]
-    pub(super) unsafe fn free(&self, object: *mut u8) -> bool {
-        // SAFETY: the caller's promise.
-        heap::with(|heap| unsafe { heap.free(self.get(), object) }).is_ok()
+    pub(super) unsafe fn free(&self, object: *mut u8) {
+        heap::with(|heap| {
+            // SAFETY: the caller's promise.
+            if let Err(error) = unsafe { heap.free(self.get(), object) } {
+                heap::refused(object, error);
+            }
+        });
     }
 
     /// Sends all free objects back to slabs, and all empty slabs back to pages.
@@ -100,26 +107,25 @@ pub(super) fn run(wanted: Wanted<'_>) -> bool {
 /// Rows of a cache's objects, interrupts off.
 fn objects(wanted: Wanted<'_>) -> bool {
     let Some(cache) = Subject::new("measured", 64) else { return false };
-    let mut fine = true;
     wanted.row("cache_pair", 1, || {
         // SAFETY: allocated here, freed once. So in all rows.
-        sample(|| unsafe { fine &= cache.free(cache.alloc(Gfp::ATOMIC)) })
+        sample(|| unsafe { cache.free(cache.alloc(Gfp::ATOMIC)) })
     });
     wanted.halves(["cache_alloc", "cache_free"], 1, || {
         let mut object = ptr::null_mut();
         let alloc = sample(|| object = cache.alloc(Gfp::ATOMIC));
         // SAFETY: as above.
-        [alloc, sample(|| unsafe { fine &= cache.free(object) })]
+        [alloc, sample(|| unsafe { cache.free(object) })]
     });
     wanted.row("cache_pair_loop", LOOP, || {
         sample(|| {
             for _ in 0..LOOP {
                 // SAFETY: as above.
-                unsafe { fine &= cache.free(cache.alloc(Gfp::ATOMIC)) };
+                unsafe { cache.free(cache.alloc(Gfp::ATOMIC)) };
             }
         })
     });
-    fine &= bulk::<16>(wanted, &cache, ["alloc_bulk_16", "free_bulk_16"]);
+    let mut fine = bulk::<16>(wanted, &cache, ["alloc_bulk_16", "free_bulk_16"]);
     fine &= bulk::<64>(wanted, &cache, ["alloc_bulk_64", "free_bulk_64"]);
     fine & cache.end()
 }
@@ -143,12 +149,11 @@ fn bulk<const N: usize>(wanted: Wanted<'_>, cache: &Subject, names: [&str; 2]) -
 /// The pair of a caller that may wait, interrupts on.
 fn waiting(wanted: Wanted<'_>) -> bool {
     let Some(cache) = Subject::new("measured", 64) else { return false };
-    let mut fine = true;
     wanted.row("cache_pair_kernel", 1, || {
         // SAFETY: allocated here, freed once.
-        sample(|| unsafe { fine &= cache.free(cache.alloc(Gfp::KERNEL)) })
+        sample(|| unsafe { cache.free(cache.alloc(Gfp::KERNEL)) })
     });
-    fine & cache.end()
+    cache.end()
 }
 
 /// Rows of kmalloc, interrupts off.

@@ -46,9 +46,14 @@ impl Wanted<'_> {
 
     /// Prints a row: `ticks` of so many operations, for each.
     fn show(self, name: &str, ticks: u32, operations: u64) {
+        self.show_part(name, "", ticks, operations);
+    }
+
+    /// Prints a row that is a part of an operation.
+    fn show_part(self, name: &str, part: &str, ticks: u32, operations: u64) {
         let tenths = (u64::from(ticks) * 10 + operations / 2) / operations;
         if self.has(name) {
-            println!("count {name} {}.{}", tenths / 10, tenths % 10);
+            println!("count {name}{part} {}.{}", tenths / 10, tenths % 10);
         }
     }
 }

@@ -1,8 +1,6 @@
 //! The rows of a thousand: so many allocations, then as many frees in some order. What one CPU keeps is not
 //! enough for them, so these rows measure the way to slabs and pages and back, for each operation.
 
-use alloc::format;
-
 use kmem_core::gfp::Gfp;
 use kmem_core::page::PageRun;
 
@@ -61,7 +59,7 @@ fn shuffled() -> [u16; COUNT] {
 
 /// What one round costs: the allocations, the frees.
 #[inline(never)]
-fn round(cache: &Subject, objects: &mut [*mut u8; COUNT], order: Order, fine: &mut bool) -> [u32; 2] {
+fn round(cache: &Subject, objects: &mut [*mut u8; COUNT], order: Order) -> [u32; 2] {
     let alloc = sample(|| {
         for object in objects.iter_mut() {
             *object = cache.alloc(Gfp::ATOMIC);
@@ -81,7 +79,7 @@ fn round(cache: &Subject, objects: &mut [*mut u8; COUNT], order: Order, fine: &m
     let free = sample(|| {
         for &object in objects.iter() {
             // SAFETY: allocated above, freed once.
-            unsafe { *fine &= cache.free(object) };
+            unsafe { cache.free(object) };
         }
     });
     [alloc, free]
@@ -89,23 +87,22 @@ fn round(cache: &Subject, objects: &mut [*mut u8; COUNT], order: Order, fine: &m
 
 /// Prints both halves of a row.
 fn show(wanted: Wanted<'_>, name: &str, ticks: [u32; 2]) {
-    for (half, ticks) in ["alloc", "free"].into_iter().zip(ticks) {
-        wanted.show(&format!("{name}_{half}"), ticks, COUNT as u64);
+    for (part, ticks) in ["_alloc", "_free"].into_iter().zip(ticks) {
+        wanted.show_part(name, part, ticks, COUNT as u64);
     }
 }
 
 fn objects(wanted: Wanted<'_>, name: &str, size: usize, order: Order, cold: bool) -> bool {
     let Some(cache) = Subject::new("thousand", size) else { return false };
     let mut objects = [core::ptr::null_mut(); COUNT];
-    let mut fine = true;
     for _ in 0..WARM {
-        round(&cache, &mut objects, order, &mut fine);
+        round(&cache, &mut objects, order);
     }
     if cold {
         cache.shrink();
     }
-    show(wanted, name, round(&cache, &mut objects, order, &mut fine));
-    fine & cache.end()
+    show(wanted, name, round(&cache, &mut objects, order));
+    cache.end()
 }
 
 fn pages(wanted: Wanted<'_>, name: &str, order: usize) -> bool {

@@ -64,6 +64,26 @@ unsafe impl CpuArea for Area {
         unsafe { way::pop_many(id, out.as_mut_ptr(), out.len()) }
     }
 
+    unsafe fn pop_oldest(&self, id: StackId, base: *mut *mut u8, out: &mut [*mut u8]) -> Option<usize> {
+        if base.is_null() {
+            return Some(0);
+        }
+        Some(cpu::without_interrupts(|| {
+            // SAFETY: the array is this CPU's and installed (the caller's promise), code does not change its CPU, and nothing comes in
+            // between: entries from `base` to `top` are free objects of the stack, and the rest moves to their place.
+            unsafe {
+                let word = smp::hot(smp::number(), id).top.word();
+                let top = word.load(Ordering::Relaxed);
+                let held = top.offset_from_unsigned(base);
+                let taken = held.min(out.len());
+                base.copy_to_nonoverlapping(out.as_mut_ptr(), taken);
+                base.add(taken).copy_to(base, held - taken);
+                word.store(top.sub(taken), Ordering::Relaxed);
+                taken
+            }
+        }))
+    }
+
     unsafe fn push_many(&self, id: StackId, objects: &[*mut u8]) -> usize {
         // SAFETY: the caller's promise.
         unsafe { way::push_many(id, objects.as_ptr(), objects.len()) }

@@ -39,6 +39,8 @@ pub(crate) struct Machine;
 
 /// Pages of the window.
 static WINDOW_PAGES: AtomicUsize = AtomicUsize::new(0);
+/// Pages that each CPU may keep on its lists.
+static LISTED: AtomicUsize = AtomicUsize::new(64);
 /// Nodes.
 static NODES: AtomicUsize = AtomicUsize::new(1);
 
@@ -80,7 +82,15 @@ pub(crate) fn give_memory(world: &World, pages: &Pages<World>) -> Result<usize, 
         }
         given += BLOCK_PAGES;
     }
+    LISTED.store(listed(given, smp::count()), Ordering::Relaxed);
     Ok(given)
+}
+
+/// Pages that each of so many CPUs may keep, of `pages` in all. As Linux 6.1: all CPUs together what a zone's `low` mark leaves,
+/// which is a quarter more than 4 sqrt(KiB) KiB.
+fn listed(pages: usize, cpus: usize) -> usize {
+    let reserve = (pages * (PAGE_SIZE >> 10) * 16).isqrt() / (PAGE_SIZE >> 10);
+    ((reserve + reserve / 4) / cpus).max(64)
 }
 
 // SAFETY: the window is fixed before the heap starts; memory is given by `give_memory` only, which keeps the promises of
@@ -121,6 +131,12 @@ unsafe impl Platform for Machine {
     #[inline]
     fn current_node(&self) -> usize {
         smp::node()
+    }
+
+    #[inline]
+    fn listed_pages(&self) -> usize {
+        // Relaxed: set before the other CPUs start.
+        LISTED.load(Ordering::Relaxed)
     }
 
     fn zone_ends(&self) -> [usize; 2] {

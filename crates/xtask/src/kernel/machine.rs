@@ -29,6 +29,7 @@ pub(super) struct Machine {
     pub(super) low: Option<u32>,
     pub(super) engine: String,
     pub(super) masked: bool,
+    pub(super) hardened: bool,
     pub(super) conformance: bool,
     pub(super) release: bool,
     pub(super) single_step: bool,
@@ -46,6 +47,7 @@ impl Default for Machine {
             low: None,
             engine: "slub".to_owned(),
             masked: false,
+            hardened: false,
             conformance: false,
             release: false,
             single_step: false,
@@ -120,6 +122,7 @@ impl Machine {
                 "--engine" => machine.engine.clone_from(value()?),
                 "--conformance" => machine.conformance = true,
                 "--masked" => machine.masked = true,
+                "--hardened" => machine.hardened = true,
                 "--release" => machine.release = true,
                 "--single-step" => machine.single_step = true,
                 "--icount" => machine.icount = true,
@@ -148,6 +151,7 @@ impl Machine {
         for (set, word) in [
             (self.conformance, "conformance"),
             (self.masked, "masked"),
+            (self.hardened, "hardened"),
             (self.release, "release"),
             (self.single_step, "single-step"),
             (self.icount, "icount"),
@@ -168,6 +172,10 @@ impl Machine {
         let mut cargo = tree::cargo();
         cargo.args(["build", "--quiet", "-p", "kmem-kernel", "--features", &self.features().join(",")]);
         cargo.args(["--profile", self.profile().0]);
+        if self.release {
+            // Incremental compilation cuts the code into other parts, and counts of instructions would depend on it.
+            cargo.env("CARGO_INCREMENTAL", "0");
+        }
         let built = Step::new("build the kernel", cargo).run();
         if built.failed > 0 {
             return built;
@@ -194,7 +202,7 @@ impl Machine {
 
     fn features(&self) -> Vec<&str> {
         let engine = (self.engine != "slub").then_some(self.engine.as_str());
-        let flags = [(self.masked, "masked"), (self.conformance, "conformance")];
+        let flags = [(self.masked, "masked"), (self.hardened, "hardened"), (self.conformance, "conformance")];
         engine.into_iter().chain(flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name)).collect()
     }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::machine::{ENGINES, Machine};
-use super::{guide, told};
+use super::{counts, guide, told};
 use crate::step::Count;
 
 pub(super) fn run() -> Count {
@@ -64,6 +64,7 @@ pub(super) fn run() -> Count {
         count += must_fail(&machine, verdict, output);
     }
     count += guide::run();
+    count += counts::run(false);
     println!("{:.0} s, {building:.0} s of them to build", start.elapsed().as_secs_f64());
     count
 }

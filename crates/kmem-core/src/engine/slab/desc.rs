@@ -7,6 +7,7 @@
 //! | `chain` | address of the index; 0: it has none now |
 //! | `start` | offset of the first slot, in words: its colour, and what lies before the slots |
 //! | `slab_flags` | the list it is on, a [`State`] |
+//! | `debug` | one bit for each free object, where there are at most 64 ([`Packed`] only) |
 //! | `objects` | objects it holds |
 //!
 //! # Where the index lies
@@ -16,13 +17,14 @@
 //! # Invariants
 //! - I-SLAB-1: `word`, `chain` and the index change only under the lock of the slab's node, or in the hands of the one
 //!   thread that knows the slab.
-//! - I-SLAB-2: free objects are those in the index, `objects - active` of them.
+//! - I-SLAB-2: free objects are those in the index, `objects - active` of them; so say the bits, where there are any.
 //! - I-SLAB-3: `start`, `objects` and `cache` stay as they are while the page is a slab; so the place of an object is
 //!   known without a lock.
 
 use core::sync::atomic::Ordering;
 
 use crate::engine::cache::count;
+use crate::engine::proof::Proof;
 use crate::engine::sheaf;
 use crate::engine::slab::geometry::{Management, WORD};
 use crate::engine::slab::index::{Linked, Packed, TakeError};
@@ -100,8 +102,19 @@ fn object<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page, index: u
 enum View<'a> {
     /// A slab of one object: how many are out.
     Alone(u32),
-    Packed(Packed<'a>),
+    /// With one bit for each free object, if there are at most [`BITS`].
+    Packed(Packed<'a>, u64),
     Linked(Linked<'a>, u32),
+}
+
+/// Objects of a slab that has a bit for each free one.
+const BITS: u32 = u64::BITS;
+/// So many objects that come back to a larger one are worth a look at all that are free.
+const FEW: usize = 8;
+
+/// The bits of a slab whose objects are all free.
+fn all_bits(objects: u32) -> u64 {
+    if objects <= BITS { u64::MAX >> (BITS - objects) } else { 0 }
 }
 
 impl View<'_> {
@@ -119,7 +132,10 @@ impl View<'_> {
                 Place::Linked => {
                     Self::Linked(Linked::new(index.cast(), objects(slab), (word >> 32) as u32), word as u32)
                 }
-                Place::Packed => Self::Packed(Packed::new(index, objects(slab), word as u32)),
+                Place::Packed => Self::Packed(
+                    Packed::new(index, objects(slab), word as u32),
+                    slab.debug.load(Ordering::Relaxed),
+                ),
             }
         }
     }
@@ -128,7 +144,10 @@ impl View<'_> {
     fn close(&self, slab: &Page) {
         let word = match self {
             Self::Alone(active) => u64::from(*active),
-            Self::Packed(index) => index.active().into(),
+            Self::Packed(index, bits) => {
+                slab.debug.store(*bits, Ordering::Relaxed);
+                index.active().into()
+            }
             Self::Linked(index, active) => u64::from(index.first()) << 32 | u64::from(*active),
         };
         slab.word.store(word, Ordering::Relaxed);
@@ -141,7 +160,16 @@ impl View<'_> {
                 Ok(0)
             }
             Self::Alone(_) => Err(TakeError::Empty),
-            Self::Packed(index) => index.take(),
+            Self::Packed(index, bits) => {
+                let object = index.take()?;
+                if index.objects() <= BITS {
+                    if *bits >> object & 1 == 0 {
+                        return Err(TakeError::Damaged);
+                    }
+                    *bits ^= 1 << object;
+                }
+                Ok(object)
+            }
             Self::Linked(index, active) => index.take().inspect(|_| *active += 1),
         }
     }
@@ -150,7 +178,12 @@ impl View<'_> {
     fn put(&mut self, object: u32) -> bool {
         match self {
             Self::Alone(active) => core::mem::replace(active, 0) == 1,
-            Self::Packed(index) => !index.is_free(object) && index.put(object),
+            Self::Packed(index, bits) if index.objects() <= BITS => {
+                let fresh = *bits >> (object % BITS) & 1 == 0 && index.put(object);
+                *bits |= u64::from(fresh) << (object % BITS);
+                fresh
+            }
+            Self::Packed(index, _) => !index.is_free(object) && index.put(object),
             Self::Linked(index, active) => {
                 let fresh = *active > 0 && index.put(object);
                 *active -= u32::from(fresh);
@@ -222,6 +255,7 @@ pub(super) fn create<'a, P: Platform>(
     slab.start.store((own.shape(cache).slots_at(colour) / WORD) as u16, Ordering::Relaxed);
     slab.slab_flags.store(0, Ordering::Relaxed);
     slab.word.store(0, Ordering::Relaxed);
+    slab.debug.store(all_bits(objects as u32), Ordering::Relaxed);
     let order = own.random.then(|| Shuffled::new(floor.platform.entropy(), objects)).flatten();
     let last = order.as_ref().map_or(objects as u32 - 1, |order| u32::from(order.numbers[objects - 1]));
     let index = match (own.place, own.layout.management) {
@@ -235,8 +269,8 @@ pub(super) fn create<'a, P: Platform>(
     let mut view = unsafe { View::open(cache, slab) };
     match (&mut view, order) {
         (View::Alone(_), _) => {}
-        (View::Packed(index), None) => index.fill_ascending(),
-        (View::Packed(index), Some(order)) => index.fill(order.iter(), None),
+        (View::Packed(index, _), None) => index.fill_ascending(),
+        (View::Packed(index, _), Some(order)) => index.fill(order.iter(), None),
         (View::Linked(index, _), None) => index.fill_ascending(),
         (View::Linked(index, _), Some(order)) => index.fill(order.iter()),
     }
@@ -308,24 +342,40 @@ pub(super) unsafe fn take<P: Platform>(
     }
     // SAFETY: the caller's promise, and the slab is not full.
     let mut view = unsafe { View::open(cache, slab) };
+    let first = object(floor, cache, slab, 0);
+    let size = cache.geometry.size;
     let mut got = 0;
     let mut damaged = false;
-    while got < out.len() {
-        match view.take() {
-            Ok(index) => {
-                out[got] = object(floor, cache, slab, index);
-                got += 1;
+    if let View::Packed(index, bits) = &mut view
+        && index.objects() <= BITS
+    {
+        let mut places = out.iter_mut();
+        let most = places.len();
+        damaged = !index.take_each(bits, most, |number| {
+            if let Some(place) = places.next() {
+                *place = first.wrapping_add(number as usize * size);
             }
-            Err(TakeError::Empty) => break,
-            Err(TakeError::Damaged) => {
-                damaged = true;
-                break;
+        });
+        got = most - places.len();
+    } else {
+        for place in out.iter_mut() {
+            match view.take() {
+                Ok(number) => {
+                    *place = first.wrapping_add(number as usize * size);
+                    got += 1;
+                }
+                Err(TakeError::Empty) => break,
+                Err(TakeError::Damaged) => {
+                    damaged = true;
+                    break;
+                }
             }
         }
     }
     view.close(slab);
     if damaged {
         slab.word.store(u64::from(Linked::END) << 32 | u64::from(objects(slab)), Ordering::Relaxed);
+        slab.debug.store(0, Ordering::Relaxed);
     }
     if free(slab) == 0 && cache.own.is_in_object() {
         // The object that held the index was the last to go.
@@ -339,19 +389,105 @@ pub(super) unsafe fn take<P: Platform>(
 /// # Safety
 /// The caller may work on the slab (I-SLAB-1), and gives the object up.
 pub(super) unsafe fn put<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page, index: u32) -> bool {
-    if active(slab) == 0 {
-        return false;
-    }
+    let mut fresh = true;
+    // SAFETY: the caller's promise.
+    unsafe { put_all(floor, cache, slab, &[object(floor, cache, slab, index)], |_, _| fresh = false) };
+    fresh
+}
+
+/// Puts objects back that lie in the slab; returns how many. Those that start between objects, or are free already, go to
+/// `refuse`: true for the latter.
+///
+/// # Safety
+/// The caller may work on the slab (I-SLAB-1), and gives the objects up.
+pub(super) unsafe fn put_all<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    slab: &Page,
+    objects: &[*mut u8],
+    mut refuse: impl FnMut(*mut u8, bool),
+) -> u32 {
+    let (slots, count) = (slots(floor, slab), self::objects(slab) as usize);
+    let number = |object: *mut u8| cache.geometry.index_of(slots, object.addr(), count);
     if free(slab) == 0 && cache.own.is_in_object() {
         // The first to come back is the last to be taken again: the index lies there until then.
-        slab.chain.store(object(floor, cache, slab, index).expose_provenance() as u64, Ordering::Relaxed);
+        let Some(home) = objects.iter().find_map(|&object| number(object)) else {
+            objects.iter().for_each(|&object| refuse(object, false));
+            return 0;
+        };
+        slab.chain.store(
+            self::object(floor, cache, slab, home as u32).expose_provenance() as u64,
+            Ordering::Relaxed,
+        );
     }
     // SAFETY: the caller's promise; a full slab just got a home for its index.
     let mut view = unsafe { View::open(cache, slab) };
-    let fresh = view.put(index);
+    let mut fresh = 0;
+    let mut rest = objects;
+    if let View::Packed(index, _) = &mut view
+        && (BITS + 1..=4 * BITS).contains(&index.objects())
+        && objects.len() >= FEW
+    {
+        let first = slots + cache.geometry.red_left_pad;
+        let done = index.put_plain(first, cache.geometry.size, objects);
+        fresh += done as u32;
+        rest = &objects[done..];
+    }
+    for &object in rest {
+        match number(object) {
+            Some(index) if view.put(index as u32) => fresh += 1,
+            known => refuse(object, known.is_some()),
+        }
+    }
     view.close(slab);
     fresh
 }
+
+/// Puts an object back into a slab, which begins at `start`, of a cache that [has bits](crate::engine::slab::Own::has_bits) and
+/// this proof. False, and nothing changed, when that needs a closer look.
+///
+/// # Safety
+/// The slab is one of that cache, the caller may work on it (I-SLAB-1), and gives the object up.
+#[inline(always)]
+pub(super) unsafe fn put_one(proof: Proof, slab: &Page, start: usize, object: *mut u8) -> bool {
+    let Some(number) = proof.number(object.addr().wrapping_sub(start + lead(slab))) else { return false };
+    let bits = slab.debug.load(Ordering::Relaxed);
+    if bits >> (number % BITS) & 1 != 0 {
+        return false;
+    }
+    let mut index = core::ptr::with_exposed_provenance_mut::<u8>(slab.chain.load(Ordering::Relaxed) as usize);
+    if index.is_null() {
+        // A full slab without an index: it lies in the object that comes back first.
+        index = object;
+        slab.chain.store(object.expose_provenance() as u64, Ordering::Relaxed);
+    }
+    slab.debug.store(bits | 1 << (number % BITS), Ordering::Relaxed);
+    // I-SLAB-2: an object that is not free is out, so this does not wrap.
+    let active = slab.word.load(Ordering::Relaxed) - 1;
+    slab.word.store(active, Ordering::Relaxed);
+    // SAFETY: the index has an entry, a byte, for each object; it is touched under the node's lock only (I-SLAB-1).
+    unsafe { index.add(active as usize).write(number as u8) };
+    true
+}
+
+/// Marks a slab, under the node's lock; false when it is marked already.
+#[inline(always)]
+pub(super) fn mark(slab: &Page) -> bool {
+    let flags = slab.slab_flags.load(Ordering::Relaxed);
+    slab.slab_flags.store(flags | MARK, Ordering::Relaxed);
+    flags & MARK == 0
+}
+
+/// Takes the mark off a slab, to which objects were put back. True when it was partial and is so still.
+#[inline(always)]
+pub(super) fn unmark(slab: &Page) -> bool {
+    let flags = slab.slab_flags.load(Ordering::Relaxed) & !MARK;
+    slab.slab_flags.store(flags, Ordering::Relaxed);
+    flags == State::Partial as u16 && active(slab) != 0
+}
+
+/// In `slab_flags`, beside the list: objects were put back, and the slab is not settled yet.
+const MARK: u16 = 1 << 15;
 
 /// True when object number `index` is free in the slab.
 ///
@@ -364,7 +500,8 @@ pub(super) unsafe fn is_free(cache: &Cache, slab: &Page, index: u32) -> bool {
     // SAFETY: the caller's promise, and the slab is not full.
     match unsafe { View::open(cache, slab) } {
         View::Alone(active) => active == 0,
-        View::Packed(view) => view.is_free(index),
+        View::Packed(view, bits) if view.objects() <= BITS => index < BITS && bits >> index & 1 != 0,
+        View::Packed(view, _) => view.is_free(index),
         View::Linked(view, _) => view.is_free(index),
     }
 }
@@ -399,7 +536,8 @@ pub(super) unsafe fn index_is_sound(cache: &Cache, slab: &Page) -> bool {
             sound &= view.put((*index).into());
         }
     }
-    sound && found == free(slab) as usize
+    // What was not taken has its bit still.
+    sound && found == free(slab) as usize && !matches!(view, View::Packed(_, 1..))
 }
 
 /// The most objects whose order is drawn by lot.

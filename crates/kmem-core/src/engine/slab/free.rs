@@ -8,12 +8,13 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::engine::list::SlabList;
+use crate::engine::list::{self, SlabList};
+use crate::engine::sheaf::MAX_BATCH;
 use crate::engine::slab::node::Lists;
 use crate::engine::slab::{Cache, Floor, desc};
 use crate::flags::SlabFlags;
 use crate::page::Page;
-use crate::platform::Platform;
+use crate::platform::{PAGE_SHIFT, Platform};
 use crate::report;
 use crate::sync::{Guard, rank};
 
@@ -38,31 +39,122 @@ pub(super) fn slab_of<'a, P: Platform>(
 }
 
 /// The slab is one of this cache.
+#[inline]
 pub(super) fn is_mine(cache: &Cache, slab: &Page) -> bool {
     slab.kind() == crate::page::Kind::Slab
         && slab.cache.load(Ordering::Relaxed) == core::ptr::from_ref(cache).cast_mut().cast()
 }
 
-/// Gives free objects back, in order. One lock for neighbours of the same node.
+/// The slab of an object, if it lies in one of this cache.
+#[inline]
+pub(super) fn home_of<'a, P: Platform>(
+    floor: Floor<'a, P>,
+    cache: &Cache,
+    object: *mut u8,
+) -> Option<&'a Page> {
+    if let Some(page) = floor.pages.tagged(object.addr())
+        && page.tag == cache.trusted.load(Ordering::Relaxed)
+    {
+        // I-PROOF-1.
+        return Some(floor.pages.by_index(cache.proof.head_of(page.index)));
+    }
+    let found = floor.pages.at(object.addr()).map(|page| floor.pages.head(page));
+    found.filter(|slab| is_mine(cache, slab))
+}
+
+/// Gives objects back that were on a CPU's array, and so were proved when they came: as [`free_many`], but where slabs have bits
+/// each is put back with one look at its descriptor, and each slab settled once, in the order in which they were first met.
+///
+/// # Safety
+/// As [`free_many`]; all objects are of `node`.
+pub(super) unsafe fn free_stacked<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    node: usize,
+    objects: &[*mut u8],
+) {
+    let mut rest = objects;
+    while cache.own.has_bits(cache) && !rest.is_empty() {
+        let (some, others) = rest.split_at(rest.len().min(MAX_BATCH));
+        let mut met = [0; MAX_BATCH];
+        let mut slabs = 0;
+        let mut lists = cache.node(node).own.lists.lock(floor.platform);
+        let (proof, lens, own) =
+            (cache.proof, floor.pages.lens(), core::ptr::from_ref(cache).cast_mut().cast());
+        let mut done = 0;
+        for &object in some {
+            // I-PROOF-1 where the cache is trusted; elsewhere nothing is proved, and all is looked up.
+            let start = proof.slab_of(object.addr());
+            let Some(slab) = lens.descriptor(start) else { break };
+            if slab.cache.load(Ordering::Relaxed) != own {
+                break;
+            }
+            // SAFETY: the slab is the cache's, the lock of its node is held, and the caller gives the object up.
+            if !unsafe { desc::put_one(proof, slab, start, object) } {
+                break;
+            }
+            done += 1;
+            if desc::mark(slab) {
+                met[slabs] = list::number(floor.pages, slab);
+                slabs += 1;
+            }
+        }
+        lists.free_objects += done as u64;
+        for &number in &met[..slabs] {
+            if let Some(slab) = list::at(floor.pages, number) {
+                if desc::unmark(slab) {
+                    lists.partial.move_to_tail(floor.pages, slab);
+                } else {
+                    lists.settle(floor.pages, slab, true);
+                }
+            }
+        }
+        drop_surplus(floor, cache, lists);
+        if done < some.len() {
+            rest = &rest[done..];
+            break;
+        }
+        rest = others;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { free_many(floor, cache, rest) };
+}
+
+/// Gives free objects back, in order. One lock for neighbours of the same node, one look at the slab for neighbours in it.
 ///
 /// # Safety
 /// Every entry is a free object of this cache that the caller owns, each one once.
 pub(super) unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &[*mut u8]) {
     let mut held: Option<(usize, Guard<'_, Lists, P, { rank::NODE }>)> = None;
-    for &object in objects {
-        let Some((slab, index)) = slab_of(floor, cache, object) else { continue };
+    let mut rest = objects;
+    while let Some(&object) = rest.first() {
+        let Some(slab) = home_of(floor, cache, object) else {
+            bad_free(floor, cache, object, "is in no slab of this cache");
+            rest = &rest[1..];
+            continue;
+        };
+        let (base, bytes) = (floor.pages.address(slab).addr(), slab.pages() << PAGE_SHIFT);
+        let together = rest.iter().position(|other| other.addr().wrapping_sub(base) >= bytes);
+        let (here, others) = rest.split_at(together.unwrap_or(rest.len()));
+        rest = others;
         let node = slab.node();
         if let Some((_, lists)) = held.take_if(|(other, _)| *other != node) {
             drop_surplus(floor, cache, lists);
         }
         let (_, lists) = held.get_or_insert_with(|| (node, cache.node(node).own.lists.lock(floor.platform)));
-        // SAFETY: the lock of the slab's node is held, and the caller gives the object up.
-        if unsafe { desc::put(floor, cache, slab, index) } {
-            lists.free_objects += 1;
+        let mut errors = 0;
+        let refuse = |object, free| {
+            errors += 1;
+            let what =
+                if free { "was freed before (double free detected)" } else { "starts between objects" };
+            bad_free(floor, cache, object, what);
+        };
+        // SAFETY: the lock of the slab's node is held, and the caller gives the objects up.
+        let fresh = unsafe { desc::put_all(floor, cache, slab, here, refuse) };
+        lists.events.errors += errors;
+        if fresh > 0 {
+            lists.free_objects += u64::from(fresh);
             lists.settle(floor.pages, slab, true);
-        } else {
-            lists.events.errors += 1;
-            bad_free(floor, cache, object, "was freed before (double free detected)");
         }
     }
     if let Some((_, lists)) = held {

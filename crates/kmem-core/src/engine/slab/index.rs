@@ -76,9 +76,16 @@ impl Packed<'_> {
         self.active
     }
 
+    /// Objects of the slab.
+    #[must_use]
+    pub const fn objects(&self) -> u32 {
+        self.objects
+    }
+
     /// Makes every object free, in ascending order.
     pub fn fill_ascending(&mut self) {
-        self.fill(0..self.objects, None);
+        self.active = 0;
+        (0..self.objects).for_each(|at| self.write(at, at));
     }
 
     /// Makes every object free, to be taken in this order; but `home`, when given, as the last.
@@ -105,6 +112,7 @@ impl Packed<'_> {
     ///
     /// # Errors
     /// [`TakeError`]; nothing changed.
+    #[inline]
     pub fn take(&mut self) -> Result<u32, TakeError> {
         if self.active >= self.objects {
             return Err(TakeError::Empty);
@@ -117,9 +125,29 @@ impl Packed<'_> {
         Ok(object)
     }
 
+    /// Takes free objects as long as `with` takes their numbers, of a slab of up to 64 with a bit for each free one. False
+    /// when what stands in the index is no free object; that one was not taken.
+    #[inline(always)]
+    pub fn take_each(&mut self, bits: &mut u64, most: usize, mut with: impl FnMut(u32)) -> bool {
+        debug_assert!(self.objects <= u64::BITS);
+        let end = self.active + (most as u32).min(self.objects.saturating_sub(self.active));
+        while self.active < end {
+            // SAFETY: `end` is at most `objects`, and by the contract of `new` the entry, a byte, is ours.
+            let object = unsafe { self.entries.add(self.active as usize).read() } % 64;
+            if *bits >> object & 1 == 0 {
+                return false;
+            }
+            *bits ^= 1 << object;
+            self.active += 1;
+            with(object.into());
+        }
+        true
+    }
+
     /// Gives an object back. False, and nothing changed, when there is no such object or none is out.
     /// An object that is free already is not noticed here, only by [`Self::is_free`].
     #[must_use]
+    #[inline]
     pub fn put(&mut self, object: u32) -> bool {
         if object >= self.objects || self.active == 0 || self.active > self.objects {
             return false;
@@ -127,6 +155,34 @@ impl Packed<'_> {
         self.active -= 1;
         self.write(self.active, object);
         true
+    }
+
+    /// Gives objects back, each by its address, as long as they are objects and out; the first begins at `first`. Returns how
+    /// many. For slabs of up to 255 objects.
+    pub(crate) fn put_plain(&mut self, first: usize, size: usize, addresses: &[*mut u8]) -> usize {
+        debug_assert!(Self::entry_bytes(self.objects) == 1 && self.active <= self.objects);
+        let mut free = [0_u64; 4];
+        for at in self.active..self.objects {
+            let object = self.read(at);
+            free[object as usize / 64] |= 1 << (object % 64);
+        }
+        let (size, extent) = (size as u32, self.objects as usize * size);
+        for (done, address) in addresses.iter().enumerate() {
+            let distance = address.addr().wrapping_sub(first);
+            let number = distance as u32 / size;
+            if distance >= extent || number * size != distance as u32 {
+                return done;
+            }
+            let (word, bit) = (&mut free[number as usize / 64 % 4], 1 << (number % 64));
+            if *word & bit != 0 || self.active == 0 {
+                return done;
+            }
+            *word |= bit;
+            self.active -= 1;
+            // SAFETY: below `objects`, so by the contract of `new` the entry, a byte, is ours.
+            unsafe { self.entries.add(self.active as usize).write(number as u8) };
+        }
+        addresses.len()
     }
 
     /// True when this object is free. Looks at each free object in turn.
@@ -140,7 +196,7 @@ impl Packed<'_> {
             // SAFETY: entries `active..objects` are ours and initialised, by the contract of `new`. Searched as bytes: every
             // object that goes back to its slab comes this way.
             let free = unsafe { core::slice::from_raw_parts(self.entries.add(from), len) };
-            return free.contains(&(object as u8));
+            return holds(free, object as u8);
         }
         (self.active..self.objects).any(|at| self.read(at) == object)
     }
@@ -151,6 +207,7 @@ impl Packed<'_> {
         (at < self.objects).then(|| self.read(at))
     }
 
+    #[inline]
     fn read(&self, at: u32) -> u32 {
         assert!(at < self.objects);
         let at = at as usize;
@@ -165,6 +222,7 @@ impl Packed<'_> {
     }
 
     /// Numbers too large for an entry become its largest value, which is no object.
+    #[inline]
     fn write(&mut self, at: u32, object: u32) {
         assert!(at < self.objects);
         let at = at as usize;
@@ -177,6 +235,15 @@ impl Packed<'_> {
             }
         }
     }
+}
+
+/// Whether a byte is among others: sixteen at a time, which the compiler makes one comparison.
+fn holds(bytes: &[u8], wanted: u8) -> bool {
+    fn sixteen(bytes: &[u8; 16], wanted: u8) -> bool {
+        bytes.iter().fold(0, |found, byte| found | u8::from(*byte == wanted)) != 0
+    }
+    let Some(last) = bytes.last_chunk() else { return bytes.contains(&wanted) };
+    bytes.as_chunks().0.iter().any(|chunk| sixteen(chunk, wanted)) || sixteen(last, wanted)
 }
 
 /// The index of 2.6: for each free object the number of the next one.

@@ -129,6 +129,11 @@ impl Own {
         (limit as u64).min(u64::from(self.max_free).saturating_mul(objects as u64))
     }
 
+    /// Its slabs have a bit for each free object.
+    pub(super) fn has_bits(&self, cache: &Cache) -> bool {
+        self.place == Place::Packed && cache.geometry.objects <= u64::BITS as usize
+    }
+
     /// The index of a slab is an array of its own.
     pub(super) fn is_off_slab(&self) -> bool {
         self.place != Place::Alone && self.layout.management == Management::OffSlab

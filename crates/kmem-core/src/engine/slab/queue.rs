@@ -73,11 +73,10 @@ impl Queue {
         Some((memory.cast(), core::mem::take(&mut self.room) as usize))
     }
 
-    /// Adds objects of which the last is the oldest, that one first. Returns how many fitted; the rest, the newest,
-    /// are the first of `objects` still.
+    /// Adds objects of which the first is the oldest. Returns how many fitted: the rest are the newest.
     pub(super) fn push(&mut self, objects: &[*mut u8]) -> usize {
         let fit = objects.len().min((self.room - self.len) as usize);
-        for &object in objects[objects.len() - fit..].iter().rev() {
+        for &object in &objects[..fit] {
             // SAFETY: `len` is below `room`, so the entry is the queue's (I-QUEUE-1 and the contract of `install`).
             unsafe { self.entries.add(self.len as usize).write(object) };
             self.len += 1;
@@ -192,7 +191,7 @@ impl Aliens {
         Some(unsafe { &mut *self.rows.add(node) })
     }
 
-    /// Adds an object of `node`. A full row is first emptied into `full`, oldest last; returns how many those were, or
+    /// Adds an object of `node`. A full row is first emptied into `full`, oldest first; returns how many those were, or
     /// nothing when there is no row.
     pub(super) fn push(
         &mut self,
@@ -209,12 +208,11 @@ impl Aliens {
         Some(drained)
     }
 
-    /// Empties the row of `node` into `out`, oldest last; returns how many objects it had.
+    /// Empties the row of `node` into `out`, oldest first; returns how many objects it had.
     pub(super) fn take(&mut self, node: usize, out: &mut [*mut u8; ALIEN_LIMIT as usize]) -> usize {
         let Some(row) = self.row(node) else { return 0 };
         let len = core::mem::take(&mut row.len) as usize;
         out[..len].copy_from_slice(&row.entries[..len]);
-        out[..len].reverse();
         len
     }
 
@@ -245,10 +243,9 @@ mod tests {
         assert_eq!(queue.push(&[object(1)]), 0, "no array, no room");
         // SAFETY: the array outlives the queue's use and has 4 entries.
         assert!(unsafe { queue.install(memory.as_mut_ptr().cast(), 4) });
-        // Newest first: 1 is the oldest.
-        assert_eq!(queue.push(&[object(3), object(2), object(1)]), 3);
+        assert_eq!(queue.push(&[object(1), object(2), object(3)]), 3);
         // Only the oldest fits.
-        assert_eq!(queue.push(&[object(5), object(4)]), 1);
+        assert_eq!(queue.push(&[object(4), object(5)]), 1);
         assert_eq!(queue.objects(), [1, 2, 3, 4].map(object));
         let mut out = [ptr::null_mut(); 2];
         assert_eq!((queue.pop(&mut out[..1]), out[0]), (1, object(4)));
@@ -270,7 +267,7 @@ mod tests {
             assert_eq!(aliens.push(1, object(i), &mut out), Some(0));
         }
         assert_eq!(aliens.push(1, object(13), &mut out), Some(12));
-        assert_eq!((out[0], out[11]), (object(12), object(1)));
+        assert_eq!((out[0], out[11]), (object(1), object(12)));
         assert_eq!((aliens.total(), aliens.push(2, object(1), &mut out)), (1, None));
         assert!(aliens.remove().is_none());
         assert_eq!((aliens.take(1, &mut out), out[0]), (1, object(13)));

@@ -12,14 +12,15 @@ use core::ptr;
 
 use crate::engine::cache::count;
 use crate::engine::sheaf::{self, MAX_BATCH};
-use crate::engine::slab::free::{free_many, slab_of};
+use crate::engine::slab::free::{free_many, free_stacked, home_of, slab_of};
 use crate::engine::slab::queue::{Aliens, Queue};
 use crate::engine::slab::tunables::ALIEN_LIMIT;
 use crate::engine::slab::{Cache, Floor, alloc};
 use crate::gfp::Gfp;
 use crate::platform::Platform;
 
-/// Objects for an empty CPU array; the first in `out` is to be handed out first.
+/// Objects for an empty CPU array, which is filled from its bottom and emptied from its top: the last in `out` is handed
+/// out first.
 pub(super) fn refill<P: Platform>(
     floor: Floor<'_, P>,
     cache: &Cache,
@@ -34,37 +35,36 @@ pub(super) fn refill<P: Platform>(
         got
     };
     if got > 0 {
+        out[..got].reverse();
         if let Some(cpu) = cache.here(floor.platform) {
             count(&cpu.stats.stock_get, 1);
         }
         return got;
     }
-    let got = alloc::alloc_many(floor, cache, gfp, None, out, 1);
-    // An array is filled from its bottom and emptied from its top.
-    out[..got].reverse();
-    got
+    alloc::alloc_many(floor, cache, gfp, None, out, 1)
 }
 
-/// Takes the oldest batch of a full CPU array, oldest last.
+/// Takes the oldest batch of a full CPU array, oldest first.
 ///
 /// # Safety
 /// As [`free_many`].
 pub(super) unsafe fn store<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &mut [*mut u8]) {
     // The thread may have moved to another node by now; the objects have not.
-    let node = match objects.last() {
-        Some(&oldest) if P::NUMA => {
-            let Some((slab, _)) = slab_of(floor, cache, oldest) else { return };
+    let apart = P::NUMA && floor.platform.nodes() > 1;
+    let node = match objects.first() {
+        Some(&oldest) if apart => {
+            let Some(slab) = home_of(floor, cache, oldest) else { return };
             slab.node()
         }
         Some(_) => floor.platform.current_node(),
         None => return,
     };
     let mut kept = objects.len();
-    if P::NUMA {
+    if apart {
         // I-SLABNODE-3. Others are rare: they came to the stack of a node that had no memory.
         let mut i = 0;
         while i < kept {
-            if slab_of(floor, cache, objects[i]).is_some_and(|(slab, _)| slab.node() == node) {
+            if home_of(floor, cache, objects[i]).is_some_and(|slab| slab.node() == node) {
                 i += 1;
             } else {
                 objects[i..kept].rotate_left(1);
@@ -82,7 +82,7 @@ pub(super) unsafe fn store<P: Platform>(floor: Floor<'_, P>, cache: &Cache, obje
     unsafe { free_many(floor, cache, &objects[kept..]) };
 }
 
-/// Puts objects of `node`, oldest last, into its shared array as far as they fit, and to its slabs. True when some fitted.
+/// Puts objects of `node`, oldest first, into its shared array as far as they fit, and to its slabs. True when some fitted.
 ///
 /// # Safety
 /// As [`free_many`].
@@ -93,12 +93,8 @@ unsafe fn deposit<P: Platform>(
     objects: &mut [*mut u8],
 ) -> bool {
     let fit = cache.node(node).own.lists.lock(floor.platform).shared.push(objects);
-    let rest = objects.len() - fit;
-    let rest = &mut objects[..rest];
-    // To the slabs in the order in which they were freed.
-    rest.reverse();
-    // SAFETY: the caller's promise.
-    unsafe { free_many(floor, cache, rest) };
+    // SAFETY: the caller's promise. In the order in which they were freed.
+    unsafe { free_stacked(floor, cache, node, &objects[fit..]) };
     fit > 0
 }
 

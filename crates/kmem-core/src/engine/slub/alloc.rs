@@ -201,10 +201,15 @@ fn adopt<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &Cpu, slab: &Page
 
 /// Hangs a chain on the CPU's word; others may have given objects to it already.
 fn publish<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &Cpu, slab: &Page, chain: *mut u8) {
+    let number = list::number(floor.pages, slab);
+    // SAFETY: as below.
+    if unsafe { cpu.give_first(floor.pages, number, chain) } {
+        return;
+    }
     let extent = slab::extent(floor, slab);
     let (tail, _) = tail(floor, cache, extent, chain);
     // SAFETY: the chain was taken by this CPU, which owns all of it; the slab cannot change: the caller holds `inner`.
-    let given = unsafe { cpu.give(floor.pages, cache, list::number(floor.pages, slab), chain, tail) };
+    let given = unsafe { cpu.give(floor.pages, cache, number, chain, tail) };
     debug_assert!(given);
 }
 

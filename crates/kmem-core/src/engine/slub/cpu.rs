@@ -131,6 +131,24 @@ impl Cpu {
         }
     }
 
+    /// [`Cpu::give`] where nothing hangs on the word: then the chain's end, which is linked to nothing, need not be known. False
+    /// when something does, or the slab is another.
+    ///
+    /// # Safety
+    /// `head` begins a linked chain of free objects of that slab, owned by the caller.
+    #[inline]
+    pub(crate) unsafe fn give_first<P: Platform>(
+        &self,
+        pages: &Pages<P>,
+        number: u32,
+        head: *mut u8,
+    ) -> bool {
+        let word = self.own.transaction.load(Ordering::Acquire);
+        word & HEAD_MASK == 0
+            && self.slab_number() == number
+            && self.replace(word, Self::next(pages, word, head))
+    }
+
     /// Gives a chain of free objects of the slab `number` back, if that is the CPU slab.
     ///
     /// # Safety

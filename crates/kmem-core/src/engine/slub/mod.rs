@@ -188,10 +188,12 @@ unsafe impl Engine for Slub {
         out: &mut [*mut u8; sheaf::MAX_BATCH],
         batch: usize,
     ) -> usize {
-        match barn::take(floor, cache, out) {
+        let got = match barn::take(floor, cache, out) {
             0 => Self::alloc_many(floor, cache, gfp, None, &mut out[..batch], 1),
             got => got,
-        }
+        };
+        out[..got].reverse();
+        got
     }
 
     fn spill(cache: &Cache) -> usize {
