@@ -24,6 +24,9 @@ fn main() {
         println!("cargo::rustc-cdylib-link-arg=-Wl,-u,_Unwind_Backtrace,-u,_Unwind_GetIP");
         println!("cargo::rustc-cdylib-link-arg=-l:libgcc_eh.a");
     }
+    // The C library by name, and last: the `libc` crate leaves it to the standard library when anything in the same build
+    // has asked for its feature `std`, and this library has no standard library.
+    println!("cargo::rustc-cdylib-link-arg=-lc");
 }
 
 /// True when the C compiler that links has `libgcc_eh.a`.
