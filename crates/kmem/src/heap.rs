@@ -13,12 +13,13 @@
 //!
 //! # The mark
 //! While a block is free its second word holds a secret mixed with its address, from the moment on that its slab is made; malloc
-//! clears it. A free that finds the mark is a double free, however many other frees came between, or that of a block
+//! takes it off. A free that finds the mark is a double free, however many other frees came between, or that of a block
 //! that was never handed out. Free pointers of these classes lie in the first word, so the mark survives on the lists of
 //! slabs too.
 //!
-//! Blocks beyond the table of the fast half, and what comes from the slow one, must still have it when they are handed out:
-//! one that was written over while it was free and freed again would be handed out twice.
+//! A block must still have it when it is handed out: one that was written over while it was free and freed again would be
+//! handed out twice, and an overflow from the block before ends there. The mark is taken off by mixing it in once
+//! more, so whether it was there is what is left: three instructions more than clearing the word.
 //!
 //! # Errors
 //! What a wrong call did is reported to standard error with address and cache, and the process aborts, as with the C library
@@ -205,25 +206,30 @@ fn mark_place(ptr: *mut u8) -> *mut u64 {
     ptr.wrapping_add(8).cast()
 }
 
-/// Clears the mark of a block that is about to be handed out.
+/// Takes the mark off a block that is about to be handed out. Without it the block was used after its free, and may have been freed
+/// twice: that is reported, and it is given to nobody.
 #[inline(always)]
-fn unmark(ptr: *mut u8) {
-    // SAFETY: every block has at least 16 bytes and is the caller's.
-    unsafe { mark_place(ptr).write(0) };
+fn unmark(block: *mut u8) -> bool {
+    let place = mark_place(block);
+    // SAFETY: a block of a class, which has at least 16 bytes and which nobody else has.
+    let left = unsafe {
+        let left = place.read() ^ mark_of(block);
+        place.write(left);
+        left
+    };
+    if left != 0 {
+        unmarked(block, left);
+    }
+    left == 0
 }
 
-/// [`unmark`], if the mark is there. Without it the block was used after its free, and may have been freed twice: that is reported,
-/// and it is given to nobody.
-#[inline]
-fn unmark_checked(ptr: *mut u8) -> bool {
-    // SAFETY: a block of a class, which nobody else has.
-    let marked = unsafe { mark_place(ptr).read() } == mark_of(ptr);
-    if marked {
-        unmark(ptr);
-    } else {
-        misuse::written_when_free(&HEAP, ptr, class_at(ptr));
-    }
-    marked
+/// Reports a block whose mark was something else; it gets its contents back, for whoever looks at what is left of the process.
+#[cold]
+#[inline(never)]
+fn unmarked(block: *mut u8, left: u64) {
+    // SAFETY: as in `unmark`.
+    unsafe { mark_place(block).write(left ^ mark_of(block)) };
+    misuse::written_when_free(&HEAP, block, class_at(block));
 }
 
 /// A block of at least `size` bytes, aligned to 16. Null: no memory, or `size` exceeds `isize::MAX`.
@@ -246,10 +252,7 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
     let place = usize::from(PLACES[(size + 15) >> 4]);
     // SAFETY: the numbers of kmalloc's classes are always in use; before the heap is made every stack is empty.
     let block = unsafe { cpus().try_pop(place) };
-    if !block.is_null() {
-        unmark(block);
-    }
-    block
+    if !block.is_null() && unmark(block) { block } else { core::ptr::null_mut() }
 }
 
 /// The other half of [`malloc`], which serves every size.
@@ -262,8 +265,7 @@ pub fn malloc_slow(size: usize) -> *mut u8 {
     if REGULAR && size <= TABLE_LIMIT {
         // SAFETY: as in `malloc_at_hand`, which tried these sizes.
         let block = unsafe { cpus().pop_cold(Heap::class_id(FineSet::class_of(size))) };
-        if !block.is_null() {
-            unmark(block);
+        if !block.is_null() && unmark(block) {
             return block;
         }
     }
@@ -296,7 +298,7 @@ fn pop_checked(id: StackId) -> *mut u8 {
     loop {
         // SAFETY: as in `malloc_at_hand`.
         let block = unsafe { cpus().pop(id) };
-        if block.is_null() || unmark_checked(block) {
+        if block.is_null() || unmark(block) {
             return block;
         }
     }
@@ -312,7 +314,7 @@ fn retry(heap: &Heap, size: usize, get: impl Fn() -> *mut u8) -> *mut u8 {
             block = get();
         }
         // Only blocks of size classes carry marks; the first page of a larger one need not be touched.
-        if block.is_null() || class_at(block).is_none() || unmark_checked(block) {
+        if block.is_null() || class_at(block).is_none() || unmark(block) {
             return block;
         }
     }

@@ -277,8 +277,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if !core::ptr::eq(real, wanted) {
             self.wrong_cache(wanted, real, object);
         }
-        // SAFETY: `cache_of` found the object's own cache.
-        unsafe { self.free_to(real, object) }
+        // SAFETY: `cache_of` found the object's own cache, which may be a class of kmalloc.
+        unsafe {
+            self.leave_mark(real, object);
+            self.free_to(real, object)
+        }
     }
 
     /// Frees an object to the cache that it is said to be from, where it does not tell itself.

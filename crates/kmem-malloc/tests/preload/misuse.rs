@@ -23,6 +23,7 @@ struct Mode {
 const GLIBC_ITSELF: Mode = Mode { heap: Heap::Plain, variables: &[] };
 const DEFAULT: Mode = Mode { heap: Heap::Preloaded, variables: &[] };
 const PORTABLE: Mode = Mode { heap: Heap::Portable, variables: &[] };
+const DEFAULT_WARN: Mode = Mode { heap: Heap::Preloaded, variables: &[("KMEM_ON_ERROR", "warn")] };
 const DEBUG: Mode = Mode { heap: Heap::Preloaded, variables: &[("KMEM_DEBUG", "FZPU")] };
 const WARN: Mode =
     Mode { heap: Heap::Preloaded, variables: &[("KMEM_DEBUG", "FZPU"), ("KMEM_ON_ERROR", "warn")] };
@@ -146,22 +147,32 @@ fn debug_and_stop() {
 }
 
 /// What is reported is repaired or left alone; the program goes on, and its heap is whole.
-#[test]
-fn debug_and_go_on() {
-    if engine() != "slub" {
-        return;
-    }
-    each(WARN, |program, row, mode| {
+fn goes_on(of: fn(&Row) -> End) -> impl Fn(&Program, &Row, Mode) -> Option<String> {
+    move |program, row, mode| {
         let outcome = run(program, row.case, false, mode);
-        let good = match row.debug {
+        let good = match of(row) {
             End::Stopped(text) | End::Later(text) => {
                 let whole = outcome.status.code() == Some(0) && outcome.stdout.ends_with("whole\n");
                 whole && says(text, &outcome)
             }
             end => ended(end, &outcome),
         };
-        (!good).then(|| format!("expected {:?} and to go on: {}", row.debug, told(&outcome)))
-    });
+        (!good).then(|| format!("expected {:?} and to go on: {}", of(row), told(&outcome)))
+    }
+}
+
+#[test]
+fn debug_and_go_on() {
+    if engine() == "slub" {
+        each(WARN, goes_on(|row| row.debug));
+    }
+}
+
+#[test]
+fn default_and_go_on() {
+    if engine() == "slub" {
+        each(DEFAULT_WARN, goes_on(|row| row.default));
+    }
 }
 
 /// The nearest legal program: it runs to its end, and nobody says a word.

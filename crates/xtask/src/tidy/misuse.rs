@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::tree;
 
-#[path = "../../../kmem-malloc/tests/preload/misuse/table.rs"]
+#[path = "../../../kmem-malloc/tests/preload/misuse/table/mod.rs"]
 mod table;
 
 use table::{End, GLIBC, PROGRAMS, Program, Row};
@@ -12,7 +12,7 @@ use table::{End, GLIBC, PROGRAMS, Program, Row};
 const FILE: &str = "docs/misuse.md";
 
 const HEADER: &str = "\
-<!-- Written by `cargo xtask tidy --bless` from the table in crates/kmem-malloc/tests/preload/misuse/table.rs. -->
+<!-- Written by `cargo xtask tidy --bless` from the table in crates/kmem-malloc/tests/preload/misuse/table/. -->
 
 # What becomes of misuse
 

@@ -1,0 +1,144 @@
+//! Bytes outside of a block that are written.
+
+use super::End::{Fault, Later, Perhaps, Stopped, Unnoticed};
+use super::{Program, row};
+
+pub(super) const PROGRAM: Program = Program {
+    name: "overflow",
+    title: "Bytes outside of a block are written",
+    remark: "The C library has a word of its own in front of each block. A write that leaves a block hits it, and the damage shows later: by this the program is stopped. Here nothing of the heap lies between blocks. The write ends in the neighbour, or in nothing; the heap is whole. A checked heap tells all of them.",
+    rows: &[
+        row(
+            "right-1",
+            "one byte behind what may be used of 64",
+            [
+                Later("malloc assertion failure in sysmalloc"),
+                Unnoticed,
+                Stopped("{} (cache kmalloc-80) was written past its end"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
+            "right-1-medium",
+            "the same of 2000",
+            [
+                Later("malloc assertion failure in sysmalloc"),
+                Unnoticed,
+                Stopped("{} (cache kmalloc-2k) was written past its end"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
+            "right-1-pages",
+            "the same of 20000",
+            [
+                Later("malloc assertion failure in sysmalloc"),
+                Unnoticed,
+                Stopped("{} (cache kmalloc-20k) was written past its end"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row("right-1-large", "the same of 200000", [Unnoticed, Unnoticed, Fault, Unnoticed]),
+        row(
+            "right-8",
+            "eight bytes behind 64",
+            [
+                Later("malloc(): corrupted top size"),
+                Unnoticed,
+                Stopped("{} (cache kmalloc-80) was written past its end"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
+            "slack",
+            "one byte behind the 50 that were asked for",
+            [
+                Unnoticed,
+                Unnoticed,
+                Stopped("{} (cache kmalloc-64) was written past its end"),
+                Stopped("kmalloc Redzone overwritten"),
+            ],
+        ),
+        row(
+            "zero-bytes",
+            "the first byte of a block of none",
+            [
+                Unnoticed,
+                Unnoticed,
+                Stopped("{} (cache kmalloc-16) was written past its end"),
+                Stopped("kmalloc Redzone overwritten"),
+            ],
+        ),
+        row(
+            "left-1",
+            "one byte in front of 64",
+            [
+                Stopped("double free or corruption (out)"),
+                Unnoticed,
+                Perhaps("(cache kmalloc-80) was written to after it was freed"),
+                Stopped("Left Redzone overwritten"),
+            ],
+        ),
+        row(
+            "left-8",
+            "eight bytes in front",
+            [
+                Stopped("double free or corruption (out)"),
+                Unnoticed,
+                Perhaps("(cache kmalloc-80) was written to after it was freed"),
+                Stopped("Left Redzone overwritten"),
+            ],
+        ),
+        row("left-1-large", "one byte in front of 200000", [Unnoticed, Unnoticed, Fault, Unnoticed]),
+        row(
+            "into-the-next",
+            "on into the next block",
+            [
+                Stopped("double free or corruption (out)"),
+                Unnoticed,
+                Stopped("{} (cache kmalloc-80) was written past its end"),
+                Stopped("Left Redzone overwritten"),
+            ],
+        ),
+        row(
+            "far",
+            "on over the whole next block",
+            [
+                Stopped("double free or corruption (out)"),
+                Unnoticed,
+                Stopped("{} (cache kmalloc-80) was written past its end"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
+            "into-a-free-one",
+            "on into a free block",
+            [
+                Later("double free or corruption (out)"),
+                Later("(cache kmalloc-64) was written to after its free, or freed twice"),
+                Stopped("{} (cache kmalloc-80) was written past its end"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
+            "beside-a-free-one",
+            "one byte behind, a free block follows",
+            [
+                Unnoticed,
+                Unnoticed,
+                Stopped("{} (cache kmalloc-80) was written past its end"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
+            "calloc-product",
+            "`calloc` of a product that does not fit",
+            [Unnoticed, Unnoticed, Unnoticed, Unnoticed],
+        ),
+        row(
+            "array-product",
+            "`reallocarray` of a product that does not fit",
+            [Unnoticed, Unnoticed, Unnoticed, Unnoticed],
+        ),
+    ],
+};
