@@ -17,5 +17,6 @@ mod hardened;
 mod library;
 mod misuse;
 mod reports;
+mod stacks;
 mod support;
 mod watch;

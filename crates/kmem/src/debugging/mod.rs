@@ -7,6 +7,7 @@
 //! | `KMEM_LOG` | where messages go: [`crate::host::sink`] |
 //! | `KMEM_RATELIMIT` | `reports/seconds`: more are only counted; `0`: any number. Else 10/5 |
 //! | `KMEM_SYMBOLIZER` | the program that names code, `kmem`; empty: none. Else the one beside the library |
+//! | `KMEM_UNWIND` | how stacks are walked: `rules` (the default), `tables`, `both`: [`crate::host::trace::Way`] |
 //! | `KMEM_VALIDATE` | seconds: all checked caches are validated so often ([`pace`]) |
 //! | `KMEM_SIGNAL` | a signal (`USR1`, `10`) that asks for a validation now, and for traces |
 //! | `KMEM_TRACES` | a directory that traces are written to, at the end and when asked ([`traces`]) |
@@ -28,7 +29,7 @@ use kmem_core::report;
 
 use crate::heap::{self, Heap};
 pub use crate::host::sink::Receiver;
-use crate::host::{misc, names, sink};
+use crate::host::{misc, names, sink, trace};
 
 /// The longest text of options.
 const MAX_TEXT: usize = 4096;
@@ -74,6 +75,12 @@ pub(crate) unsafe fn configure(heap: &Heap) {
             Some((burst, seconds)) => heap.debug().limit.set(burst, u64::from(seconds) * SECOND),
             None => say("KMEM_RATELIMIT is `0` or reports/seconds, like `10/5`"),
         }
+    }
+    match variable("KMEM_UNWIND") {
+        None | Some(b"" | b"rules") => {}
+        Some(b"tables") => trace::set_way(trace::Way::Tables),
+        Some(b"both") => trace::set_way(trace::Way::Both),
+        Some(_) => say("KMEM_UNWIND is `rules`, `tables` or `both`"),
     }
     pace::configure(&variable, &say);
     let tracks = traces::configure(&variable, &say) | leaks::configure(&variable, &say);

@@ -25,10 +25,60 @@ pub(super) fn alone() -> bool {
     !flag.is_null() && unsafe { flag.read_volatile() } != 0
 }
 
-/// The system's number of this thread.
+// What `thread_id` remembers; 0: nothing.
+#[cfg(target_arch = "x86_64")]
+core::arch::global_asm!(
+    ".pushsection .tbss.kmem_thread_id,\"awT\",@nobits",
+    ".balign 4",
+    ".globl kmem_thread_id",
+    ".hidden kmem_thread_id",
+    ".type kmem_thread_id, @object",
+    ".size kmem_thread_id, 4",
+    "kmem_thread_id:",
+    ".zero 4",
+    ".popsection",
+);
+
+/// The system's number of this thread. Asked once a thread: it is noted with every request where tracks are kept, and
+/// a system call costs as much as all the rest.
 pub(super) fn thread_id() -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let known: u32;
+        // SAFETY: reads the thread's own word.
+        unsafe {
+            core::arch::asm!(
+                "mov {a}, qword ptr [rip + kmem_thread_id@GOTTPOFF]",
+                "mov {v:e}, dword ptr fs:[{a}]",
+                a = out(reg) _,
+                v = out(reg) known,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        if known != 0 {
+            return known;
+        }
+    }
+    renew_thread_id()
+}
+
+/// Asks for this thread's number anew. After a fork too: the child's thread is another one with the same memory.
+#[cold]
+pub(super) fn renew_thread_id() -> u32 {
     // SAFETY: gettid has no requirements, and leaves `errno` alone.
-    unsafe { libc::gettid() as u32 }
+    let id = unsafe { libc::gettid() as u32 };
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: writes the thread's own word.
+    unsafe {
+        core::arch::asm!(
+            "mov {a}, qword ptr [rip + kmem_thread_id@GOTTPOFF]",
+            "mov dword ptr fs:[{a}], {v:e}",
+            a = out(reg) _,
+            v = in(reg) id,
+            options(nostack, preserves_flags),
+        );
+    }
+    id
 }
 
 /// The thread pointer: different for each live thread of a process, the same after a fork.

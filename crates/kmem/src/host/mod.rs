@@ -11,6 +11,7 @@
 //! | `topology` | how many CPUs and nodes there can be |
 //! | [`misc`] | who runs, what time it is, what cannot be guessed, the environment |
 //! | [`trace`] | who called |
+//! | `unwind` | walking stacks by rules that are kept |
 //! | `file` | files that are written |
 //! | [`sink`] | where messages go |
 //! | `names` | what code is called, and its lines |
@@ -44,6 +45,7 @@ mod slots;
 mod sys;
 mod topology;
 pub mod trace;
+mod unwind;
 mod weak;
 pub mod window;
 
@@ -240,7 +242,9 @@ impl Host {
     pub fn after_fork_child(&self) {
         self.cpus.after_fork_child();
         self.entropy.seed();
+        misc::renew_thread_id();
         names::after_fork_child();
+        unwind::after_fork_child();
         fault::after_fork_child();
     }
 

@@ -1,9 +1,9 @@
 //! Call stacks, for the debug layer.
 //!
 //! # Theory
-//! The compiler's unwinder walks the stack by the tables that every object file carries, frame pointers or not.
-//! It is there in programs that link `std` or C++; the preloaded library brings its own. Where it is missing there
-//! are no stacks.
+//! The stack is walked by rules that are kept (`unwind`), frame pointers or not. What they cannot walk the compiler's unwinder
+//! does, by the tables that every object file carries. It is there in programs that link `std` or C++; the preloaded library brings its own.
+//! Where neither can there are no stacks. Both give the same frames; `KMEM_UNWIND` ([`set_way`]) chooses, and compares them.
 //!
 //! Frames inside the library that the heap is part of are left out: what matters is who called it. In a program
 //! that is linked with the heap nobody can tell, and all frames are shown.
@@ -15,10 +15,14 @@
 //! Nothing here allocates or waits: stacks are taken inside malloc.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
+use core::fmt::Write;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
-use super::weak;
+use kmem_core::report::Text;
+
+use super::unwind::{self, Registers};
+use super::{misc, sink, weak};
 
 /// What the unwinder's callback returns to go on, and to stop.
 const GO_ON: c_int = 0;
@@ -32,18 +36,30 @@ type FindObject = unsafe extern "C" fn(*const c_void, *mut Found) -> c_int;
 
 /// What the C library tells of the object file that an address lies in.
 #[repr(C)]
-struct Found {
+pub(super) struct Found {
     flags: u64,
-    start: usize,
-    end: usize,
+    /// Its first byte, and the one behind its last.
+    pub(super) start: usize,
+    pub(super) end: usize,
     map: *const LinkMap,
-    eh_frame: *const c_void,
+    /// Its `.eh_frame_hdr`.
+    pub(super) eh_frame: *const c_void,
     reserved: [u64; 9],
+}
+
+impl Found {
+    const NONE: Self =
+        Self { flags: 0, start: 0, end: 0, map: ptr::null(), eh_frame: ptr::null(), reserved: [0; 9] };
+
+    /// What [`unwind`] needs to know.
+    pub(super) const fn new(start: usize, end: usize, eh_frame: *const c_void) -> Self {
+        Self { start, end, eh_frame, ..Self::NONE }
+    }
 }
 
 /// The beginning of the C library's description of an object file.
 #[repr(C)]
-struct LinkMap {
+pub(super) struct LinkMap {
     base: usize,
     name: *const c_char,
 }
@@ -96,52 +112,134 @@ pub unsafe fn find_object(address: *const c_void, found: *mut c_void) -> c_int {
 }
 
 /// The object file that an address lies in.
-fn object_at(address: usize) -> Option<Found> {
-    let mut found =
-        Found { flags: 0, start: 0, end: 0, map: ptr::null(), eh_frame: ptr::null(), reserved: [0; 9] };
+pub(super) fn object_at(address: usize) -> Option<Found> {
+    let mut found = Found::NONE;
     // SAFETY: a structure of that shape.
     let answer = unsafe { find_object(address as *const c_void, (&raw mut found).cast()) };
     (answer == 0 && !found.map.is_null()).then_some(found)
 }
 
+/// How stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Way {
+    /// By kept rules; what has none by tables.
+    Rules = 0,
+    /// By the compiler's unwinder, always.
+    Tables = 1,
+    /// In both ways; where they differ that is told, and the process ends. For tests.
+    Both = 2,
+}
+
+static WAY: AtomicU8 = AtomicU8::new(Way::Rules as u8);
+
+/// Chooses how stacks are walked from now on.
+pub fn set_way(way: Way) {
+    // Relaxed: either way gives the same stacks.
+    WAY.store(way as u8, Ordering::Relaxed);
+}
+
 /// The walk so far.
 struct Walk<'a> {
-    get_ip: GetIp,
     out: &'a mut [usize],
     len: usize,
     /// Frames from here to there are the heap's own.
     own: (usize, usize),
 }
 
+impl Walk<'_> {
+    /// Takes one frame. False: that is all.
+    #[inline]
+    fn take(&mut self, address: usize) -> bool {
+        // Only the nearest frames are left out: the heap does not call anybody who calls it.
+        if self.len == 0 && (self.own.0..self.own.1).contains(&address) {
+            return true;
+        }
+        self.out[self.len] = address;
+        self.len += 1;
+        self.len < self.out.len()
+    }
+}
+
 extern "C" fn step(context: *mut Context, walk: *mut c_void) -> c_int {
-    // SAFETY: the pointer given to the unwinder by `backtrace`, which waits for it.
-    let walk = unsafe { &mut *walk.cast::<Walk<'_>>() };
+    // SAFETY: the pointer given to the unwinder by `by_tables`, which waits for it.
+    let (get_ip, walk) = unsafe { &mut *walk.cast::<(GetIp, Walk<'_>)>() };
     // SAFETY: a context of the unwinder that called.
-    let address = unsafe { (walk.get_ip)(context) };
-    if address == 0 {
-        return STOP;
+    let address = unsafe { get_ip(context) };
+    if address != 0 && walk.take(address) { GO_ON } else { STOP }
+}
+
+/// Where the library is that this heap is part of; nowhere for a program, of which nobody can tell what belongs to the heap.
+fn own() -> (usize, usize) {
+    /// Its start and end; an end of 1: not looked up yet.
+    static OWN: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(1)];
+    // Acquire pairs with the Release below: who sees the end sees the start.
+    let end = OWN[1].load(Ordering::Acquire);
+    if end != 1 {
+        return (OWN[0].load(Ordering::Relaxed), end);
     }
-    // Only the nearest frames are left out: the heap does not call anybody who calls it.
-    if walk.len == 0 && (walk.own.0..walk.own.1).contains(&address) {
-        return GO_ON;
+    let found = object_at(backtrace as *const () as usize)
+        // The program itself has no name there.
+        // SAFETY: the C library's description of a loaded file, and a string.
+        .filter(|found| unsafe { !(*found.map).name.is_null() && *(*found.map).name != 0 });
+    let own = found.map_or((0, 0), |found| (found.start, found.end));
+    // Before the function that tells was looked up nothing is known for ever.
+    if !LOADED[2].load(Ordering::Acquire).is_null() {
+        OWN[0].store(own.0, Ordering::Relaxed);
+        OWN[1].store(own.1, Ordering::Release);
     }
-    walk.out[walk.len] = address;
-    walk.len += 1;
-    if walk.len == walk.out.len() { STOP } else { GO_ON }
+    own
 }
 
 /// Fills `out` with the return addresses of the heap's callers, the nearest first; returns how many.
+#[inline(never)]
 pub(super) fn backtrace(out: &mut [usize]) -> usize {
-    let Some((walker, get_ip)) = unwinder().filter(|_| !out.is_empty()) else { return 0 };
-    // The program itself has no name there.
-    // SAFETY: the C library's description of a loaded file, and a string.
-    let own = object_at(backtrace as *const () as usize)
-        .filter(|found| unsafe { !(*found.map).name.is_null() && *(*found.map).name != 0 })
-        .map_or((0, 0), |found| (found.start, found.end));
-    let mut walk = Walk { get_ip, out, len: 0, own };
+    if out.is_empty() {
+        return 0;
+    }
+    let own = own();
+    let way = WAY.load(Ordering::Relaxed);
+    let here = Registers::here();
+    let mut walk = Walk { out, len: 0, own };
+    if way != Way::Tables as u8 && unwind::walk(here, |address| walk.take(address)) {
+        let len = walk.len;
+        if way == Way::Both as u8 {
+            compare(&out[..len], out.len(), own);
+        }
+        return len;
+    }
+    by_tables(out, own)
+}
+
+/// The same by the compiler's unwinder.
+#[inline(never)]
+fn by_tables(out: &mut [usize], own: (usize, usize)) -> usize {
+    let Some((walker, get_ip)) = unwinder() else { return 0 };
+    let mut walk = (get_ip, Walk { out, len: 0, own });
     // SAFETY: `step` matches, and the walk outlives the call.
     unsafe { walker(step, (&raw mut walk).cast()) };
-    walk.len
+    walk.1.len
+}
+
+/// Ends the process if the compiler's unwinder finds other frames than these.
+#[cold]
+#[inline(never)]
+fn compare(frames: &[usize], room: usize, own: (usize, usize)) {
+    const ROOM: usize = 64;
+    let mut other = [0; ROOM];
+    let found = by_tables(&mut other[..room.min(ROOM)], own);
+    // What is not of the heap's callers differs by the functions here.
+    if own.1 == 0 || frames == &other[..found] {
+        return;
+    }
+    let mut text = Text::<4096>::new();
+    let _ = writeln!(text, "kmem: stacks differ by rules and by tables");
+    for at in 0..frames.len().max(found) {
+        let frame = |frames: &[usize]| frames.get(at).copied().unwrap_or_default();
+        let _ = writeln!(text, "{:#018x} {:#018x}", frame(frames), frame(&other[..found]));
+    }
+    sink::write(text.as_str());
+    misc::abort();
 }
 
 /// Where the object file at an address was loaded, and its name: empty for the program itself. `None`: none is there, or nobody
