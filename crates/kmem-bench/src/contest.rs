@@ -1,42 +1,42 @@
 //! The contest: allocators take turns on each row, and it is checked that the right one answered.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::Options;
-use crate::rows::{ROWS, Row, Work};
+use crate::rows::{self, GROUPS, Row, Work};
 
-/// Libraries of Debian's packages.
-const PEERS: [(&str, &str); 3] = [
-    ("jemalloc", "libjemalloc.so.2"),
-    ("mimalloc", "libmimalloc.so.2"),
-    ("tcmalloc", "libtcmalloc_minimal.so.4"),
-];
-
-/// Where libraries lie.
-const DIRECTORIES: [&str; 4] =
-    ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
+/// How long one row may take on one allocator. Some do not get far with many threads on few CPUs.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// An allocator: its name in the table, and what to preload (`None`: the system's own).
 pub(crate) struct Allocator {
     pub(crate) name: String,
     library: Option<PathBuf>,
+    /// What it is called in the program of `--objects`.
+    subject: Option<String>,
 }
 
-/// One row's results, in the order of [`Results::allocators`]; single ones in the order of the turns.
+/// One row's results, in the order of [`Results::allocators`]; single ones in the order of the turns. An allocator that did not do
+/// the row has none.
 pub(crate) struct Line {
     pub(crate) row: &'static Row,
+    pub(crate) group: &'static str,
     pub(crate) runs: Vec<Vec<f64>>,
 }
 
 impl Line {
     /// The median of an allocator's runs.
-    pub(crate) fn median(&self, allocator: usize) -> f64 {
-        let mut runs = self.runs[allocator].clone();
-        runs.sort_by(f64::total_cmp);
-        runs[runs.len() / 2]
+    pub(crate) fn median(&self, allocator: usize) -> Option<f64> {
+        median(self.runs[allocator].clone())
     }
+}
+
+/// The value in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 /// All results.
@@ -52,47 +52,81 @@ impl Results {
     }
 }
 
-pub(crate) fn run(options: &Options) -> Result<Results, String> {
-    let mut allocators = vec![Allocator { name: "system".into(), library: None }];
-    for (name, file) in PEERS.into_iter().filter(|_| !options.named) {
-        if let Some(path) = DIRECTORIES.iter().map(|dir| Path::new(dir).join(file)).find(|path| path.exists())
-        {
-            allocators.push(Allocator { name: name.into(), library: Some(path) });
-        }
-    }
-    for (name, path) in options
-        .libraries
-        .iter()
-        .map(|(name, path)| (name.as_str(), path))
-        .chain(options.kmem.iter().map(|path| ("kmem", path)))
-    {
+/// The system's allocator and those that the command line names.
+fn preloads(options: &Options) -> Result<Vec<Allocator>, String> {
+    let mut allocators = vec![Allocator { name: "system".into(), library: None, subject: None }];
+    let named = options.libraries.iter().map(|(name, path)| (name.as_str(), path));
+    for (name, path) in named.chain(options.kmem.iter().map(|path| ("kmem", path))) {
         let path = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
-        allocators.push(Allocator { name: name.into(), library: Some(path) });
+        allocators.push(Allocator { name: name.into(), library: Some(path), subject: None });
     }
-    let wanted = |row: &&Row| {
+    Ok(allocators)
+}
+
+/// What the program of `--objects` knows, and a box on each malloc.
+fn subjects(program: &Path, options: &Options) -> Result<Vec<Allocator>, String> {
+    let output = Command::new(program).arg("--list").output();
+    let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let linked = text.lines().map(|name| Allocator {
+        name: name.to_owned(),
+        library: None,
+        subject: Some(name.to_owned()),
+    });
+    let boxes = preloads(options)?.into_iter().map(|allocator| Allocator {
+        name: format!("Box on {}", allocator.name),
+        subject: Some("Box".to_owned()),
+        ..allocator
+    });
+    Ok(linked.chain(boxes).collect())
+}
+
+pub(crate) fn run(options: &Options) -> Result<Results, String> {
+    let (allocators, groups) = match &options.objects {
+        Some(program) => (subjects(program, options)?, &rows::OBJECTS[..]),
+        None => (preloads(options)?, GROUPS),
+    };
+    let wanted = |row: &Row| {
         (!options.quick || row.quick)
             && (options.rows.is_empty()
                 || options.rows.iter().any(|start| row.name.starts_with(start.as_str())))
     };
     let mut lines = Vec::new();
-    for row in ROWS.iter().filter(wanted) {
+    for (group, row) in groups.iter().flat_map(|(group, rows)| rows.iter().map(move |row| (*group, row))) {
+        if !wanted(row) {
+            continue;
+        }
         let mut runs: Vec<Vec<f64>> = allocators.iter().map(|_| Vec::new()).collect();
+        let mut out: Vec<bool> = vec![false; allocators.len()];
         for _ in 0..options.turns {
-            for (allocator, runs) in allocators.iter().zip(&mut runs) {
-                runs.push(measure(row, allocator)?);
+            for ((allocator, runs), out) in allocators.iter().zip(&mut runs).zip(&mut out) {
+                match if *out { continue } else { measure(row, allocator, options) } {
+                    Ok(number) => runs.push(number),
+                    // What another cannot do is told and left out.
+                    Err(message) if !["kmem", "system"].contains(&allocator.name.as_str()) => {
+                        eprintln!("kmem-bench: {message}");
+                        runs.clear();
+                        *out = true;
+                    }
+                    Err(message) => return Err(message),
+                }
             }
         }
-        lines.push(Line { row, runs });
+        if options.progress {
+            eprintln!("{} done", row.name);
+        }
+        lines.push(Line { row, group, runs });
     }
     Ok(Results { allocators, lines })
 }
 
-fn measure(row: &Row, allocator: &Allocator) -> Result<f64, String> {
+fn measure(row: &Row, allocator: &Allocator, options: &Options) -> Result<f64, String> {
     match row.work {
         Work::StartTime => start_time(allocator),
         Work::StartSize => start_size(allocator),
         Work::Malloc(_) => driver(row, allocator, false),
         Work::Typed { .. } => driver(row, allocator, allocator.name == "kmem"),
+        Work::Object => object(row, allocator, options),
     }
 }
 
@@ -105,23 +139,38 @@ fn preloaded(program: &Path, allocator: &Allocator) -> Command {
     command
 }
 
+/// Runs a driver, at most for [`LIMIT`], and returns what it printed. It prints less than a pipe holds.
+fn answer(mut command: Command, row: &Row, allocator: &Allocator) -> Result<String, String> {
+    let wrong = |why: &dyn std::fmt::Display| format!("{} on {}: {why}", row.name, allocator.name);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| wrong(&error))?;
+    let start = Instant::now();
+    while child.try_wait().map_err(|error| wrong(&error))?.is_none() {
+        if start.elapsed() > LIMIT {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(wrong(&format!("not done after {} s", LIMIT.as_secs())));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let output = child.wait_with_output().map_err(|error| wrong(&error))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() {
+        return Ok(text);
+    }
+    Err(wrong(&format!("{} ({text} {})", output.status, String::from_utf8_lossy(&output.stderr).trim())))
+}
+
 /// Starts a driver and reads `number path`, where the path is that of the library whose malloc answered.
 fn driver(row: &Row, allocator: &Allocator, typed: bool) -> Result<f64, String> {
     let me = std::env::current_exe().map_err(|error| error.to_string())?;
-    let system = Allocator { name: String::new(), library: None };
+    let system = Allocator { name: String::new(), library: None, subject: None };
     // A typed cache is linked in: the program around it stays on the system's malloc.
     let mut command = preloaded(&me, if typed { &system } else { allocator });
     command.args(["--driver", row.name]).args(typed.then_some("typed"));
-    let output = command.output().map_err(|error| format!("{}: {error}", me.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let wrong = |why: &str| {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        format!("{} on {}: {why} ({})\n{text}{errors}", row.name, allocator.name, output.status)
-    };
-    if !output.status.success() {
-        return Err(wrong("the driver failed"));
-    }
-    let (number, path) = text.trim().split_once(' ').ok_or_else(|| wrong("no result"))?;
+    let text = answer(command, row, allocator)?;
+    let wrong = |why: &str| format!("{} on {}: {why}: {text}", row.name, allocator.name);
+    let (number, path) = text.split_once(' ').ok_or_else(|| wrong("no result"))?;
     let right = match &allocator.library {
         Some(library) if !typed => Path::new(path).canonicalize().ok() == library.canonicalize().ok(),
         _ => path.contains("libc"),
@@ -132,13 +181,22 @@ fn driver(row: &Row, allocator: &Allocator, typed: bool) -> Result<f64, String> 
     number.parse().map_err(|_| wrong("no number"))
 }
 
+/// A row of the program of `--objects`.
+fn object(row: &Row, allocator: &Allocator, options: &Options) -> Result<f64, String> {
+    let program = options.objects.as_ref().ok_or("no program of objects")?;
+    let mut command = preloaded(program, allocator);
+    command.arg(row.name).args(&allocator.subject);
+    let text = answer(command, row, allocator)?;
+    text.parse().map_err(|_| format!("{} on {}: no number: {text}", row.name, allocator.name))
+}
+
 /// The driver's side: does the row and prints its number and whose malloc it was.
 pub(crate) fn drive(name: &str, typed: bool) -> ExitCode {
-    let Some(row) = ROWS.iter().find(|row| row.name == name) else { return ExitCode::from(2) };
+    let Some(row) = rows::all().find(|row| row.name == name) else { return ExitCode::from(2) };
     let number = match row.work {
         Work::Typed { cache, .. } if typed => cache(),
         Work::Typed { malloc, .. } | Work::Malloc(malloc) => malloc(),
-        Work::StartTime | Work::StartSize => return ExitCode::from(2),
+        Work::StartTime | Work::StartSize | Work::Object => return ExitCode::from(2),
     };
     println!("{number} {}", malloc_library());
     ExitCode::SUCCESS
@@ -179,8 +237,9 @@ fn start_size(allocator: &Allocator) -> Result<f64, String> {
     kib.map(|kib| kib / 1024.0).map_err(|_| format!("{}: {text}", TRIVIAL[0]))
 }
 
-/// Allocators that exist only by name.
+/// Results of these allocators, which exist only by name.
 #[cfg(test)]
-pub(crate) fn named(names: &[&str]) -> Vec<Allocator> {
-    names.iter().map(|name| Allocator { name: (*name).to_owned(), library: None }).collect()
+pub(crate) fn sample(names: &[&str], lines: Vec<Line>) -> Results {
+    let allocator = |name: &&str| Allocator { name: (*name).to_owned(), library: None, subject: None };
+    Results { allocators: names.iter().map(allocator).collect(), lines }
 }

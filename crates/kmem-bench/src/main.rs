@@ -3,13 +3,14 @@
 //! The program runs in two roles. As the *driver* (`--driver ROW`) it does the work of one row through the
 //! C library's `malloc` and prints one number; which allocator that is decides `LD_PRELOAD`. As the
 //! *parent* (otherwise) it starts drivers, one allocator after the other in turns, and prints medians and
-//! ratios. With `--count` it does loops that `cargo xtask golden` counts the instructions of. Rows of typed caches run kmem linked in instead of preloaded, beside everybody's `malloc`.
+//! ratios. With `--count` it does loops that `cargo xtask golden` counts the instructions of. Rows of typed caches run kmem linked
+//! in instead of preloaded, beside everybody's `malloc`.
 //!
 //! - [`rows`]: what is measured.
 //! - [`clock`]: how a loop becomes nanoseconds.
 //! - [`contest`]: turns, medians, the check that the right allocator answered.
 //! - [`count`]: loops of known length.
-//! - [`report`]: table, JSON and the gate.
+//! - [`report`]: table, JSON, picture, comparison and the gate.
 
 mod clock;
 mod contest;
@@ -24,11 +25,14 @@ const USAGE: &str = "\
 kmem-bench [OPTIONS] [ROW...]     (cargo xtask bench builds everything and calls this)
 
   --kmem PATH       kmem's library
-  --lib NAME=PATH   one more allocator, beside the system's and those of Debian's packages that are there
-  --named           only the allocators that are named
+  --lib NAME=PATH   one more allocator, beside the system's
+  --objects PATH    the rows of typed caches and of other crates' pools, which this program does
   --quick           few rows and turns; fails when a gated row is not faster than the system's malloc
   --turns N         how often each row runs on each allocator (default 7)
   --json FILE       also write the medians and all single results
+  --plot FILE       also draw them (SVG)
+  --progress        tell each row that is done
+  --compare A B     two files of --json: what became of each row
   --list            name the rows and stop
   ROW               only rows whose names start so
 ";
@@ -37,10 +41,12 @@ kmem-bench [OPTIONS] [ROW...]     (cargo xtask bench builds everything and calls
 struct Options {
     kmem: Option<PathBuf>,
     libraries: Vec<(String, PathBuf)>,
-    named: bool,
+    objects: Option<PathBuf>,
     quick: bool,
+    progress: bool,
     turns: usize,
     json: Option<PathBuf>,
+    plot: Option<PathBuf>,
     rows: Vec<String>,
 }
 
@@ -57,8 +63,13 @@ fn main() -> ExitCode {
         return count::run(kind.first().map_or("", |kind| kind));
     }
     if arguments.iter().any(|argument| argument == "--list") {
-        rows::ROWS.iter().for_each(|row| println!("{:<18} {:<4} {}", row.name, row.unit.name(), row.what));
+        rows::all().for_each(|row| println!("{:<18} {:<4} {}", row.name, row.unit.name(), row.what));
         return ExitCode::SUCCESS;
+    }
+    if let [flag, before, after] = &arguments[..]
+        && flag == "--compare"
+    {
+        return compare(before, after);
     }
     let options = match options(&arguments) {
         Ok(options) => options,
@@ -74,11 +85,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    report::table(&results);
-    if let Some(file) = &options.json
-        && let Err(error) = std::fs::write(file, report::json(&results))
-    {
-        eprintln!("kmem-bench: {}: {error}", file.display());
+    print!("{}", if options.objects.is_some() { report::objects(&results) } else { report::table(&results) });
+    if let Err(message) = keep(&options, &results) {
+        eprintln!("kmem-bench: {message}");
         return ExitCode::FAILURE;
     }
     let lost = report::lost(&results);
@@ -88,9 +97,36 @@ fn main() -> ExitCode {
     if options.quick && !lost.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// Writes the files that were asked for.
+fn keep(options: &Options, results: &contest::Results) -> Result<(), String> {
+    if let Some(file) = &options.json {
+        std::fs::write(file, report::json(results))
+            .map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    match &options.plot {
+        Some(file) => report::plot(file, results).map_err(|error| format!("{}: {error}", file.display())),
+        None => Ok(()),
+    }
+}
+
+/// `--compare`.
+fn compare(before: &str, after: &str) -> ExitCode {
+    let read = |file: &str| std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
+    match read(before).and_then(|before| report::compare(&before, &read(after)?)) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("kmem-bench: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn options(arguments: &[String]) -> Result<Options, String> {
-    let (mut kmem, mut json, mut turns, mut quick) = (None, None, None, false);
-    let mut named = false;
+    let (mut kmem, mut objects, mut json, mut plot, mut turns) = (None, None, None, None, None);
+    let (mut quick, mut progress) = (false, false);
     let (mut libraries, mut rows) = (Vec::new(), Vec::new());
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
@@ -98,7 +134,9 @@ fn options(arguments: &[String]) -> Result<Options, String> {
         match argument.as_str() {
             "--kmem" => kmem = Some(PathBuf::from(value()?)),
             "--json" => json = Some(PathBuf::from(value()?)),
-            "--named" => named = true,
+            "--plot" => plot = Some(PathBuf::from(value()?)),
+            "--objects" => objects = Some(PathBuf::from(value()?)),
+            "--progress" => progress = true,
             "--quick" => quick = true,
             "--turns" => {
                 turns = Some(value()?.parse().ok().filter(|&n| n > 0).ok_or("--turns takes a number\n")?)
@@ -108,10 +146,10 @@ fn options(arguments: &[String]) -> Result<Options, String> {
                 libraries.push((name.to_owned(), PathBuf::from(path)));
             }
             flag if flag.starts_with('-') => return Err(USAGE.to_owned()),
-            row if rows::ROWS.iter().any(|known| known.name.starts_with(row)) => rows.push(row.to_owned()),
+            row if rows::all().any(|known| known.name.starts_with(row)) => rows.push(row.to_owned()),
             row => return Err(format!("no row's name starts with `{row}`; --list names them\n")),
         }
     }
     let turns = turns.unwrap_or(7);
-    Ok(Options { kmem, libraries, named, quick, turns, json, rows })
+    Ok(Options { kmem, libraries, objects, quick, progress, turns, json, plot, rows })
 }

@@ -22,7 +22,7 @@ pub(crate) fn run(_arguments: &[String]) -> Count {
             &["--engine", engine, "--runs", "1", "perl", "sort", "sqlite", "threads"].map(str::to_owned),
         );
     }
-    count += crate::bench(&["--quick".to_owned()]);
+    count += crate::bench::run(&["--quick".to_owned()]);
     println!("{:.0} s in all", start.elapsed().as_secs_f64());
     println!("{count}");
     count

@@ -3,6 +3,7 @@
 //! Each command is a module with one purpose. A command returns how many things passed and failed
 //! ([`step::Count`]), prints a line or a table about them, and prints a log only where something failed.
 
+mod bench;
 mod check;
 mod child;
 mod ci;
@@ -19,8 +20,6 @@ mod tree;
 
 use std::process::ExitCode;
 
-use step::Count;
-
 const USAGE: &str = "\
 cargo xtask <command>
 
@@ -32,8 +31,7 @@ cargo xtask <command>
   loom                     the lock-free protocols, in every interleaving
   programs [OPTIONS]       real programs on kmem, compared with the system allocator (--help tells more)
   costs [OPTIONS]          what each debug letter costs on these programs (--help tells more)
-  bench [OPTIONS]          kmem beside glibc, jemalloc, mimalloc and tcmalloc (--help tells more); with --hardened: the hardened
-                           library beside scudo, hardened_malloc and mimalloc built secure
+  bench [OPTIONS]          kmem beside other allocators: rows, typed caches, hardened heaps, real programs (--help tells more)
   golden [--bless]         instructions of the fast paths against golden/fast-path.txt
   kernel [OPTIONS]         the kernel that has nothing but kmem, booted in QEMU (--help tells more)
 ";
@@ -57,7 +55,7 @@ fn main() -> ExitCode {
         "loom" => suites::models(),
         "programs" => programs::run(rest),
         "costs" => programs::costs::run(rest),
-        "bench" => bench(rest),
+        "bench" => bench::run(rest),
         "golden" => golden::run(rest),
         "kernel" => kernel::run(rest),
         "help" | "--help" | "-h" => {
@@ -73,31 +71,4 @@ fn main() -> ExitCode {
         println!("{command}: {count}");
     }
     if count.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// `bench`: builds the library and the bench program optimised and hands over to it, output unfiltered.
-fn bench(arguments: &[String]) -> Count {
-    let built = step::Step::cargo(
-        "build the bench",
-        &["build", "--release", "-p", "kmem-malloc", "-p", "kmem-bench"],
-    );
-    if built.run().failed > 0 {
-        return Count::FAILED;
-    }
-    let usual = library::path(library::Engine::Slub);
-    let mut command = tree::command(tree::release("kmem-bench"));
-    let hardened = arguments.iter().any(|argument| argument == "--hardened");
-    if hardened {
-        if library::build(library::Engine::Hardened).failed > 0 {
-            return Count::FAILED;
-        }
-        for (name, path) in peers::all().into_iter().chain([("usual", usual)]) {
-            command.arg("--lib").arg(format!("{name}={}", path.display()));
-        }
-        command.arg("--named").arg("--kmem").arg(library::path(library::Engine::Hardened));
-    } else {
-        command.arg("--kmem").arg(usual);
-    }
-    let status = command.args(arguments.iter().filter(|argument| *argument != "--hardened")).status();
-    Count::of(status.is_ok_and(|status| status.success()))
 }

@@ -1,6 +1,9 @@
-//! Resident size of a million small blocks, at the peak and after they are gone.
+//! Resident size of many small blocks, at the peak and after most or all of them are gone; and what growing costs.
+
+use std::time::{Duration, Instant};
 
 use super::{give, small, take};
+use crate::clock::{Random, pin};
 
 const BLOCKS: usize = 1_000_000;
 
@@ -32,12 +35,81 @@ pub(super) fn after() -> f64 {
 
 pub(super) fn later() -> f64 {
     build();
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     // Allocators that give memory back in the course of later requests get the occasion.
     let mut set = small::Set::new(1);
     set.replace(100_000);
     drop(set);
     status("VmRSS:")
+}
+
+/// Two seconds in which the program does nothing.
+pub(super) fn quiet() -> f64 {
+    build();
+    std::thread::sleep(Duration::from_secs(2));
+    status("VmRSS:")
+}
+
+/// Blocks of 16 to 1024 bytes of which the newest tenth stays: what is resident two seconds and some small work after the rest
+/// was freed.
+pub(super) fn ebb() -> f64 {
+    left_of(|at, _| at >= MANY / 10 * 9)
+}
+
+/// The same, and the tenth that stays is a random one: holes are what is left over.
+pub(super) fn holes() -> f64 {
+    left_of(|_, random| random.below(10) == 0)
+}
+
+/// Blocks of [`left_of`].
+const MANY: usize = 200_000;
+
+/// What the blocks hold that stay, in MiB.
+fn left_of(stays: impl Fn(usize, &mut Random) -> bool) -> f64 {
+    let mut random = Random(21);
+    let mut table: Vec<*mut u8> = vec![std::ptr::null_mut(); MANY];
+    // The table's own pages are not the matter.
+    table.iter_mut().for_each(|slot| *slot = std::ptr::dangling_mut());
+    let before = status("VmRSS:");
+    for slot in &mut table {
+        let size = 16 + random.below(1009);
+        *slot = take(size);
+        // SAFETY: the block is `size` bytes long.
+        unsafe { slot.write_bytes(0x5a, size) };
+    }
+    for (at, &block) in table.iter().enumerate() {
+        if !stays(at, &mut random) {
+            // SAFETY: each is live and freed once.
+            unsafe { give(block) };
+        }
+    }
+    settle();
+    std::hint::black_box(&table);
+    status("VmRSS:") - before
+}
+
+/// Two seconds, and work enough that allocators which give memory back in the course of later requests get the occasion.
+fn settle() {
+    std::thread::sleep(Duration::from_secs(2));
+    small::Set::of(1000, 1).replace(100_000);
+}
+
+/// A heap that grows from nothing to 64 MiB of blocks of this size, each written whole; per block.
+pub(super) fn growing<const SIZE: usize>() -> f64 {
+    const ALL: usize = 64 << 20;
+    pin();
+    let mut table: Vec<*mut u8> = vec![std::ptr::null_mut(); ALL / SIZE];
+    // The table's own pages are not the matter.
+    table.iter_mut().for_each(|slot| *slot = std::ptr::dangling_mut());
+    let start = Instant::now();
+    for slot in &mut table {
+        *slot = take(SIZE);
+        // SAFETY: the block is `SIZE` bytes long.
+        unsafe { slot.write_bytes(0x5a, SIZE) };
+    }
+    let time = start.elapsed();
+    std::hint::black_box(&table);
+    time.as_secs_f64() * 1e9 / (ALL / SIZE) as f64
 }
 
 /// A line of this process's status, in MiB.

@@ -3,9 +3,11 @@
 //! All rows write to each block they get: an allocator that touches a block's memory early must not look
 //! slower than one that leaves the cache miss to the user.
 
+mod crew;
 mod large;
 mod memory;
 mod small;
+mod tail;
 mod threads;
 pub(crate) mod typed;
 
@@ -51,6 +53,8 @@ pub(crate) enum Work {
     StartTime,
     /// The same program's peak resident size in MiB.
     StartSize,
+    /// The program of `--objects`, which has the work.
+    Object,
 }
 
 const fn row(name: &'static str, what: &'static str, work: fn() -> f64) -> Row {
@@ -80,8 +84,21 @@ const RAND: &str = "1000 mallocs, then 1000 frees in random order";
 const LARGE: &str = "malloc, write one byte, free";
 const TOUCH: &str = "malloc, write each page, free";
 
-/// All rows, in the order of the table.
-pub(crate) static ROWS: &[Row] = &[
+const MANY: &str = "1000 blocks of 8 to 1024 bytes a thread, random ones replaced; by all threads together";
+const TAIL: &str = "two threads: the time of a single malloc or free that so many do not exceed";
+
+/// All rows, in the order of the table: groups, whose geometric means are told apart.
+pub(crate) static GROUPS: &[(&str, &[Row])] = &[
+    ("small", SMALL),
+    ("large", LARGER),
+    ("threads", THREADS),
+    ("tail", TAILS),
+    ("memory", MEMORY),
+    ("start", START),
+];
+
+/// Blocks up to 1 KiB on one thread.
+static SMALL: &[Row] = &[
     gated(row("pair_16", PAIR, small::pair::<16>)),
     gated(row("pair_64", PAIR, small::pair::<64>)),
     gated(row("pair_256", PAIR, small::pair::<256>)),
@@ -114,6 +131,12 @@ pub(crate) static ROWS: &[Row] = &[
     row("calloc_64", "calloc, write, free", small::zeroed::<64>),
     row("calloc_1024", "calloc, write, free", small::zeroed::<1024>),
     row("calloc_batch_64", "1000 callocs, then 1000 frees", small::zeroed_batch::<64>),
+    row("aligned_64", "aligned_alloc of 64 bytes at a multiple of 64, free", small::aligned::<64, 64>),
+    row("aligned_256", "aligned_alloc of 512 bytes at a multiple of 256, free", small::aligned::<256, 512>),
+];
+
+/// Reallocation, large and huge blocks.
+static LARGER: &[Row] = &[
     row("calloc_256k", "calloc, write, free", small::zeroed::<{ 256 << 10 }>),
     row(
         "realloc_x2_64k",
@@ -125,6 +148,12 @@ pub(crate) static ROWS: &[Row] = &[
         "realloc_x2_64m",
         "realloc from 16 bytes, doubling to 64 MiB, all written, per call",
         large::doubling,
+    ),
+    row("aligned_4k", "aligned_alloc of a page at a page, free", small::aligned::<4096, 4096>),
+    row(
+        "aligned_64k",
+        "aligned_alloc of 64 KiB at a multiple of 16 KiB, free",
+        small::aligned::<{ 16 << 10 }, { 64 << 10 }>,
     ),
     row("large_64k", LARGE, large::pair::<{ 64 << 10 }>),
     row("large_touch_64k", TOUCH, large::touched::<{ 64 << 10 }>),
@@ -139,15 +168,62 @@ pub(crate) static ROWS: &[Row] = &[
         "replace a random one of 64 blocks of 16 KiB to 2 MiB, first page written",
         large::working_set,
     ),
+];
+
+/// Several threads.
+static THREADS: &[Row] = &[
     row("pc_64", "one thread allocates 64 bytes, another frees", threads::pass::<64, 64>),
     row("pc_mix", "one thread allocates 16 to 1024 bytes, another frees", threads::pass::<16, 1024>),
     row("pc_bidir_64", "two threads, each frees what the other allocates", threads::exchange),
-    row("mt2_pair_64", "pairs of 64 bytes on two threads at once", threads::pairs),
-    row("mt2_ws_10k", "ws_10k on two threads at once", threads::working_sets),
+    row("mt2_pair_64", "pairs of 64 bytes on two threads at once; by both together", crew::pairs::<2>),
+    row("mt2_ws", MANY, crew::working_sets::<2>),
+    row("mt4_ws", MANY, crew::working_sets::<4>),
+    row("mt8_ws", MANY, crew::working_sets::<8>),
+    row("mt16_ws", MANY, crew::working_sets::<16>),
+    row("mt32_ws", MANY, crew::working_sets::<32>),
+    row("mt64_ws", MANY, crew::working_sets::<64>),
+    row("mt64_pair_64", "pairs of 64 bytes on 64 threads; by all together", crew::pairs::<64>),
+    row("sessions", "4 threads replace blocks, and take over another's every 5000 times", crew::sessions),
+    row(
+        "meeting",
+        "4 threads put blocks into 1000 shared places and free what was there",
+        crew::meeting_places,
+    ),
+    row("parcels", "4 threads queue parcels of 100 blocks and free the oldest, per block", crew::parcels),
+    row("scratch", "2 threads write 100 times to a block of 8 bytes of their own, per block", crew::scratch),
     row("thread_churn", "a thread made, 100 blocks of which half outlive it, joined", threads::churn),
+];
+
+/// Single calls.
+static TAILS: &[Row] = &[
+    row("tail_p50", TAIL, tail::quantile::<500>),
+    row("tail_p99", TAIL, tail::quantile::<990>),
+    row("tail_p999", TAIL, tail::quantile::<999>),
+    row("tail_max", TAIL, tail::quantile::<1000>),
+];
+
+/// What growing costs, and what is resident.
+static MEMORY: &[Row] = &[
+    row(
+        "grow_64",
+        "a heap that grows to 64 MiB of blocks of 64 bytes, all written, per block",
+        memory::growing::<64>,
+    ),
+    row("grow_1024", "the same of blocks of 1024 bytes", memory::growing::<1024>),
     sized(row("build_peak", "peak with 1,000,000 blocks of 64 bytes live (61 MiB asked for)", memory::peak)),
     sized(row("build_after", "resident after all of them are freed", memory::after)),
     sized(row("build_later", "resident one second and some small work after that", memory::later)),
+    sized(row("build_2s", "resident two idle seconds after that", memory::quiet)),
+    sized(row(
+        "ebb_2s",
+        "200,000 blocks of 16 to 1024 bytes, the newest tenth stays (10 MiB): resident two seconds later",
+        memory::ebb,
+    )),
+    sized(row("holes_2s", "the same, and a random tenth stays", memory::holes)),
+];
+
+/// Programs that are hardly there.
+static START: &[Row] = &[
     Row {
         unit: Unit::Microseconds,
         work: Work::StartTime,
@@ -155,6 +231,25 @@ pub(crate) static ROWS: &[Row] = &[
     },
     Row { work: Work::StartSize, ..sized(row("start_peak", "peak of a trivial program", || 0.0)) },
 ];
+
+/// Rows of the program of `--objects`, which has the work of each under the same name.
+pub(crate) static OBJECTS: [(&str, &[Row]); 1] = [("objects", OBJECT)];
+
+static OBJECT: &[Row] = &[
+    object("object_pair", "an object of 64 bytes made and dropped"),
+    object("object_lifo", "1000 objects made, dropped in opposite order"),
+    object("object_rand", "1000 objects made, dropped in random order"),
+    object("object_mt2", "object_rand on two threads at once, where it can be shared"),
+];
+
+const fn object(name: &'static str, what: &'static str) -> Row {
+    Row { work: Work::Object, ..row(name, what, || 0.0) }
+}
+
+/// All rows, those of `--objects` too.
+pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
+    GROUPS.iter().chain(&OBJECTS).flat_map(|(_, rows)| rows.iter())
+}
 
 /// A block of `size` bytes whose first byte is written.
 #[inline]
@@ -182,8 +277,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_gated_rows_are_quick() {
-        for (at, row) in ROWS.iter().enumerate() {
-            assert!(ROWS[at + 1..].iter().all(|other| other.name != row.name), "{}", row.name);
+        for (at, row) in all().enumerate() {
+            assert!(all().skip(at + 1).all(|other| other.name != row.name), "{}", row.name);
             assert!(row.quick || !row.gate, "{}", row.name);
         }
     }

@@ -67,7 +67,7 @@ pub(super) fn working_set() -> f64 {
     per_operation(|n| set.replace(n))
 }
 
-/// 10,000 live blocks of 8 to 1024 bytes.
+/// Live blocks of 8 to 1024 bytes.
 pub(super) struct Set {
     random: Random,
     blocks: Vec<*mut u8>,
@@ -75,21 +75,35 @@ pub(super) struct Set {
 
 impl Set {
     pub(super) fn new(seed: u64) -> Self {
+        Self::of(10_000, seed)
+    }
+
+    /// This many of them.
+    pub(super) fn of(blocks: usize, seed: u64) -> Self {
         let mut random = Random(seed);
-        let blocks = (0..10_000).map(|_| take(8 + random.below(1017))).collect();
+        let blocks = (0..blocks).map(|_| take(8 + random.below(1017))).collect();
         Self { random, blocks }
+    }
+
+    /// Exchanges the blocks with another's.
+    pub(super) fn swap(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.blocks, &mut other.blocks);
     }
 
     /// Replaces `n` random ones.
     pub(super) fn replace(&mut self, n: u64) {
         for _ in 0..n {
-            let slot = &mut self.blocks[self.random.below(10_000)];
+            let at = self.random.below(self.blocks.len());
+            let slot = &mut self.blocks[at];
             // SAFETY: every slot holds a live block, and this one is written over at once.
             unsafe { give(*slot) };
             *slot = take(8 + self.random.below(1017));
         }
     }
 }
+
+// SAFETY: the blocks belong to the set alone, and malloc's blocks may be freed by any thread.
+unsafe impl Send for Set {}
 
 impl Drop for Set {
     fn drop(&mut self) {
@@ -134,6 +148,22 @@ pub(super) fn zeroed_batch<const SIZE: usize>() -> f64 {
         }
     });
     whole / BATCH as f64
+}
+
+/// Pairs of blocks of `SIZE` bytes that begin at a multiple of `ALIGN`.
+pub(super) fn aligned<const ALIGN: usize, const SIZE: usize>() -> f64 {
+    pin();
+    per_operation(|n| {
+        for _ in 0..n {
+            // SAFETY: the alignment is a power of two, the size a multiple of it; the block is checked, and freed once.
+            unsafe {
+                let block = black_box(libc::aligned_alloc(ALIGN, SIZE)).cast::<u8>();
+                assert!(!block.is_null() && block.addr() % ALIGN == 0, "out of memory or misaligned");
+                block.write_volatile(1);
+                give(block);
+            }
+        }
+    })
 }
 
 /// `block` grown to `size`, last byte written.

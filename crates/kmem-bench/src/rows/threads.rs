@@ -1,9 +1,9 @@
-//! Several threads. These rows are noisy on a busy machine; two threads want two free CPUs.
+//! Two threads that hand blocks to each other, and threads that come and go. These rows are noisy on a busy machine; two threads want two free CPUs.
 
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::thread;
 
-use super::{give, small, take};
+use super::{give, take};
 use crate::clock::{Random, per_operation};
 
 /// A ring of blocks from one thread to one other.
@@ -90,44 +90,6 @@ pub(super) fn exchange() -> f64 {
         });
     });
     both / 2.0
-}
-
-/// Runs `work` on two threads at once; per operation of one of them.
-fn both(work: impl Fn(u64) + Sync) -> f64 {
-    per_operation(|n| {
-        thread::scope(|scope| {
-            scope.spawn(|| work(n));
-            work(n);
-        });
-    })
-}
-
-pub(super) fn pairs() -> f64 {
-    both(|n| small::pairs(64, n))
-}
-
-pub(super) fn working_sets() -> f64 {
-    // The sets are made once, so that only replacing is timed.
-    let mut sets = [small::Set::new(5), small::Set::new(6)].map(Sendable);
-    per_operation(|n| {
-        thread::scope(|scope| {
-            let [first, second] = &mut sets;
-            scope.spawn(move || second.replace(n));
-            first.replace(n);
-        });
-    })
-}
-
-/// A set that another thread may use.
-struct Sendable(small::Set);
-
-// SAFETY: the blocks belong to the set alone, and malloc's blocks may be freed by any thread.
-unsafe impl Send for Sendable {}
-
-impl Sendable {
-    fn replace(&mut self, n: u64) {
-        self.0.replace(n);
-    }
 }
 
 /// Threads that come and go: each leaves half of its blocks to the one that joins it.

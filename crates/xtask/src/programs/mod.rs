@@ -7,6 +7,7 @@
 
 mod case;
 pub(crate) mod costs;
+pub(crate) mod peers;
 mod run;
 mod table;
 
@@ -283,6 +284,7 @@ mod tests {
                 wall: zero,
                 cpu: zero,
                 peak: 0,
+                faults: 0,
                 reports,
             }
         };

@@ -27,7 +27,20 @@ pub(super) struct Run {
     pub(super) cpu: Duration,
     /// Peak resident size of the largest process, bytes.
     pub(super) peak: u64,
+    /// Pages that were faulted in without input, by all its processes.
+    pub(super) faults: u64,
     pub(super) reports: Reports,
+}
+
+/// What a run is on.
+pub(super) struct Setting<'a> {
+    /// In the names of its files.
+    pub(super) name: &'a str,
+    /// What the case's script is told: `system`, or anything else.
+    pub(super) kind: &'a str,
+    /// What is preloaded.
+    pub(super) library: Option<&'a Path>,
+    pub(super) limit: Duration,
 }
 
 /// What the reports tell that the library left.
@@ -75,7 +88,26 @@ impl Place {
         verb: &str,
         letters: Option<&str>,
     ) -> Result<Run, String> {
-        let name = format!("{verb}-{}{}-{turn}", variant.name(), letters.unwrap_or_default());
+        let name = format!("{}{}", variant.name(), letters.unwrap_or_default());
+        let library = (variant != Variant::System).then(|| library::path(self.engine));
+        let portable = (variant == Variant::Portable).then_some(("KMEM_RSEQ", "0"));
+        let environment: Vec<_> =
+            portable.into_iter().chain(letters.map(|letters| ("KMEM_DEBUG", letters))).collect();
+        let limit = case.limit * if letters.is_some() { CHECKED } else { 1 };
+        let setting = Setting { name: &name, kind: variant.name(), library: library.as_deref(), limit };
+        self.run_as(case, &setting, &environment, turn, verb)
+    }
+
+    /// Runs it with any library preloaded, and more in its environment.
+    pub(super) fn run_as(
+        &self,
+        case: &Case,
+        setting: &Setting<'_>,
+        environment: &[(&str, &str)],
+        turn: usize,
+        verb: &str,
+    ) -> Result<Run, String> {
+        let name = format!("{verb}-{}-{turn}", setting.name);
         let work = self.base.join("work");
         let reports = self.base.join(format!("{name}.reports"));
         let _ = std::fs::remove_dir_all(&work);
@@ -95,19 +127,13 @@ impl Place {
             .env("TMPDIR", &work)
             .env("HOME", &work)
             .env("DATA", self.base.join("data"));
-        command.env("PROGRAMS", tree::root().join("programs")).env("KMEM_VARIANT", variant.name());
-        if variant != Variant::System {
-            command.env("LD_PRELOAD", library::path(self.engine)).env("KMEM_REPORT_DIR", &reports);
+        command.env("PROGRAMS", tree::root().join("programs")).env("KMEM_VARIANT", setting.kind);
+        if let Some(library) = setting.library {
+            command.env("LD_PRELOAD", library).env("KMEM_REPORT_DIR", &reports);
         }
-        if let Some(letters) = letters {
-            command.env("KMEM_DEBUG", letters);
-        }
-        if variant == Variant::Portable {
-            command.env("KMEM_RSEQ", "0");
-        }
+        command.envs(environment.iter().copied());
 
-        let end = child::run(&mut command, case.limit * if letters.is_some() { CHECKED } else { 1 })
-            .map_err(|error| format!("/bin/sh: {error}"))?;
+        let end = child::run(&mut command, setting.limit).map_err(|error| format!("/bin/sh: {error}"))?;
         let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
         Ok(Run {
             status: end.status,
@@ -117,6 +143,7 @@ impl Place {
             wall: end.wall,
             cpu: time(end.usage.ru_utime) + time(end.usage.ru_stime),
             peak: end.usage.ru_maxrss as u64 * 1024,
+            faults: end.usage.ru_minflt as u64,
             reports: Reports::read(&reports, self.engine),
         })
     }

@@ -1,0 +1,111 @@
+//! `bench`: builds kmem, the bench program and the peers that are asked for, and hands over to it, output unfiltered.
+
+use crate::library::{self, Engine};
+use crate::peers::{self, Which};
+use crate::programs;
+use crate::step::{Count, Step};
+use crate::tree;
+
+const USAGE: &str = "\
+cargo xtask bench [OPTIONS] [ROW...]
+
+  --peers all       also the peers that are built here from their sources, and scudo (default: Debian's that are there)
+  --hardened        the hardened library beside scudo, hardened_malloc, mimalloc built secure, and the usual one
+  --objects         typed caches beside crates of pools and arenas, and beside other allocators of Rust's
+  --programs        the real programs of `cargo xtask programs` on all of them: time, peak, page faults
+                    (ROW is a program's name then)
+  --compare A B     two files of `--json`: what became of each row
+";
+
+/// What the arguments ask for; the rest is the bench program's.
+struct Options {
+    which: Which,
+    objects: bool,
+    programs: bool,
+    rest: Vec<String>,
+}
+
+fn options(arguments: &[String]) -> Result<Options, String> {
+    let mut options = Options { which: Which::default(), objects: false, programs: false, rest: Vec::new() };
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--peers" if arguments.next().is_some_and(|which| which == "all") => options.which = Which::All,
+            "--peers" => return Err("--peers takes `all`".to_owned()),
+            "--hardened" => options.which = Which::Hardened,
+            "--objects" => options.objects = true,
+            "--programs" => options.programs = true,
+            other => options.rest.push(other.to_owned()),
+        }
+    }
+    Ok(options)
+}
+
+pub(crate) fn run(arguments: &[String]) -> Count {
+    let options = match options(arguments) {
+        Ok(options) => options,
+        Err(message) => {
+            println!("bench: {message}\n\n{USAGE}");
+            return Count::FAILED;
+        }
+    };
+    if arguments.iter().any(|argument| argument == "--help") {
+        println!("{USAGE}");
+    }
+    let build = &["build", "--release", "-p", "kmem-malloc", "-p", "kmem-bench"];
+    if Step::cargo("build the bench", build).run().failed > 0 {
+        return Count::FAILED;
+    }
+    let ask = ["--help", "--list", "--compare"];
+    if options.rest.first().is_some_and(|first| ask.contains(&first.as_str())) {
+        return started(tree::command(tree::release("kmem-bench")).args(&options.rest));
+    }
+    let mut libraries = peers::find(options.which);
+    let mut kmem = library::path(Engine::Slub);
+    if options.which == Which::Hardened {
+        if library::build(Engine::Hardened).failed > 0 {
+            return Count::FAILED;
+        }
+        libraries.push(("usual", kmem));
+        kmem = library::path(Engine::Hardened);
+    }
+    if options.programs {
+        libraries.push(("kmem", kmem));
+        return programs::peers::run(&libraries, &options.rest);
+    }
+    let mut command = tree::command(tree::release("kmem-bench"));
+    if options.objects {
+        match peers::objects() {
+            Ok(program) => command.arg("--objects").arg(program),
+            Err(message) => {
+                println!("bench: the objects' program: {message}");
+                return Count::FAILED;
+            }
+        };
+    }
+    for (name, path) in &libraries {
+        command.arg("--lib").arg(format!("{name}={}", path.display()));
+    }
+    command.arg("--kmem").arg(kmem);
+    started(command.args(&options.rest))
+}
+
+fn started(command: &mut std::process::Command) -> Count {
+    Count::of(command.status().is_ok_and(|status| status.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_split() {
+        let split = |text: &str| options(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        let all = split("--peers all --turns 3 pair").unwrap();
+        assert_eq!((all.which, all.programs), (Which::All, false));
+        assert_eq!(all.rest, ["--turns", "3", "pair"]);
+        assert_eq!(split("--hardened --quick").unwrap().which, Which::Hardened);
+        assert!(split("--peers none").is_err() && split("--peers").is_err());
+        assert!(split("--programs sqlite").unwrap().programs);
+    }
+}
