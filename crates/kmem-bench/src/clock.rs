@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// Length of one timed piece.
-const PIECE: Duration = Duration::from_millis(8);
+/// Length of one timed piece: shorter than what a busy system lets a thread run at a time.
+const PIECE: Duration = Duration::from_millis(2);
 /// Timed pieces of one run; the fastest counts, because a neighbour on the machine only ever slows one down.
-const PIECES: usize = 5;
+const PIECES: usize = 15;
 
 /// Calls `work(n)`, which does `n` operations, with growing `n` until one call takes long enough to time,
 /// then times several. Returns the nanoseconds per operation of the fastest.

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Options;
-use crate::rows::{self, GROUPS, Row, Work};
+use crate::rows::{self, GROUPS, Row, Unit, Work};
 
 /// How long one row may take on one allocator. Some do not get far with many threads on few CPUs.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -16,6 +16,8 @@ pub(crate) struct Allocator {
     library: Option<PathBuf>,
     /// What it is called in the program of `--objects`.
     subject: Option<String>,
+    /// kmem is held against it.
+    pub(crate) rival: bool,
 }
 
 /// One row's results, in the order of [`Results::allocators`]; single ones in the order of the turns. An allocator that did not do
@@ -54,11 +56,14 @@ impl Results {
 
 /// The system's allocator and those that the command line names.
 fn preloads(options: &Options) -> Result<Vec<Allocator>, String> {
-    let mut allocators = vec![Allocator { name: "system".into(), library: None, subject: None }];
+    let mut allocators =
+        vec![Allocator { name: "system".into(), library: None, subject: None, rival: !options.hardened }];
     let named = options.libraries.iter().map(|(name, path)| (name.as_str(), path));
     for (name, path) in named.chain(options.kmem.iter().map(|path| ("kmem", path))) {
         let path = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
-        allocators.push(Allocator { name: name.into(), library: Some(path), subject: None });
+        // The usual library is shown, but it is not hardened.
+        let rival = !(options.hardened && name == "usual");
+        allocators.push(Allocator { name: name.into(), library: Some(path), subject: None, rival });
     }
     Ok(allocators)
 }
@@ -72,6 +77,7 @@ fn subjects(program: &Path, options: &Options) -> Result<Vec<Allocator>, String>
         name: name.to_owned(),
         library: None,
         subject: Some(name.to_owned()),
+        rival: true,
     });
     let boxes = preloads(options)?.into_iter().map(|allocator| Allocator {
         name: format!("Box on {}", allocator.name),
@@ -88,6 +94,8 @@ pub(crate) fn run(options: &Options) -> Result<Results, String> {
     };
     let wanted = |row: &Row| {
         (!options.quick || row.quick)
+            // What is linked into this program is the usual heap.
+            && !(options.hardened && matches!(row.work, Work::Typed { .. }))
             && (options.rows.is_empty()
                 || options.rows.iter().any(|start| row.name.starts_with(start.as_str())))
     };
@@ -98,7 +106,9 @@ pub(crate) fn run(options: &Options) -> Result<Results, String> {
         }
         let mut runs: Vec<Vec<f64>> = allocators.iter().map(|_| Vec::new()).collect();
         let mut out: Vec<bool> = vec![false; allocators.len()];
-        for _ in 0..options.turns {
+        // A resident size is the same the next time, or nearly, and some take seconds.
+        let turns = if row.unit == Unit::Mebibytes { 1 } else { options.turns };
+        for _ in 0..turns {
             for ((allocator, runs), out) in allocators.iter().zip(&mut runs).zip(&mut out) {
                 match if *out { continue } else { measure(row, allocator, options) } {
                     Ok(number) => runs.push(number),
@@ -164,7 +174,7 @@ fn answer(mut command: Command, row: &Row, allocator: &Allocator) -> Result<Stri
 /// Starts a driver and reads `number path`, where the path is that of the library whose malloc answered.
 fn driver(row: &Row, allocator: &Allocator, typed: bool) -> Result<f64, String> {
     let me = std::env::current_exe().map_err(|error| error.to_string())?;
-    let system = Allocator { name: String::new(), library: None, subject: None };
+    let system = Allocator { name: String::new(), library: None, subject: None, rival: false };
     // A typed cache is linked in: the program around it stays on the system's malloc.
     let mut command = preloaded(&me, if typed { &system } else { allocator });
     command.args(["--driver", row.name]).args(typed.then_some("typed"));
@@ -240,6 +250,7 @@ fn start_size(allocator: &Allocator) -> Result<f64, String> {
 /// Results of these allocators, which exist only by name.
 #[cfg(test)]
 pub(crate) fn sample(names: &[&str], lines: Vec<Line>) -> Results {
-    let allocator = |name: &&str| Allocator { name: (*name).to_owned(), library: None, subject: None };
+    let allocator =
+        |name: &&str| Allocator { name: (*name).to_owned(), library: None, subject: None, rival: true };
     Results { allocators: names.iter().map(allocator).collect(), lines }
 }

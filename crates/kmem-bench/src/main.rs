@@ -27,6 +27,7 @@ kmem-bench [OPTIONS] [ROW...]     (cargo xtask bench builds everything and calls
   --kmem PATH       kmem's library
   --lib NAME=PATH   one more allocator, beside the system's
   --objects PATH    the rows of typed caches and of other crates' pools, which this program does
+  --hardened        the system's malloc and the library called `usual` are shown, but kmem is not held against them
   --quick           few rows and turns; fails when a gated row is not faster than the system's malloc
   --turns N         how often each row runs on each allocator (default 7)
   --json FILE       also write the medians and all single results
@@ -42,6 +43,7 @@ struct Options {
     kmem: Option<PathBuf>,
     libraries: Vec<(String, PathBuf)>,
     objects: Option<PathBuf>,
+    hardened: bool,
     quick: bool,
     progress: bool,
     turns: usize,
@@ -90,7 +92,7 @@ fn main() -> ExitCode {
         eprintln!("kmem-bench: {message}");
         return ExitCode::FAILURE;
     }
-    let lost = report::lost(&results);
+    let lost = if options.hardened { Vec::new() } else { report::lost(&results) };
     for row in &lost {
         println!("{row}: not faster than the system's malloc");
     }
@@ -126,7 +128,7 @@ fn compare(before: &str, after: &str) -> ExitCode {
 
 fn options(arguments: &[String]) -> Result<Options, String> {
     let (mut kmem, mut objects, mut json, mut plot, mut turns) = (None, None, None, None, None);
-    let (mut quick, mut progress) = (false, false);
+    let (mut hardened, mut quick, mut progress) = (false, false, false);
     let (mut libraries, mut rows) = (Vec::new(), Vec::new());
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
@@ -137,6 +139,7 @@ fn options(arguments: &[String]) -> Result<Options, String> {
             "--plot" => plot = Some(PathBuf::from(value()?)),
             "--objects" => objects = Some(PathBuf::from(value()?)),
             "--progress" => progress = true,
+            "--hardened" => hardened = true,
             "--quick" => quick = true,
             "--turns" => {
                 turns = Some(value()?.parse().ok().filter(|&n| n > 0).ok_or("--turns takes a number\n")?)
@@ -151,5 +154,5 @@ fn options(arguments: &[String]) -> Result<Options, String> {
         }
     }
     let turns = turns.unwrap_or(7);
-    Ok(Options { kmem, libraries, objects, quick, progress, turns, json, plot, rows })
+    Ok(Options { kmem, libraries, objects, hardened, quick, progress, turns, json, plot, rows })
 }

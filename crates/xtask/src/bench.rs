@@ -42,7 +42,7 @@ fn options(arguments: &[String]) -> Result<Options, String> {
 }
 
 pub(crate) fn run(arguments: &[String]) -> Count {
-    let options = match options(arguments) {
+    let mut options = match options(arguments) {
         Ok(options) => options,
         Err(message) => {
             println!("bench: {message}\n\n{USAGE}");
@@ -67,6 +67,7 @@ pub(crate) fn run(arguments: &[String]) -> Count {
             return Count::FAILED;
         }
         libraries.push(("usual", kmem));
+        options.rest.push("--hardened".to_owned());
         kmem = library::path(Engine::Hardened);
     }
     if options.programs {

@@ -32,7 +32,8 @@ cargo xtask <command>
   programs [OPTIONS]       real programs on kmem, compared with the system allocator (--help tells more)
   costs [OPTIONS]          what each debug letter costs on these programs (--help tells more)
   bench [OPTIONS]          kmem beside other allocators: rows, typed caches, hardened heaps, real programs (--help tells more)
-  golden [--bless]         instructions of the fast paths against golden/fast-path.txt
+  golden [OPTIONS]         instructions of the fast paths against golden/fast-path.txt; --bless writes it,
+                           --code writes docs/fast-path.md: the code that runs
   kernel [OPTIONS]         the kernel that has nothing but kmem, booted in QEMU (--help tells more)
 ";
 

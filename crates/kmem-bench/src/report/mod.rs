@@ -1,5 +1,4 @@
-//! What is shown: a table with ratios ([`table`]), JSON with everything ([`json`]), a picture ([`plot`]), what two runs differ in
-//! ([`compare`]), and the rows that were lost.
+//! What is shown: a table with ratios, JSON with everything, a picture, what two runs differ in, and the rows that were lost.
 
 mod compare;
 mod json;
@@ -22,10 +21,10 @@ struct Ratios {
     spread: f64,
 }
 
-/// `None` where kmem or all others have no numbers.
-fn ratios(line: &Line, kmem: usize) -> Option<Ratios> {
+/// `None` where kmem or all its rivals have no numbers.
+fn ratios(results: &Results, line: &Line, kmem: usize) -> Option<Ratios> {
     let ours = line.median(kmem)?;
-    let others = (0..line.runs.len()).filter(|&at| at != kmem);
+    let others = (0..line.runs.len()).filter(|&at| at != kmem && results.allocators[at].rival);
     let (best, number) = others
         .filter_map(|at| Some((at, line.median(at)?)))
         .min_by(|(_, left), (_, right)| left.total_cmp(right))?;
@@ -82,9 +81,10 @@ mod tests {
     #[test]
     fn ratios_have_a_spread_of_their_turns() {
         let results = sample(&[4.0, 4.0, 4.0, 4.0, 4.0], &[2.0, 4.0, 3.0, 1.0, 5.0]);
-        let found = ratios(&results.lines[0], 1).unwrap();
+        let found = ratios(&results, &results.lines[0], 1).unwrap();
         assert_eq!(found, Ratios { system: 0.75, best: 0.75, spread: 0.25 });
-        assert_eq!(ratios(&sample(&[1.0], &[]).lines[0], 1), None, "it did not do the row");
+        let none = sample(&[1.0], &[]);
+        assert_eq!(ratios(&none, &none.lines[0], 1), None, "it did not do the row");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) fn table(results: &Results) -> String {
         for at in 0..results.allocators.len() {
             write!(out, "{:>COLUMN$}", cell(line.median(at))).expect("a string");
         }
-        if let Some(found) = kmem.and_then(|kmem| ratios(line, kmem)) {
+        if let Some(found) = kmem.and_then(|kmem| ratios(results, line, kmem)) {
             write!(out, "  | {:>7.2} {:>7.2} {:>5.2}", found.system, found.best, found.spread)
                 .expect("a string");
             if groups.last().is_none_or(|(group, ..)| *group != line.group) {

@@ -12,6 +12,9 @@ use super::small::{self, Set};
 use super::{give, take};
 use crate::clock::{Random, per_operation};
 
+/// What each thread does at least between two meetings of all, which take long when there are many.
+const ROUND: u64 = 4000;
+
 /// Runs `work(state, n)` on `count` threads at once, again and again, each with what `make` makes of its number; per operation of all.
 fn crew<S>(count: u64, make: impl Fn(u64) -> S + Sync, work: impl Fn(&mut S, u64) + Sync) -> f64 {
     let (start, end) = (Barrier::new(count as usize + 1), Barrier::new(count as usize + 1));
@@ -34,13 +37,13 @@ fn crew<S>(count: u64, make: impl Fn(u64) -> S + Sync, work: impl Fn(&mut S, u64
             });
         }
         let time = per_operation(|n| {
-            share.store(n.div_ceil(count), Ordering::Relaxed); // the barrier orders it
+            share.store(n * ROUND, Ordering::Relaxed); // the barrier orders it
             start.wait();
             end.wait();
         });
         share.store(0, Ordering::Relaxed);
         start.wait();
-        time
+        time / (count * ROUND) as f64
     })
 }
 

@@ -6,9 +6,11 @@
 //! (`rseq-stand-in.c`). The numbers are kept in `golden/fast-path.txt`, with the compiler they belong to: with another
 //! one, an instruction count may differ by [`SLACK`].
 
+mod code;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::library::{self, Engine};
@@ -42,6 +44,13 @@ pub(crate) fn run(arguments: &[String]) -> Count {
     if built.failed > 0 {
         return built;
     }
+    if arguments.iter().any(|argument| argument == "--code") {
+        let outcome = stand_in().and_then(|stand_in| code::bless(&stand_in));
+        if let Err(message) = &outcome {
+            println!("golden --code: {message}");
+        }
+        return Count::of(outcome.is_ok());
+    }
     let outcome = measure().and_then(|costs| compare(&costs, bless));
     let complaints = outcome.unwrap_or_else(|message| vec![message]);
     println!("{:<24} {}", "fast paths", if complaints.is_empty() { "ok" } else { "FAILED" });
@@ -51,8 +60,8 @@ pub(crate) fn run(arguments: &[String]) -> Count {
     count
 }
 
-/// Counts all loops on both paths.
-fn measure() -> Result<Costs, String> {
+/// Compiles the stand-in for what the kernel does of restartable sequences.
+fn stand_in() -> Result<PathBuf, String> {
     let directory = tree::target().join("xtask");
     let stand_in = directory.join("rseq-stand-in.so");
     let source = tree::root().join("crates/xtask/src/golden/rseq-stand-in.c");
@@ -60,8 +69,13 @@ fn measure() -> Result<Costs, String> {
     let mut gcc = Command::new("gcc");
     gcc.args(["-O2", "-shared", "-fPIC", "-o"]).arg(&stand_in).arg(&source);
     output(gcc)?;
+    Ok(stand_in)
+}
 
-    let stand_in = stand_in.display().to_string();
+/// Counts all loops on both paths.
+fn measure() -> Result<Costs, String> {
+    let directory = tree::target().join("xtask");
+    let stand_in = stand_in()?.display().to_string();
     let mut costs = Costs::new();
     for path in ["rseq", "portable"] {
         for (kind, suffix, engine) in KINDS {
@@ -235,7 +249,7 @@ Events shown:     Ir Dr Dw I1mr D1mr D1mw ILmr DLmr DLmw Bc Bcm Bi Bim Ge
             [("rseq       pair_64_hard".to_owned(), [count, 1.0, 1.0, 1.0, 0.0, 0.0])].into()
         };
         let file = render(&cost(200.0), "1.95.0");
-        assert!(differences(&file, &cost(203.0), "1.95.0").is_empty());
+        assert!(differences(&file, &cost(200.0 + BEHIND_THE_FIRST_PAGE), "1.95.0").is_empty());
         assert_eq!(differences(&file, &cost(205.0), "1.95.0").len(), 3);
     }
 

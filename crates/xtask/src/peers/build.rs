@@ -9,6 +9,7 @@ use std::process::Command;
 use crate::tree;
 
 const WORKSPACE: &str = "crates/kmem-bench/peers/Cargo.toml";
+const OBJECTS: &str = "crates/kmem-bench/peers/objects/Cargo.toml";
 
 /// Allocators of Rust's: features of the library `preload`.
 const RUST: [&str; 4] = ["rusty_alloc", "talc", "rlsf", "dlmalloc"];
@@ -184,11 +185,11 @@ fn rust(feature: &str) -> Result<PathBuf, String> {
     Ok(library)
 }
 
-/// The program that makes and drops objects with other crates' pools and allocators, in one process.
+/// The program that makes and drops objects with other crates' pools and allocators, in one process. Its lock file follows kmem's.
 pub(crate) fn objects() -> Result<PathBuf, String> {
-    let target = directory().join("rust");
+    let target = directory().join("objects");
     let mut cargo = tree::cargo();
-    cargo.args(["build", "--release", "--quiet", "--locked", "-p", "objects", "--manifest-path"]);
-    run(cargo.arg(tree::root().join(WORKSPACE)).arg("--target-dir").arg(&target))?;
+    cargo.args(["build", "--release", "--quiet", "--manifest-path"]).arg(tree::root().join(OBJECTS));
+    run(cargo.arg("--target-dir").arg(&target))?;
     Ok(target.join("release/objects"))
 }
