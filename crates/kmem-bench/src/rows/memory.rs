@@ -1,9 +1,9 @@
 //! Resident size of many small blocks, at the peak and after most or all of them are gone; and what growing costs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{give, small, take};
-use crate::clock::{Random, pin};
+use crate::clock::{Random, now, pin};
 
 const BLOCKS: usize = 1_000_000;
 
@@ -101,13 +101,13 @@ pub(super) fn growing<const SIZE: usize>() -> f64 {
     let mut table: Vec<*mut u8> = vec![std::ptr::null_mut(); ALL / SIZE];
     // The table's own pages are not the matter.
     table.iter_mut().for_each(|slot| *slot = std::ptr::dangling_mut());
-    let start = Instant::now();
+    let start = now();
     for slot in &mut table {
         *slot = take(SIZE);
         // SAFETY: the block is `SIZE` bytes long.
         unsafe { slot.write_bytes(0x5a, SIZE) };
     }
-    let time = start.elapsed();
+    let time = now() - start;
     std::hint::black_box(&table);
     time.as_secs_f64() * 1e9 / (ALL / SIZE) as f64
 }

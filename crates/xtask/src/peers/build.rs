@@ -134,7 +134,7 @@ fn mimalloc(package: &Path, to: &Path, version: &str, secure: bool) -> Result<Pa
 fn snmalloc(package: &Path, to: &Path) -> Result<PathBuf, String> {
     let sources = package.join("upstream/src");
     compile("g++", to.join("libsnmallocshim.so"), |gcc| {
-        gcc.args(["-std=c++20", "-mcx16", "-fno-exceptions", "-fno-rtti", "-fno-builtin"]);
+        gcc.args(["-std=c++20", "-mcx16", "-fno-rtti", "-fno-builtin"]);
         gcc.args(["-fvisibility=hidden", "-DSNMALLOC_EXPORT=__attribute__((visibility(\"default\")))"]);
         gcc.args([
             "-DSNMALLOC_CHECK_LOADS=false",
