@@ -3,6 +3,7 @@
 //! ```text
 //! kmem-report 1
 //! process <pid> <comm>
+//! build hardened                                            (of a hardened heap)
 //! engine <name> cpus <n> nodes <n> ownership <rseq|portable>
 //! cache <name> <object_size> <size> <align> <objs_per_slab> <pages_per_slab> <active_objs> <total_objs> <slabs>
 //!       <partial_slabs> <cpu_cached_objs> <allocs> <alloc_slow> <frees_slow> <peak_slabs> <flags hex>
@@ -122,6 +123,8 @@ pub(crate) struct Report {
     pub(crate) comm: String,
     /// Name of the engine.
     pub(crate) engine: String,
+    /// What the heap was built as, if not as usual: `hardened`.
+    pub(crate) build: String,
     /// CPUs.
     pub(crate) cpus: u64,
     /// Nodes.
@@ -205,6 +208,7 @@ impl Report {
                 self.nodes = number(nodes)?;
                 self.ownership = ownership.to_owned();
             }
+            "build" => self.build = rest.to_owned(),
             "cache" => self.caches.push(cache(rest)?),
             "large" => self.large = blocks(rest)?,
             "huge" => self.huge = blocks(rest)?,

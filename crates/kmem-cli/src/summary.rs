@@ -103,8 +103,9 @@ fn machine(report: &Report) -> String {
         other => other,
     };
     let name = if report.comm.is_empty() { String::new() } else { format!(" of '{}'", report.comm) };
+    let build = if report.build.is_empty() { String::new() } else { format!("{} ", report.build) };
     format!(
-        "{INDENT}heap{name}: engine {}, {}, {}, CPU stacks by {owner}\n",
+        "{INDENT}{build}heap{name}: engine {}, {}, {}, CPU stacks by {owner}\n",
         report.engine,
         plural(report.cpus, "CPU"),
         plural(report.nodes, "node"),

@@ -48,6 +48,9 @@ pub trait Config: Sized + Sync + 'static {
     /// Blocks of [`Kmem::allocate`](crate::heap::Kmem::allocate) beyond the largest class are mappings of their own, between
     /// pages that nobody may touch ([`Platform::map_apart`](crate::platform::Platform::map_apart)).
     const APART: bool = false;
+    /// So many of the first blocks of [`Kmem::allocate`](crate::heap::Kmem::allocate) from 128 KiB on are mappings of their own,
+    /// though pages would do: a use after their free faults. Once one was freed, only larger ones.
+    const FIRST_MAPPED: u32 = 0;
 
     /// The rules of geometry, given the number of CPUs.
     fn rules(cpus: u32) -> Rules {
@@ -95,6 +98,9 @@ pub struct UserConfig<E = Slub>(PhantomData<fn(E)>);
 /// and a constant geometry lets a free check an address without a look at the cache.
 pub const USER_RULES: Rules = Rules::DEFAULT.with_cpus(4);
 
+/// [`Config::FIRST_MAPPED`] of programs: sizes that double from 128 KiB to 4 MiB are six, and threads see the size late.
+const USER_FIRST_MAPPED: u32 = 16;
+
 impl Config for UserConfig<Slub> {
     type Engine = Slub;
     type Classes = FineSet;
@@ -102,6 +108,7 @@ impl Config for UserConfig<Slub> {
     const RANDOM: bool = true;
     const EAGER: bool = false;
     const EXACT_LARGE: bool = true;
+    const FIRST_MAPPED: u32 = USER_FIRST_MAPPED;
     const MARK_FREED: bool = true;
     const ONE_ORDER: bool = true;
     const ABORT: bool = true;
@@ -191,6 +198,7 @@ impl Config for UserConfig<Slob> {
     const MERGE: bool = false;
     const EAGER: bool = false;
     const EXACT_LARGE: bool = true;
+    const FIRST_MAPPED: u32 = USER_FIRST_MAPPED;
     const ABORT: bool = true;
 
     fn rules(_cpus: u32) -> Rules {
@@ -230,6 +238,7 @@ impl Config for UserConfig<Slab> {
     const RANDOM: bool = true;
     const EAGER: bool = false;
     const EXACT_LARGE: bool = true;
+    const FIRST_MAPPED: u32 = USER_FIRST_MAPPED;
     const MARK_FREED: bool = true;
     const ONE_ORDER: bool = true;
     const ABORT: bool = true;

@@ -25,6 +25,7 @@ use crate::engine::{Engine, Floor, Node, sheaf};
 use crate::guard::Guard;
 use crate::kmalloc::MAX_CLASSES;
 use crate::kmalloc::classes::Kind;
+use crate::kmalloc::first::First;
 use crate::kmalloc::huge::HugeTable;
 use crate::kmalloc::nolock::Deferred;
 use crate::page::Pages;
@@ -106,6 +107,8 @@ pub struct Kmem<P: Platform, C: Config> {
     pub(crate) kmem_cache_node: AtomicPtr<KmemCache<C::Engine>>,
     pub(crate) kmalloc: [[AtomicPtr<KmemCache<C::Engine>>; MAX_CLASSES]; Kind::COUNT],
     pub(crate) huge: HugeTable<P>,
+    /// Which large blocks are mappings for being a program's first.
+    pub(crate) first: First,
     pub(crate) deferred: Deferred,
     /// The states of objects, where [`Config::GUARDED`] asks for them.
     pub(crate) states: States,
@@ -141,6 +144,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             kmem_cache_node: AtomicPtr::new(core::ptr::null_mut()),
             kmalloc: [const { [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CLASSES] }; Kind::COUNT],
             huge: HugeTable::new(),
+            first: First::new(C::FIRST_MAPPED),
             deferred: Deferred::new(),
             states: States::new(),
             large_stats: BlockStats::new(),

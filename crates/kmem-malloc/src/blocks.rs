@@ -42,6 +42,9 @@ pub(crate) fn block_by(size: size_t, origin: Origin) -> *mut u8 {
         block = heap::malloc_slow(size);
         // SAFETY: the heap just gave the block.
         unsafe { heap::note_origin(block, origin, 1) };
+    } else {
+        // SAFETY: as above.
+        unsafe { heap::note_origin_at_hand(block, origin) };
     }
     record::made(block, size);
     block

@@ -35,6 +35,7 @@
 
 pub mod aligned;
 pub mod blocks;
+mod handover;
 pub mod inspect;
 #[cfg(target_arch = "x86_64")]
 pub mod operators;

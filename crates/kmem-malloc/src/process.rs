@@ -29,8 +29,9 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use kmem::{debugging, heap};
 use libc::{c_char, c_int, c_void};
 
+use crate::handover;
 use crate::record;
-use crate::runtime::{die, errno, set_errno};
+use crate::runtime::{errno, set_errno};
 use crate::text::FdWriter;
 
 const PATH_BYTES: usize = 4096;
@@ -63,10 +64,10 @@ static FINISH: extern "C" fn() = finish;
 /// Runs before all other constructors.
 ///
 /// # Safety
-/// Called by the loader: `environment` is null or a null-terminated array of C strings.
+/// Called by the loader: `environment` is null or a null-terminated array of C strings, and so are the arguments.
 unsafe extern "C" fn start(
     _count: c_int,
-    _arguments: *const *const c_char,
+    arguments: *const *const c_char,
     environment: *const *const c_char,
 ) {
     register_fork_handlers();
@@ -78,9 +79,8 @@ unsafe extern "C" fn start(
     let asked = unsafe { variable(environment, b"KMEM_HARDENED=") };
     if !heap::HARDENED && asked.is_some_and(|value| value.to_bytes() == b"1") {
         // Not to be hardened where somebody counts on it would be worse than not to start.
-        die(format_args!(
-            "KMEM_HARDENED=1 asks for the hardened heap, which this library is not: preload libkmem_malloc_hardened.so"
-        ));
+        // SAFETY: the loader's arguments (contract).
+        unsafe { handover::to_hardened(arguments, environment) };
     }
     // Whoever asks for stacks wants names too.
     for name in [&b"KMEM_DEBUG="[..], b"KMEM_LEAKS=", b"KMEM_TRACES=", b"KMEM_GUARD=", b"KMEM_FAIL="] {
@@ -136,12 +136,21 @@ unsafe extern "C" fn find_object(address: *const c_void, found: *mut c_void) -> 
 ///
 /// # Safety
 /// `entry` is null or points into a null-terminated array of C strings that nobody changes meanwhile.
-unsafe fn variable<'a>(mut entry: *const *const c_char, name: &[u8]) -> Option<&'a CStr> {
-    // SAFETY: the walk ends at the array's null (contract); `name` fits into the string it is a prefix of.
+unsafe fn variable<'a>(environment: *const *const c_char, name: &[u8]) -> Option<&'a CStr> {
+    // SAFETY: the caller's promise; `name` fits into the string it is a prefix of.
+    unsafe { entry_of(environment, name).map(|entry| CStr::from_ptr((*entry).add(name.len()))) }
+}
+
+/// The place of a variable in an environment; `name` ends with `=`.
+///
+/// # Safety
+/// As [`variable`].
+pub(crate) unsafe fn entry_of(mut entry: *const *const c_char, name: &[u8]) -> Option<*const *const c_char> {
+    // SAFETY: the walk ends at the array's null (contract).
     unsafe {
         while !entry.is_null() && !(*entry).is_null() {
             if CStr::from_ptr(*entry).to_bytes().starts_with(name) {
-                return Some(CStr::from_ptr((*entry).add(name.len())));
+                return Some(entry);
             }
             entry = entry.add(1);
         }

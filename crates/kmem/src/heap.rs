@@ -26,8 +26,9 @@
 //! (module `misuse`).
 
 mod hardened;
+mod tell;
 
-use core::fmt::{self, Write};
+use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use kmem_core::Kmem;
@@ -46,10 +47,11 @@ use crate::debugging;
 use crate::engine::{self, PLACES, REGULAR, TABLE_LIMIT};
 use crate::fault;
 use crate::guard;
-use crate::host::{Host, HostCpus, Options, Ownership, misc};
+use crate::host::{Host, HostCpus, Options};
 use crate::misuse::{self, Call};
 
 pub use crate::engine::Heap;
+pub use tell::{HeapStats, ownership, stats, write_report, write_slabinfo};
 
 /// The heap stops what misuses it: each call is the one of the same name in the private module `hardened`.
 pub const HARDENED: bool = cfg!(feature = "hardened");
@@ -151,7 +153,8 @@ fn make_alone() -> bool {
         // SAFETY: as above.
         unsafe { guard::configure(&HEAP) };
         if HARDENED {
-            hardened::start();
+            // SAFETY: as above.
+            unsafe { hardened::start() };
         }
     }
     // Release publishes all that was made.
@@ -323,6 +326,9 @@ fn retry(heap: &Heap, size: usize, get: impl Fn() -> *mut u8) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn give_everything_back(heap: &Heap) {
+    if HARDENED {
+        hardened::release_waiting();
+    }
     heap.trim(0);
 }
 
@@ -424,7 +430,7 @@ pub unsafe fn free_as(ptr: *mut u8, claim: Claim) {
         // SAFETY: the caller's promise.
         return unsafe {
             if claim.size.is_none() && claim.align.is_none() {
-                hardened::free_or(ptr, |ptr| hardened::free_claimed(ptr, claim.origin))
+                hardened::free_by(ptr, claim.origin)
             } else {
                 hardened::free_as(ptr, claim)
             }
@@ -483,6 +489,18 @@ fn check_claim(ptr: *mut u8, claim: Claim) {
     }
 }
 
+/// Notes how a block of [`malloc_at_hand`] was asked for, where a hardened heap keeps that.
+///
+/// # Safety
+/// As [`note_origin`].
+#[inline(always)]
+pub unsafe fn note_origin_at_hand(ptr: *mut u8, origin: Origin) {
+    if HARDENED {
+        // SAFETY: the caller's promise.
+        unsafe { hardened::note_origin(ptr, origin) };
+    }
+}
+
 /// Notes how a block was asked for, where there are debug options: for what [`malloc_slow`] and [`memalign`] gave.
 ///
 /// # Safety
@@ -490,6 +508,8 @@ fn check_claim(ptr: *mut u8, claim: Claim) {
 #[cold]
 #[inline(never)]
 pub unsafe fn note_origin(ptr: *mut u8, origin: Origin, align: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { note_origin_at_hand(ptr, origin) };
     if let Some(heap) = made()
         && heap.debug().options().is_some()
         && !ptr.is_null()
@@ -699,69 +719,6 @@ fn grow_slow(usable: usize, size: usize) -> *mut u8 {
 /// were returned.
 pub fn trim(keep: usize) -> bool {
     heap().is_some_and(|heap| heap.trim(keep >> PAGE_SHIFT) > 0)
-}
-
-/// What the heap holds, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HeapStats {
-    /// Blocks in the program's hands, rounded up to their classes, without mappings of their own.
-    pub in_use: usize,
-    /// Pages taken for slabs and large blocks, and free pages that the system still backs.
-    pub held: usize,
-    /// Mappings of their own.
-    pub mapped_huge: usize,
-    /// Number of those.
-    pub n_huge: usize,
-    /// Free pages that the system still backs.
-    pub free_held: usize,
-    /// The most page bytes in use at one time.
-    pub peak: usize,
-}
-
-/// What the heap holds. All zero before it is made.
-pub fn stats() -> HeapStats {
-    if !MADE.load(Ordering::Acquire) {
-        return HeapStats::default();
-    }
-    let totals = HEAP.totals();
-    HeapStats {
-        in_use: (totals.objects_bytes + totals.large_bytes) as usize,
-        held: (totals.page_bytes + totals.resident_free_bytes) as usize,
-        mapped_huge: totals.huge_bytes as usize,
-        n_huge: totals.huge_blocks as usize,
-        free_held: totals.resident_free_bytes as usize,
-        peak: totals.peak_page_bytes as usize,
-    }
-}
-
-/// How CPUs are owned, in one word.
-pub fn ownership() -> &'static str {
-    match HEAP.platform().cpus_layer().ownership() {
-        Ownership::Rseq => "rseq",
-        Ownership::Portable => "portable",
-    }
-}
-
-/// Writes `/proc/slabinfo` of this heap.
-pub fn write_slabinfo(out: &mut dyn Write) -> fmt::Result {
-    match heap() {
-        Some(heap) => heap.write_slabinfo(out),
-        None => Err(fmt::Error),
-    }
-}
-
-/// Writes the report that `kmem run` reads.
-pub fn write_report(out: &mut dyn Write) -> fmt::Result {
-    let Some(heap) = heap() else { return Err(fmt::Error) };
-    writeln!(out, "kmem-report 1")?;
-    // SAFETY: getpid has no requirements.
-    write!(out, "process {} ", unsafe { libc::getpid() })?;
-    misc::write_name(out)?;
-    writeln!(out)?;
-    let layer = cpus();
-    let cpus = if layer.indexed() > 0 { layer.indexed() } else { layer.count() };
-    heap.write_report(out, cpus, ownership())?;
-    writeln!(out, "end")
 }
 
 /// Before a fork: no other thread is inside the heap when this returns.

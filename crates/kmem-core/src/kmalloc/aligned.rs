@@ -7,16 +7,32 @@ use crate::engine::Engine;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::kmalloc::classes::{ClassSet, Kind, MAX_BYTES};
+use crate::kmalloc::first;
 use crate::kmalloc::large::pages_for;
 use crate::kmalloc::{Block, FreeError};
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 
 impl<P: Platform, C: Config> Kmem<P, C> {
+    /// A mapping that is resized to fewer bytes than this becomes another kind of block.
+    const LEAST_MAPPED: usize = if C::APART {
+        C::Classes::LARGEST + 1
+    } else if C::FIRST_MAPPED > 0 {
+        first::LEAST
+    } else {
+        MAPPED
+    };
+
     /// A block of any size; null: no memory. Aligned as [`Kmem::kmalloc`]'s; beyond 4 MiB to a page.
     pub fn allocate(&self, size: usize, gfp: Gfp) -> *mut u8 {
         if size > MAX_BYTES || (C::APART && size > C::Classes::LARGEST) {
             // A mapping is zero anyway.
             return self.alloc_huge(size, PAGE_SIZE);
+        }
+        if C::FIRST_MAPPED > 0 && size >= first::LEAST && self.first.takes(size) {
+            let block = self.alloc_huge(size, PAGE_SIZE);
+            if !block.is_null() {
+                return block;
+            }
         }
         let block = self.kmalloc(size.max(1), gfp);
         if size == 0 {
@@ -122,9 +138,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 };
                 Ok(if stays { Resized::Here } else { Resized::Copy { usable: pages << PAGE_SHIFT } })
             }
-            Block::Huge(bytes) if size < (if C::APART { C::Classes::LARGEST + 1 } else { MAPPED }) => {
-                Ok(Resized::Copy { usable: bytes })
-            }
+            Block::Huge(bytes) if size < Self::LEAST_MAPPED => Ok(Resized::Copy { usable: bytes }),
             Block::Huge(bytes) => {
                 // SAFETY: the caller's promise.
                 let moved = unsafe { self.resize_huge(ptr, size) };
@@ -168,7 +182,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 }
 
-/// A block that grows by resizing to this many bytes becomes a mapping, and stays one while it is as large.
+/// A block that grows by resizing to this many bytes becomes a mapping, and stays one while it is as large, or half of it in a heap
+/// with [`Config::FIRST_MAPPED`].
 pub const MAPPED: usize = 256 << 10;
 
 /// What became of a block that should have another size.

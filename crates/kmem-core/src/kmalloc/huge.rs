@@ -17,6 +17,7 @@ use crate::debug::stacks::Handle;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::kmalloc::FreeError;
+use crate::kmalloc::classes::MAX_BYTES;
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 use crate::sync::{Lock, rank};
 
@@ -264,6 +265,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         };
         let bytes = entry.bytes;
         self.huge_stats.remove(bytes);
+        if bytes <= MAX_BYTES {
+            self.first.freed(bytes);
+        }
         // SAFETY: the mapping was listed, and this thread took it off the list.
         unsafe { self.unmap(block, bytes) };
         Ok(())

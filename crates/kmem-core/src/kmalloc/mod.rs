@@ -20,6 +20,7 @@ pub mod claim;
 pub mod classes;
 pub mod family;
 mod faults;
+pub(crate) mod first;
 pub mod huge;
 pub mod large;
 mod leaks;
@@ -36,6 +37,7 @@ use crate::cache::create::Plan;
 use crate::cache::objects::Part;
 use crate::cache::{CacheRef, KmemCache};
 use crate::config::Config;
+use crate::debug::Origin;
 use crate::engine::geometry::Request;
 use crate::engine::guard::GRAIN;
 use crate::engine::{Engine, sheaf};
@@ -107,6 +109,15 @@ pub enum FreeError {
         /// The alignment that the free names.
         told: usize,
     },
+    /// It was asked for by other calls than it is given back by.
+    Origin {
+        /// The block.
+        address: usize,
+        /// Asked for by.
+        made: Origin,
+        /// Given back by.
+        told: Origin,
+    },
     /// The heap's memory, but nothing that was allocated: free pages, or the inside of a large block.
     NotObject(usize),
     /// Not the heap's memory.
@@ -131,6 +142,9 @@ impl core::fmt::Display for FreeError {
             }
             Self::Align { address, told } => {
                 write!(f, "invalid free of {address:#x}: it is not aligned to {told}")
+            }
+            Self::Origin { address, made, told } => {
+                write!(f, "invalid free of {address:#x}: allocated by {made}, given back by {}", told.free())
             }
             Self::NotObject(address) => write!(f, "invalid free of {address:#x}: nothing is allocated there"),
             Self::Foreign(address) => write!(f, "invalid free of {address:#x}: not memory of this heap"),

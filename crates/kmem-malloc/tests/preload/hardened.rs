@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::support::{Heap, KMEM, Outcome, command, compiled, engine, outcome};
+use crate::support::{
+    Heap, KMEM, Outcome, ScratchDir, command, compiled, engine, library, library_of, outcome,
+};
 
 const SIGABRT: i32 = 6;
 const SIGSEGV: i32 = 11;
@@ -97,4 +99,82 @@ fn where_blocks_lie_differs_from_run_to_run() {
         let [first, second] = [0, 1].map(|_| run(Heap::Preloaded, "order").stdout);
         assert!(first.ends_with(" on\n") && first != second, "{first}{second}");
     }
+}
+
+/// A block of 64 bytes takes 80. Its class has the same part of the quarantine as each of the others.
+#[test]
+fn a_freed_block_waits_in_the_quarantine() {
+    for &heap in if hardened() { KMEM } else { &[] } {
+        let away = |bytes: Option<&str>| {
+            let mut command = command(&compiled("quarantine.c", &[]), heap);
+            let outcome = outcome(command.envs(bytes.map(|bytes| ("KMEM_QUARANTINE", bytes))));
+            let ended = (outcome.signal(), outcome.stderr.as_str());
+            assert_eq!(ended, (None, ""), "{bytes:?} on {heap:?}: {outcome:#?}");
+            outcome.stdout.trim().parse::<usize>().expect("a number")
+        };
+        assert_eq!(away(None), 0, "{heap:?}");
+        assert_eq!(away(Some("100")), 0, "{heap:?}: not a block of each class");
+        let [small, large] = ["512k", "4M"].map(|bytes| away(Some(bytes)));
+        assert!(small >= 32 && large == 8 * small && large * 80 < 4 << 20, "{heap:?}: {small} {large}");
+    }
+}
+
+#[test]
+fn a_quarantine_of_no_number_is_told() {
+    if hardened() {
+        let mut command = command(&compiled("quarantine.c", &[]), Heap::Preloaded);
+        let outcome = outcome(command.env("KMEM_QUARANTINE", "much"));
+        let said = "kmem: KMEM_QUARANTINE is a number of bytes, like 1048576, 512k or 8M\n";
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("0\n", said));
+    }
+}
+
+/// Where the hardened library lies beside the usual one, under the name that it is installed by, `KMEM_HARDENED=1` means it: the
+/// program runs on the hardened heap, and so do its children. Where it does not, nothing runs on less.
+#[test]
+fn the_usual_library_hands_over_to_the_hardened_one() {
+    if engine() != "slub" {
+        return;
+    }
+    let dir = ScratchDir::new();
+    let usual = dir.path().join("libkmem_malloc.so");
+    std::fs::copy(library(), &usual).expect("a copy");
+    let run = |program: &[&str]| {
+        let mut command = command(Path::new(program[0]), Heap::Plain);
+        command.args(&program[1..]).env("LD_PRELOAD", &usual).env("KMEM_HARDENED", "1");
+        outcome(&mut command)
+    };
+    let alone = run(&["/bin/echo", "on"]);
+    assert_eq!((alone.signal(), alone.stdout.as_str()), (Some(SIGABRT), ""), "{alone:#?}");
+    assert!(alone.stderr.contains("libkmem_malloc_hardened.so"), "{alone:#?}");
+
+    std::fs::copy(library_of("hardened"), dir.path().join("libkmem_malloc_hardened.so")).expect("a copy");
+    let sin = compiled("hardened.c", &[]);
+    let sin = sin.to_str().expect("a name");
+    let caught = run(&[sin, "over-1"]);
+    assert_eq!(caught.signal(), Some(SIGABRT), "{caught:#?}");
+    assert!(caught.stderr.contains("was written past its end"), "{caught:#?}");
+    let child = run(&["/bin/sh", "-c", "\"$0\" over-1; echo $? $#; cat /proc/self/maps", sin, "a b", "c"]);
+    assert!(child.stdout.starts_with("134 2\n"), "{child:#?}");
+    let mapped: Vec<_> = child.stdout.lines().filter(|line| line.contains("libkmem_malloc")).collect();
+    assert!(!mapped.is_empty(), "{child:#?}");
+    assert!(mapped.iter().all(|line| line.ends_with("libkmem_malloc_hardened.so")), "{child:#?}");
+    let sound = run(&[sin, "sound"]);
+    assert_eq!((sound.stdout.as_str(), sound.stderr.as_str()), ("on\n", ""), "{sound:#?}");
+}
+
+#[test]
+fn the_report_says_that_the_heap_is_hardened() {
+    let dir = ScratchDir::new();
+    let mut command = command(&compiled("report.c", &[]), Heap::Preloaded);
+    let outcome = outcome(command.arg("return").env("KMEM_REPORT_DIR", dir.path()));
+    assert!(outcome.status.success(), "{outcome:#?}");
+    let reports: Vec<String> = std::fs::read_dir(dir.path())
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("report.")))
+        .map(|path| std::fs::read_to_string(path).expect("a report"))
+        .collect();
+    assert_eq!(reports.len(), 1);
+    assert_eq!(reports[0].lines().any(|line| line == "build hardened"), hardened(), "{}", reports[0]);
 }

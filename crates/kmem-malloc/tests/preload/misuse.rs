@@ -23,6 +23,8 @@ struct Mode {
 const GLIBC_ITSELF: Mode = Mode { heap: Heap::Plain, variables: &[] };
 const DEFAULT: Mode = Mode { heap: Heap::Preloaded, variables: &[] };
 const PORTABLE: Mode = Mode { heap: Heap::Portable, variables: &[] };
+const STRICT: Mode =
+    Mode { heap: Heap::Preloaded, variables: &[("KMEM_ORIGINS", "1"), ("KMEM_QUARANTINE", "1M")] };
 const DEFAULT_WARN: Mode = Mode { heap: Heap::Preloaded, variables: &[("KMEM_ON_ERROR", "warn")] };
 const DEBUG: Mode = Mode { heap: Heap::Preloaded, variables: &[("KMEM_DEBUG", "FZPU")] };
 const WARN: Mode =
@@ -52,7 +54,7 @@ fn says(text: &str, outcome: &Outcome) -> bool {
 }
 
 /// How it ended, and the first lines of what it said.
-fn told(outcome: &Outcome) -> String {
+fn told_of(outcome: &Outcome) -> String {
     let stderr: Vec<_> = outcome.stderr.lines().take(4).collect();
     format!("{}, printed {:?}, said {stderr:?}", outcome.status, outcome.stdout)
 }
@@ -92,7 +94,7 @@ fn each(mode: Mode, judge: impl Fn(&Program, &Row, Mode) -> Option<String>) {
 fn sin_ends(of: fn(&Row) -> End) -> impl Fn(&Program, &Row, Mode) -> Option<String> {
     move |program, row, mode| {
         let outcome = run(program, row.case, false, mode);
-        (!ended(of(row), &outcome)).then(|| format!("expected {:?}: {}", of(row), told(&outcome)))
+        (!ended(of(row), &outcome)).then(|| format!("expected {:?}: {}", of(row), told_of(&outcome)))
     }
 }
 
@@ -125,7 +127,7 @@ fn by_default(mode: Mode) {
         }
         let outcome = run(program, row.case, false, mode);
         let stopped = outcome.signal() == Some(SIGABRT) && says("{}", &outcome);
-        (!stopped).then(|| told(&outcome))
+        (!stopped).then(|| told_of(&outcome))
     });
 }
 
@@ -137,6 +139,29 @@ fn default_with_sequences() {
 #[test]
 fn default_portable() {
     by_default(PORTABLE);
+}
+
+/// A hardened heap compares the calls that a block comes and goes by, where it is asked to; and what it does otherwise it does
+/// then too.
+#[test]
+fn hardened_with_origins() {
+    if engine() != "hardened" {
+        return;
+    }
+    let mode = Mode { heap: Heap::Preloaded, variables: &[("KMEM_ORIGINS", "1")] };
+    each(mode, |program, row, mode| {
+        let told = match row.debug {
+            End::Stopped(text) => text.strip_prefix("Allocated by "),
+            _ => None,
+        };
+        let Some(told) = told else { return sin_ends(|row| row.hardened)(program, row, mode) };
+        let outcome = run(program, row.case, false, mode);
+        let text = format!("invalid free of {{}}: allocated by {told}");
+        // An alignment is looked at first.
+        let first = matches!(row.hardened, End::Perhaps(text) if says(text, &outcome));
+        let good = outcome.signal() == Some(SIGABRT) && (first || says(&text, &outcome));
+        (!good).then(|| format!("expected {text}: {}", told_of(&outcome)))
+    });
 }
 
 #[test]
@@ -157,7 +182,7 @@ fn goes_on(of: fn(&Row) -> End) -> impl Fn(&Program, &Row, Mode) -> Option<Strin
             }
             end => ended(end, &outcome),
         };
-        (!good).then(|| format!("expected {:?} and to go on: {}", of(row), told(&outcome)))
+        (!good).then(|| format!("expected {:?} and to go on: {}", of(row), told_of(&outcome)))
     }
 }
 
@@ -181,7 +206,7 @@ fn in_peace(mode: Mode) {
         let outcome = run(program, row.case, true, mode);
         let good =
             outcome.status.success() && outcome.stdout.ends_with("whole\n") && outcome.stderr.is_empty();
-        (!good).then(|| told(&outcome))
+        (!good).then(|| told_of(&outcome))
     });
 }
 
@@ -189,6 +214,9 @@ fn in_peace(mode: Mode) {
 fn the_nearest_legal_programs() {
     in_peace(GLIBC_ITSELF);
     in_peace(DEFAULT);
+    if engine() == "hardened" {
+        in_peace(STRICT);
+    }
 }
 
 #[test]

@@ -97,45 +97,46 @@ pub(crate) fn engine() -> &'static str {
 pub(crate) fn library() -> &'static Path {
     // A failure is kept too: one attempt to build is enough.
     static LIBRARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = LIBRARY.get_or_init(|| {
+    let library = LIBRARY.get_or_init(|| {
         if let Some(path) = env::var_os("KMEM_LIB") {
             return fs::canonicalize(path).map_err(|e| format!("KMEM_LIB: {e}"));
         }
-        // The test runs from <target>/<profile>/deps.
-        let exe = env::current_exe().expect("own path");
-        let profile = exe.parent().and_then(Path::parent).expect("profile directory");
-        let mut target = profile.parent().expect("target directory").to_path_buf();
-        let name = match profile.file_name().and_then(OsStr::to_str) {
-            Some("debug") | None => "dev",
-            Some(name) => name,
-        };
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args([
-            "build",
-            "--quiet",
-            "--package",
-            "kmem-malloc",
-            "--lib",
-            "--profile",
-            name,
-            "--target-dir",
-        ]);
-        if engine() != "slub" {
-            target.push(format!("engine-{}", engine()));
-        }
-        build.arg(&target).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if engine() != "slub" {
-            build.args(["--features", engine()]);
-        }
-        let profile = target.join(profile.file_name().expect("profile directory"));
-        match build.output() {
-            Ok(output) if output.status.success() => Ok(profile.join("libkmem_malloc.so")),
-            Ok(output) => Err(format!("building failed: {}", String::from_utf8_lossy(&output.stderr))),
-            Err(e) => Err(format!("cargo does not run: {e}")),
-        }
+        built(engine())
     });
-    built.as_ref().unwrap_or_else(|problem| panic!("the library: {problem}"))
+    library.as_ref().unwrap_or_else(|problem| panic!("the library: {problem}"))
+}
+
+/// The library of another build than the one under test.
+pub(crate) fn library_of(engine: &str) -> PathBuf {
+    built(engine).unwrap_or_else(|problem| panic!("the library of {engine}: {problem}"))
+}
+
+/// Builds the library of an engine.
+fn built(engine: &str) -> Result<PathBuf, String> {
+    // The test runs from <target>/<profile>/deps.
+    let exe = env::current_exe().expect("own path");
+    let profile = exe.parent().and_then(Path::parent).expect("profile directory");
+    let mut target = profile.parent().expect("target directory").to_path_buf();
+    let name = match profile.file_name().and_then(OsStr::to_str) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--package", "kmem-malloc", "--lib", "--profile", name, "--target-dir"]);
+    if engine != "slub" {
+        target.push(format!("engine-{engine}"));
+    }
+    build.arg(&target).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if engine != "slub" {
+        build.args(["--features", engine]);
+    }
+    let profile = target.join(profile.file_name().expect("profile directory"));
+    match build.output() {
+        Ok(output) if output.status.success() => Ok(profile.join("libkmem_malloc.so")),
+        Ok(output) => Err(format!("building failed: {}", String::from_utf8_lossy(&output.stderr))),
+        Err(e) => Err(format!("cargo does not run: {e}")),
+    }
 }
 
 /// Compiles `tests/c/<source>` once and returns the program, or the shared library when `extra` says `-shared`.

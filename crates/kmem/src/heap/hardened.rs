@@ -27,6 +27,9 @@
 //! # Errors
 //! As in [`super`]: a message with address and cache, and the process aborts.
 
+mod origin;
+mod quarantine;
+
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kmem_core::engine::guard;
@@ -37,11 +40,12 @@ use kmem_core::kmalloc::FreeError;
 use kmem_core::kmalloc::aligned::Resized;
 use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind};
 use kmem_core::percpu::Pushed;
-use kmem_core::platform::Platform;
+use kmem_core::platform::{PAGE_SIZE, Platform};
 
 use super::{Claim, HEAP, MADE, Origin, give_everything_back, heap};
 use crate::debugging;
 use crate::engine::{self, PLACES, TABLE_LIMIT};
+use crate::host::misc;
 use crate::misuse::{self, Call};
 
 /// Bytes that a block has beyond those asked for.
@@ -65,11 +69,21 @@ static SLOTS: [u16; TABLE_LIMIT / 16 + 1] = {
     table
 };
 
-/// Draws the secrets. The heap is being made.
-pub(super) fn start() {
+/// Draws the secrets, and reads what the environment asks for. The heap is being made.
+///
+/// # Safety
+/// As [`misc::getenv`].
+pub(super) unsafe fn start() {
     for secret in &SECRETS {
         // Relaxed: published with the heap.
         secret.store(HEAP.platform().entropy() | 1, Ordering::Relaxed);
+    }
+    if !misc::secure_exec() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            origin::start();
+            quarantine::start();
+        }
     }
 }
 
@@ -106,10 +120,20 @@ unsafe fn seal(block: *mut u8, slot: usize, size: usize) {
 /// A slot of so many bytes starts there.
 #[inline(always)]
 unsafe fn asked(block: *const u8, slot: usize) -> Option<usize> {
+    // SAFETY: the caller's promise.
+    unsafe { asked_with(block, slot, 0) }
+}
+
+/// [`asked`] of a block whose seal has these bits above the size.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn asked_with(block: *const u8, slot: usize, bits: u64) -> Option<usize> {
     let key = key(block);
     // SAFETY: the last word of the slot; and 8 bytes that end within it, which the first check says.
     unsafe {
-        let size = block.add(slot - TRAILER).cast::<u64>().read() ^ key;
+        let size = block.add(slot - TRAILER).cast::<u64>().read() ^ key ^ bits;
         let room = (slot - TRAILER) as u64;
         if size > room {
             return None;
@@ -243,18 +267,82 @@ pub(super) unsafe fn free(ptr: *mut u8) {
     unsafe { free_or(ptr, |ptr| free_slow(ptr)) }
 }
 
-/// [`free`] by a call that tells where the block should have come from, for the debug layer.
+/// [`free`] by a call that tells where the block should have come from.
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+pub(super) unsafe fn free_by(ptr: *mut u8, origin: Origin) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if origin != Origin::Malloc && origin::kept() {
+            return free_claimed(ptr, origin);
+        }
+        free_or(ptr, |ptr| free_claimed(ptr, origin));
+    }
+}
+
+/// The slow half of [`free_by`]: compares the origin with what is kept in the block's seal, or by the debug layer.
 ///
 /// # Safety
 /// As [`free`].
 #[cold]
 #[inline(never)]
-pub(super) unsafe fn free_claimed(ptr: *mut u8, origin: Origin) {
+unsafe fn free_claimed(ptr: *mut u8, told: Origin) {
     if !ptr.is_null() && HEAP.debug().options().is_some() {
-        super::check_claim(ptr, Claim { origin, ..Claim::default() });
+        super::check_claim(ptr, Claim { origin: told, ..Claim::default() });
+    }
+    if let Some(class) = super::class_at(ptr)
+        && let Some((made, _)) = kept(ptr, class)
+    {
+        if made != told {
+            stop(Call::Free, FreeError::Origin { address: ptr.addr(), made, told });
+        }
+        // SAFETY: the block is the caller's, sealed with those bits. Without them it is one of `malloc`.
+        unsafe { mix(ptr, class, origin::bits(made)) };
     }
     // SAFETY: the caller's promise.
-    unsafe { free_slow(ptr) }
+    unsafe { free_or(ptr, |ptr| free_slow(ptr)) }
+}
+
+/// Origin and size of a block of a class whose seal is whole, and which is in use; otherwise nothing. Where origins are not kept
+/// they are all that of `malloc`.
+fn kept(ptr: *const u8, class: usize) -> Option<(Origin, usize)> {
+    let slot = FineSet::size_of(class);
+    // SAFETY: a slot of that class starts here.
+    unsafe {
+        let used = HEAP.platform().span().state(ptr.addr()).load(Ordering::Relaxed) == guard::USED;
+        let word = ptr.add(slot - TRAILER).cast::<u64>().read() ^ key(ptr);
+        let (origin, _) = origin::split(word).filter(|_| used)?;
+        Some((origin, asked_with(ptr, slot, origin::bits(origin))?))
+    }
+}
+
+/// Changes bits above the size in a block's seal.
+///
+/// # Safety
+/// The block is the caller's, of that class.
+unsafe fn mix(ptr: *mut u8, class: usize, bits: u64) {
+    // SAFETY: the last word of the slot.
+    unsafe {
+        let word = ptr.add(FineSet::size_of(class) - TRAILER).cast::<u64>();
+        word.write(word.read() ^ bits);
+    }
+}
+
+/// Notes by which calls a new block was asked for, where that is wanted.
+///
+/// # Safety
+/// The block is null, or was just handed out to the caller by this module.
+#[inline(always)]
+pub(super) unsafe fn note_origin(ptr: *mut u8, origin: Origin) {
+    let bits = origin::bits(origin);
+    if bits != 0
+        && let Some(class) = super::class_at(ptr)
+    {
+        // SAFETY: the caller's promise.
+        unsafe { mix(ptr, class, bits) };
+    }
 }
 
 /// The fast half of [`free`]; `other` is called where it does not know what to do.
@@ -270,7 +358,8 @@ pub(super) unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
         unsafe {
             if asked(ptr, slot).is_some() && guard::give(span.state(ptr.addr()), HEAP.platform().alone()) {
                 guard::wipe::<true>(ptr, slot);
-                if super::cpus().try_push(tag * size_of::<Proof>(), ptr) != Pushed::Done {
+                let ptr = if quarantine::on() { quarantine::wait(ptr, tag - 1) } else { ptr };
+                if !ptr.is_null() && super::cpus().try_push(tag * size_of::<Proof>(), ptr) != Pushed::Done {
                     free_rest(ptr);
                 }
                 return;
@@ -327,7 +416,8 @@ fn stop(call: Call, error: FreeError) -> ! {
     HEAP.platform().fatal()
 }
 
-/// How many bytes of a block of a class were asked for. A block that is free or was written past its end is reported.
+/// How many bytes of a block of a class were asked for. A block that is free or was written past its end is reported, and one that
+/// is resized by other calls than it was asked for.
 fn asked_of(call: Call, ptr: *const u8, class: usize) -> usize {
     // SAFETY: a slot of that class starts here.
     let (size, state) = unsafe {
@@ -338,7 +428,20 @@ fn asked_of(call: Call, ptr: *const u8, class: usize) -> usize {
     };
     match size {
         Some(size) if state == guard::USED => size,
-        _ => stop(call, broken(ptr, class)),
+        _ => asked_of_other(call, ptr, class),
+    }
+}
+
+/// [`asked_of`] a block that is none of `malloc`'s, or none at all.
+#[cold]
+#[inline(never)]
+fn asked_of_other(call: Call, ptr: *const u8, class: usize) -> usize {
+    match kept(ptr, class) {
+        Some((made, _)) if call == Call::Realloc => {
+            stop(call, FreeError::Origin { address: ptr.addr(), made, told: Origin::Malloc })
+        }
+        Some((_, size)) => size,
+        None => stop(call, broken(ptr, class)),
     }
 }
 
@@ -348,8 +451,8 @@ fn asked_of(call: Call, ptr: *const u8, class: usize) -> usize {
 /// As there.
 pub(super) unsafe fn free_as(ptr: *mut u8, claim: Claim) {
     if let Some(told) = claim.align
-        && told.is_power_of_two()
-        && ptr.addr() & (told - 1) != 0
+        && !ptr.is_null()
+        && (!told.is_power_of_two() || ptr.addr() & (told - 1) != 0)
     {
         stop(Call::Free, FreeError::Align { address: ptr.addr(), told });
     }
@@ -360,8 +463,17 @@ pub(super) unsafe fn free_as(ptr: *mut u8, claim: Claim) {
             Some(class) => (asked_of(Call::Free, ptr, class), true),
             None => (HEAP.ksize(ptr).unwrap_or_else(|error| stop(Call::Free, error)), false),
         };
-        // A block of pages only knows how many pages it has.
-        let right = if exact { told == asked } else { told <= asked };
+        // A block of pages only knows how many it has: those of the size it was asked for with, or of that and a seal. What the
+        // debug layer checks, or the sampling guard, is longer than asked for.
+        let pages = |told: usize| told.max(1).checked_next_multiple_of(PAGE_SIZE);
+        let whole = asked > FineSet::LARGEST;
+        let right = match exact {
+            true => told == asked,
+            false if whole => {
+                pages(told) == Some(asked) || pages(told.saturating_add(TRAILER)) == Some(asked)
+            }
+            false => told <= asked,
+        };
         if !right {
             stop(Call::Free, FreeError::Size { address: ptr.addr(), asked, told });
         }
@@ -370,7 +482,13 @@ pub(super) unsafe fn free_as(ptr: *mut u8, claim: Claim) {
         super::check_claim(ptr, claim);
     }
     // SAFETY: the caller's promise.
-    unsafe { free(ptr) }
+    unsafe { free_by(ptr, claim.origin) }
+}
+
+/// Frees what waits: memory is short.
+pub(super) fn release_waiting() {
+    // SAFETY: I-WAIT-1: a free block of a class, zero, and this thread's.
+    quarantine::empty(|block| unsafe { free_rest(block) });
 }
 
 /// See [`super::usable_size`]: what was asked for, and not a byte more.

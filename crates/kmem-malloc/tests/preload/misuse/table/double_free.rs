@@ -43,9 +43,9 @@ pub(super) const PROGRAM: Program = Program {
             "of 200000 bytes, at once",
             [
                 Fault,
-                Stopped("invalid free of {}: nothing is allocated there"),
                 Stopped("invalid free of {}: not memory of this heap"),
-                Stopped("invalid free of {}: nothing is allocated there"),
+                Stopped("invalid free of {}: not memory of this heap"),
+                Stopped("invalid free of {}: not memory of this heap"),
             ],
         ),
         row(

@@ -43,9 +43,9 @@ pub(super) const PROGRAM: Program = Program {
             "a page into a block of 200000",
             [
                 Stopped("free(): invalid pointer"),
-                Stopped("invalid free of {}: nothing is allocated there"),
                 Stopped("invalid free of {}: not memory of this heap"),
-                Stopped("invalid free of {}: nothing is allocated there"),
+                Stopped("invalid free of {}: not memory of this heap"),
+                Stopped("invalid free of {}: not memory of this heap"),
             ],
         ),
         row(
@@ -53,9 +53,9 @@ pub(super) const PROGRAM: Program = Program {
             "16 bytes into a block of 200000",
             [
                 Stopped("free(): invalid pointer"),
-                Stopped("invalid free of {}: nothing is allocated there"),
                 Stopped("invalid free of {}: not memory of this heap"),
-                Stopped("invalid free of {}: nothing is allocated there"),
+                Stopped("invalid free of {}: not memory of this heap"),
+                Stopped("invalid free of {}: not memory of this heap"),
             ],
         ),
         row(

@@ -41,7 +41,12 @@ pub(super) const PROGRAM: Program = Program {
         row(
             "free-sized-large",
             "of 200000 bytes as 100000",
-            [Unnoticed, Unnoticed, Unnoticed, Stopped("Given back as 100000 bytes, allocated as 200704")],
+            [
+                Unnoticed,
+                Unnoticed,
+                Stopped("invalid free of {}: it has 200704 bytes, not 100000"),
+                Stopped("Given back as 100000 bytes, allocated as 200704"),
+            ],
         ),
         row(
             "free-aligned-size",
@@ -69,7 +74,7 @@ pub(super) const PROGRAM: Program = Program {
             [
                 Unnoticed,
                 Unnoticed,
-                Unnoticed,
+                Stopped("{}: it is not aligned to 24"),
                 Stopped("Given back with an alignment of 24, allocated with another"),
             ],
         ),

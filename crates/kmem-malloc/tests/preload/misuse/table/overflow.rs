@@ -89,7 +89,7 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped("Left Redzone overwritten"),
             ],
         ),
-        row("left-1-large", "one byte in front of 200000", [Unnoticed, Unnoticed, Fault, Unnoticed]),
+        row("left-1-large", "one byte in front of 200000", [Unnoticed, Fault, Fault, Fault]),
         row(
             "into-the-next",
             "on into the next block",
