@@ -9,6 +9,7 @@ use core::marker::PhantomData;
 use crate::engine::Engine;
 pub use crate::engine::Reserves;
 use crate::engine::geometry::{Geometry, KernelVersion, Rules};
+use crate::engine::sheaf;
 use crate::engine::slab::Slab;
 use crate::engine::slob::Slob;
 use crate::engine::slub::Slub;
@@ -61,6 +62,12 @@ pub trait Config: Sized + Sync + 'static {
     fn capacity(size: usize, by_kernel: u32) -> u32 {
         let _ = size;
         by_kernel
+    }
+
+    /// Objects that a CPU's stack may come to hold when it grows, for slots of `size` bytes and stacks that start with `capacity`.
+    fn most(size: usize, capacity: u32) -> u32 {
+        let _ = size;
+        capacity
     }
 
     /// What a cache keeps in reserve, given its geometry, the pages of its slabs and the objects of a sheaf.
@@ -132,6 +139,15 @@ impl Config for UserConfig<Slub> {
         }
     }
 
+    /// A thousand objects, or as many as fit in about a mebibyte: so much comes and goes at once in programs that work in
+    /// rounds, and a stack only grows to it where that happens.
+    fn most(size: usize, capacity: u32) -> u32 {
+        match capacity {
+            0 => 0,
+            1.. => ((1 << 20) / size as u32).clamp(capacity, sheaf::MAX_ROOM as u32),
+        }
+    }
+
     /// 64 KiB of each kind, at least one slab and one sheaf: a program has dozens of classes, and what each keeps
     /// counts as the program's own memory.
     fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves {
@@ -169,6 +185,10 @@ impl<C: Config<Engine = Slub>> Config for Hardened<C> {
 
     fn capacity(size: usize, by_kernel: u32) -> u32 {
         C::capacity(size, by_kernel)
+    }
+
+    fn most(size: usize, capacity: u32) -> u32 {
+        C::most(size, capacity)
     }
 
     fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves {

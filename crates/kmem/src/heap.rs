@@ -25,6 +25,7 @@
 //! What a wrong call did is reported to standard error with address and cache, and the process aborts, as with the C library
 //! (module `misuse`).
 
+mod aging;
 mod hardened;
 mod tell;
 
@@ -289,6 +290,7 @@ fn malloc_rest(size: usize) -> *mut u8 {
     }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
     debugging::pace::tick(heap);
+    aging::tick(heap);
     if heap.refuses_program(size, Gfp::KERNEL) {
         return core::ptr::null_mut();
     }
@@ -527,6 +529,7 @@ unsafe fn free_rest(ptr: *mut u8, place: usize) {
     if unsafe { cpus().push_cold(id, ptr) } == Pushed::Done {
         return;
     }
+    aging::tick(&HEAP);
     // Out of room on this CPU. The slow path knows nothing of marks, so the mark may stay.
     // SAFETY: the caller's promise.
     if let Err(error) = unsafe { HEAP.kfree(ptr) } {

@@ -18,7 +18,7 @@ use crate::report;
 
 /// Names of the caches of arrays, in the order of [`sheaf::ARRAY_SIZES`].
 const ARRAY_NAMES: [&str; sheaf::ARRAY_SIZES.len()] =
-    ["sheaf-64", "sheaf-128", "sheaf-256", "sheaf-512", "sheaf-1k", "sheaf-2k", "sheaf-4k"];
+    ["sheaf-64", "sheaf-128", "sheaf-256", "sheaf-512", "sheaf-1k", "sheaf-2k", "sheaf-4k", "sheaf-8k"];
 
 /// There was no memory for the bootstrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

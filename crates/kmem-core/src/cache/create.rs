@@ -325,6 +325,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 dtor: plan.dtor,
                 id: plan.id,
                 capacity: AtomicU32::new(plan.capacity),
+                most: Self::most(&plan),
                 mark: AtomicU64::new(0),
                 proof,
                 trusted: AtomicU16::new(trusted),
@@ -340,6 +341,12 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             life: AtomicU8::new(life::LIVE),
             older: AtomicPtr::new(ptr::null_mut()),
         })
+    }
+
+    /// What its stacks may grow to; 0: they do not.
+    fn most(plan: &Plan) -> u32 {
+        let most = C::most(plan.geometry.size, plan.capacity).min(sheaf::MAX_ROOM as u32);
+        if plan.capacity == 0 || plan.id == 0 || most <= plan.capacity { 0 } else { most }
     }
 
     /// Gives back the memory of a cache that is not listed (any more) and has no slabs. Not its name, not its number.

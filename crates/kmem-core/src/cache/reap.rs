@@ -2,12 +2,13 @@
 //!
 //! A kernel has a work item for each CPU that comes every two seconds. Here whoever runs a heap decides who calls, and how
 //! often: a thread, a timer, an idle loop. What happens in a turn is the engine's affair: SLAB ages its arrays and free
-//! slabs; SLUB and SLOB keep nothing that ages.
+//! slabs; SLUB and SLOB keep nothing that ages. Stacks that have grown age in every engine ([`Kmem::age_stacks`]).
 
 use core::sync::atomic::Ordering;
 
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::engine::sheaf::growth;
 use crate::engine::slab::tunables::REAP_CPU_SECONDS;
 use crate::flags::SlabFlags;
 use crate::heap::Kmem;
@@ -46,6 +47,28 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             next = cache.older();
         }
         true
+    }
+
+    /// True when a stack of a CPU has grown beyond its cache's capacity.
+    #[inline]
+    #[must_use]
+    pub fn has_grown_stacks(&self) -> bool {
+        self.arrays.grown.taken() != 0
+    }
+
+    /// Takes the grown stacks away that handed out less since the last call than they hold. Whoever runs a heap whose stacks may
+    /// grow ([`Config::most`]) calls this about once a second. Nothing happens while somebody creates or destroys a cache.
+    pub fn age_stacks(&self) {
+        let Some(registry) = self.registry.try_lock(&self.platform) else { return };
+        let mut next = registry.newest();
+        while let Some(cache) = next {
+            if cache.engine.most != 0 {
+                for cpu in 0..self.platform.cpus() {
+                    growth::age(self.floor(), &cache.engine, cpu);
+                }
+            }
+            next = cache.older();
+        }
     }
 
     /// Empties a node that is to go away: what CPUs and nodes keep of every cache goes to the slabs, and the node's free

@@ -39,6 +39,8 @@ pub struct Cache<E: Engine> {
     pub id: StackId,
     /// Objects that each CPU's stack holds; 0: no stacks. It never changes between 0 and another number.
     pub capacity: AtomicU32,
+    /// Objects that a CPU's stack may come to hold when it grows ([`super::sheaf::growth`]); 0: it does not.
+    pub most: u32,
     /// What the marks of free objects are made of; 0: they have none. Set before the first slab is made.
     pub mark: AtomicU64,
     /// What proves that an object starts at an address in a slab, once the page's tag is [`Cache::trusted`].
@@ -223,6 +225,12 @@ pub struct Stack<E: Engine> {
     pub room: u32,
     /// Objects that the next refill asks for, for engines that adapt it.
     pub batch: u32,
+    /// Bytes of objects that it has grown by, taken from the heap's budget for that.
+    pub(crate) grown: u32,
+    /// What the stack had handed out, modulo 2^32, when it was last looked at.
+    pub(crate) served: u32,
+    /// How near it is to growing.
+    pub(crate) trade: super::sheaf::growth::Trade,
     /// The engine's own part.
     pub own: E::Guarded,
 }

@@ -6,12 +6,17 @@
 //! which end of the stack they leave from, and where they go is the engine's policy; the stacks themselves, their arrays and
 //! how they are owned are here, once.
 //!
+//! A stack starts small. Where the heap's configuration allows more, it grows while its CPU both misses objects and has no room
+//! for them ([`growth`]), and is small again when that is over.
+//!
 //! Refilling never owns a CPU: it fills a local array and pushes that to whichever CPU the thread
 //! is on by then. What does not fit any more goes back to the slabs.
 //!
 //! # Never
 //! No lock is held while memory is fetched. The arrays behind the stacks come from caches that have no
 //! stacks themselves, so a refill cannot need a refill.
+
+pub mod growth;
 
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -37,36 +42,46 @@ pub const fn sheaf_objects(capacity: u32) -> usize {
 }
 
 /// Sizes of the arrays behind stacks and of what nodes keep in front of their slabs, in bytes.
-pub const ARRAY_SIZES: [usize; 7] = [64, 128, 256, 512, 1024, 2048, 4096];
+pub const ARRAY_SIZES: [usize; 8] = [64, 128, 256, 512, 1024, 2048, 4096, 8192];
 
-/// The largest array behind a stack, in bytes. Larger ones are for nodes: a stack that runs full is copied to the
-/// program's own stack, which may be that of a signal handler.
+/// The largest array behind a stack that has not grown, in bytes. Larger ones are for nodes and grown stacks: with some engines a
+/// stack that runs full is copied to the program's own stack, which may be that of a signal handler.
 const LARGEST_STACK: usize = 1024;
 
-/// The largest capacity of a stack: the largest array less its two sentinels.
+/// The largest capacity of a stack: the array of that size less its two sentinels.
 pub const MAX_CAPACITY: usize = LARGEST_STACK / size_of::<*mut u8>() - 2;
 
+/// The most objects that a grown stack holds: the largest array less its two sentinels.
+pub const MAX_ROOM: usize = ARRAY_SIZES[ARRAY_SIZES.len() - 1] / size_of::<*mut u8>() - 2;
+
 /// Caches without stacks, one for each of [`ARRAY_SIZES`]; null before bootstrap made them.
-pub struct Arrays<E: Engine>([AtomicPtr<Cache<E>>; ARRAY_SIZES.len()]);
+pub struct Arrays<E: Engine> {
+    caches: [AtomicPtr<Cache<E>>; ARRAY_SIZES.len()],
+    /// What stacks have grown by.
+    pub(crate) grown: growth::Budget,
+}
 
 impl<E: Engine> Arrays<E> {
     /// No caches yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self([const { AtomicPtr::new(ptr::null_mut()) }; ARRAY_SIZES.len()])
+        Self {
+            caches: [const { AtomicPtr::new(ptr::null_mut()) }; ARRAY_SIZES.len()],
+            grown: growth::Budget::new(),
+        }
     }
 
     /// Makes the cache for `ARRAY_SIZES[class]` known. It must live as long as the heap.
     pub fn set(&self, class: usize, cache: &Cache<E>) {
         // Release pairs with the Acquire of `cache`.
-        self.0[class].store(ptr::from_ref(cache).cast_mut(), Ordering::Release);
+        self.caches[class].store(ptr::from_ref(cache).cast_mut(), Ordering::Release);
     }
 
     /// The cache for arrays of so many bytes.
     fn cache(&self, bytes: usize) -> Option<&Cache<E>> {
         let class = ARRAY_SIZES.iter().position(|&size| size >= bytes)?;
         // SAFETY: `set` stores caches that live as long as the heap.
-        unsafe { self.0[class].load(Ordering::Acquire).as_ref() }
+        unsafe { self.caches[class].load(Ordering::Acquire).as_ref() }
     }
 }
 
@@ -173,6 +188,7 @@ pub(crate) fn prepare<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Ca
     let Some(cpu) = cache.cpu(floor.platform, number).filter(|_| !cache.is_closed()) else { return 1 };
     {
         let mut stack = cpu.stack.lock(floor.platform);
+        stack.trade.ran_empty();
         if !stack.base.is_null() {
             return E::batch(floor, cache, number, &mut stack);
         }
@@ -235,7 +251,7 @@ unsafe fn free_stack<P: Platform, E: Engine>(floor: Floor<'_, P, E>, base: *mut 
 pub(crate) fn empty_here<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) -> bool {
     let mut some = false;
     // A thread that moves on meanwhile empties part of another stack; no harm is done.
-    for _ in 0..MAX_CAPACITY.div_ceil(MAX_BATCH) {
+    for _ in 0..MAX_ROOM.div_ceil(MAX_BATCH) {
         let mut objects = [ptr::null_mut(); MAX_BATCH];
         // SAFETY: the cache is alive and has this number; popped objects are free ones of it, and this thread's.
         unsafe {
@@ -267,6 +283,7 @@ fn take_stack<P: Platform, E: Engine>(
         return (ptr::null_mut(), 0, 0);
     }
     let base = core::mem::replace(&mut stack.base, ptr::null_mut());
+    floor.arrays.grown.give_back(core::mem::take(&mut stack.grown));
     (base, (top as usize - base as usize) / size_of::<*mut u8>(), stack.room)
 }
 
@@ -300,7 +317,7 @@ pub(crate) fn drain_cpu<P: Platform, E: Engine>(
     if base.is_null() {
         return;
     }
-    // An array of another size than the cache's stacks now have is not put back.
+    // An array of another size than the cache's stacks now start with is not put back.
     let fits = room == cache.capacity() && !cache.is_closed();
     let gone = if fits { surplus(len).min(len) } else { len };
     // SAFETY: entries below the old top are free objects of this cache (I-CPU-1), and the array was detached, so this
@@ -442,6 +459,9 @@ pub unsafe fn flush_and_push<P: Platform, E: Engine>(
     // SAFETY: the caller's promise; popped objects belong to this thread.
     unsafe {
         if area.push(cache.id, object) == Pushed::Done {
+            return;
+        }
+        if growth::grow(floor, cache) && area.push(cache.id, object) == Pushed::Done {
             return;
         }
         if E::SPILL_OLDEST {

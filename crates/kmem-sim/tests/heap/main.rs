@@ -2,6 +2,7 @@
 //!
 //! | module | what the world does |
 //! |---|---|
+//! | `growth` | trades more objects than stacks hold |
 //! | `limits` | has more caches than stacks, and caches that die too early |
 //! | `memory` | refuses memory at every possible point |
 //! | `nodes` | has several nodes, some without memory |
@@ -12,6 +13,7 @@
 //!
 //! All tests run for both configurations, as the kernel is built and as programs use it, with SLUB and with SLAB.
 
+mod growth;
 mod limits;
 mod memory;
 mod nodes;

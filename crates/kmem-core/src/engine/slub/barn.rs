@@ -19,7 +19,7 @@ const FIRST_BATCH: u32 = 4;
 
 /// How many objects the next refill asks for.
 pub(super) fn batch(cache: &Cache, stack: &mut Stack) -> usize {
-    let limit = (cache.capacity() / 2).clamp(1, MAX_BATCH as u32);
+    let limit = (cache.capacity().max(stack.room) / 2).clamp(1, MAX_BATCH as u32);
     let batch = stack.batch.clamp(FIRST_BATCH.min(limit), limit);
     stack.batch = (batch * 2).min(limit);
     batch as usize
