@@ -42,7 +42,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// Guards one object every `interval` nanoseconds from now on; 0: none any more; [`crate::guard::EVERY`]: each that comes by
     /// until the pool is full. The pool is made at the first sample; where the platform cannot protect pages there is none.
+    ///
+    /// Somebody must come by: meanwhile CPU stacks do not grow, and those that have are small again.
     pub fn set_guard_interval(&self, interval: u64) {
+        self.allow_growth(interval == 0);
         self.guard.set_interval(interval, self.platform.now());
     }
 

@@ -6,6 +6,7 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::cache::registry::Registry;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::sheaf::growth;
@@ -59,12 +60,26 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// Takes the grown stacks away that handed out less since the last call than they hold. Whoever runs a heap whose stacks may
     /// grow ([`Config::most`]) calls this about once a second. Nothing happens while somebody creates or destroys a cache.
     pub fn age_stacks(&self) {
-        let Some(registry) = self.registry.try_lock(&self.platform) else { return };
+        if let Some(registry) = self.registry.try_lock(&self.platform) {
+            self.look_through(&registry, false);
+        }
+    }
+
+    /// Whether stacks may grow. Those that have are taken away when they may not.
+    pub(crate) fn allow_growth(&self, allow: bool) {
+        self.arrays.grown.allow(allow);
+        if !allow && let Some(registry) = self.registry.lock_unless_held(&self.platform) {
+            self.look_through(&registry, true);
+        }
+    }
+
+    /// Takes the grown stacks of all caches away, `all` of them or those that idle.
+    fn look_through(&self, registry: &Registry<C::Engine>, all: bool) {
         let mut next = registry.newest();
         while let Some(cache) = next {
             if cache.engine.most != 0 {
                 for cpu in 0..self.platform.cpus() {
-                    growth::age(self.floor(), &cache.engine, cpu);
+                    growth::age(self.floor(), &cache.engine, cpu, all);
                 }
             }
             next = cache.older();

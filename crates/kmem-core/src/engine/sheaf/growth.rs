@@ -23,7 +23,7 @@
 //! Grows on an allocation, and waits for memory: a free must not.
 
 use core::ptr;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::{alloc_stack, drain_cpu, free_stack, take_stack};
 use crate::engine::{Cache, Engine, Floor};
@@ -35,27 +35,36 @@ use crate::platform::Platform;
 const PER_CPU: usize = 2 << 20;
 
 /// How much the stacks of a heap have grown by, in bytes of objects.
-pub(crate) struct Budget(AtomicUsize);
+pub(crate) struct Budget {
+    taken: AtomicUsize,
+    closed: AtomicBool,
+}
 
 impl Budget {
     pub(crate) const fn new() -> Self {
-        Self(AtomicUsize::new(0))
+        Self { taken: AtomicUsize::new(0), closed: AtomicBool::new(false) }
     }
 
     /// Bytes taken. Relaxed here and below: the sum guards nothing but itself.
     pub(crate) fn taken(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Takes so many bytes, if no more than `limit` are taken then.
     fn take(&self, bytes: u32, limit: usize) -> bool {
         let add = |taken: usize| taken.checked_add(bytes as usize).filter(|&sum| sum <= limit);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+        !self.closed.load(Ordering::Relaxed)
+            && self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    /// Whether any more may be taken.
+    pub(crate) fn allow(&self, allow: bool) {
+        self.closed.store(!allow, Ordering::Relaxed);
     }
 
     pub(super) fn give_back(&self, bytes: u32) {
         if bytes != 0 {
-            self.0.fetch_sub(bytes as usize, Ordering::Relaxed);
+            self.taken.fetch_sub(bytes as usize, Ordering::Relaxed);
         }
     }
 }
@@ -148,8 +157,13 @@ pub(super) fn grow<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache
     true
 }
 
-/// Takes the stack of `number` away if it has grown and handed out fewer objects since the last call than it holds.
-pub(crate) fn age<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, number: usize) {
+/// Takes the stack of `number` away if it has grown and handed out fewer objects since the last call than it holds, or in `any` case.
+pub(crate) fn age<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    number: usize,
+    any: bool,
+) {
     let hot = floor.platform.cpu_area().hot(number, cache.id);
     // Relaxed: nothing is read through it. Without a stack the CPU's memory need not be touched.
     let top = hot.top.load(Ordering::Relaxed);
@@ -162,7 +176,7 @@ pub(crate) fn age<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<
         let served = hot.allocs.load(Ordering::Relaxed) as u32;
         let since = served.wrapping_sub(core::mem::replace(&mut stack.served, served));
         let held = (top.addr().wrapping_sub(stack.base.addr())) / size_of::<*mut u8>();
-        if stack.grown == 0 || since as usize >= held {
+        if stack.grown == 0 || since as usize >= held && !any {
             return;
         }
     }
