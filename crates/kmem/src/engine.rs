@@ -182,10 +182,16 @@ pub(crate) static CHECKS: [Proof; MAX_CLASSES + 1] = {
     table
 };
 
-/// The tag of the block at `ptr` (one more than its class), when a class's page lies there and arithmetic says that an
-/// object starts there.
+/// The tag of the block at `ptr` (one more than its class); see [`place_at`].
 #[inline(always)]
 pub(crate) fn tag_at(span: &Span, ptr: *const u8) -> Option<usize> {
+    place_at(span, ptr).map(|place| place / size_of::<Proof>())
+}
+
+/// The place of the block's CPU stack, its tag times 16, when a class's page lies at `ptr` and arithmetic says that an
+/// object starts there.
+#[inline(always)]
+pub(crate) fn place_at(span: &Span, ptr: *const u8) -> Option<usize> {
     if !REGULAR {
         return None;
     }
@@ -194,10 +200,13 @@ pub(crate) fn tag_at(span: &Span, ptr: *const u8) -> Option<usize> {
     if tag > FineSet::COUNT || (<Chosen as Shape>::LEADS && tag == 0) {
         return None;
     }
-    let check = &CHECKS[tag];
+    // One product finds proof and stack.
+    let place = tag * size_of::<Proof>();
+    // SAFETY: `tag` is one of the table's indexes.
+    let check = unsafe { &*CHECKS.as_ptr().byte_add(place) };
     // SAFETY: the tag is that of this class, and not 0 where that matters.
     let lead = unsafe { <Chosen as Shape>::lead(span, check.slab_of(ptr.addr())) };
-    check.starts(ptr.addr(), lead).then_some(tag)
+    check.starts(ptr.addr(), lead).then_some(place)
 }
 
 #[cfg(test)]

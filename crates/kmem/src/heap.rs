@@ -59,8 +59,9 @@ pub const HARDENED: bool = cfg!(feature = "hardened");
 
 static HEAP: Heap = Kmem::new(Host::new());
 
-/// Secret of the marks; 0 until the heap is made, when nothing can be freed yet.
-static SECRET: AtomicU64 = AtomicU64::new(0);
+/// Secret of the marks; [`NO_SECRET`] until the heap is made, when nothing can be freed yet. Odd, so never 0.
+static SECRET: AtomicU64 = AtomicU64::new(NO_SECRET);
+const NO_SECRET: u64 = 1;
 
 /// The heap was made.
 static MADE: AtomicBool = AtomicBool::new(false);
@@ -140,7 +141,7 @@ fn make_alone() -> bool {
         if host_ready {
             debugging::configure(&HEAP);
             // An attempt before this one may have made slabs already: their marks stay.
-            if SECRET.load(Ordering::Relaxed) == 0 {
+            if SECRET.load(Ordering::Relaxed) == NO_SECRET {
                 SECRET.store(host.entropy() | 1, Ordering::Relaxed);
             }
             HEAP.set_free_mark(SECRET.load(Ordering::Relaxed));
@@ -254,9 +255,26 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
         return core::ptr::null_mut();
     }
     let place = usize::from(PLACES[(size + 15) >> 4]);
-    // SAFETY: the numbers of kmalloc's classes are always in use; before the heap is made every stack is empty.
-    let block = unsafe { cpus().try_pop(place) };
-    if !block.is_null() && unmark(block) { block } else { core::ptr::null_mut() }
+    let secret = SECRET.load(Ordering::Relaxed);
+    // SAFETY: the numbers of kmalloc's classes are always in use; before the heap is made every stack is empty. Blocks of
+    // classes have marks.
+    let (block, left) = unsafe { cpus().try_pop_marked(place, secret) };
+    if left != 0 {
+        return none_at_hand(block, left);
+    }
+    // SAFETY: without a block the secret is left, which is odd.
+    unsafe { core::hint::assert_unchecked(!block.is_null()) };
+    block
+}
+
+/// The stack had no block, or one whose mark was damaged: that is reported, and it is given to nobody.
+#[cold]
+#[inline(never)]
+fn none_at_hand(block: *mut u8, left: u64) -> *mut u8 {
+    if !block.is_null() {
+        unmarked(block, left);
+    }
+    core::ptr::null_mut()
 }
 
 /// The other half of [`malloc`], which serves every size.
@@ -450,13 +468,12 @@ pub unsafe fn free_as(ptr: *mut u8, claim: Claim) {
 /// As [`free`].
 #[inline(always)]
 unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
-    if let Some(tag) = engine::tag_at(HEAP.platform().span(), ptr) {
+    if let Some(place) = engine::place_at(HEAP.platform().span(), ptr) {
         let mark = mark_of(ptr);
         // SAFETY: a block of a class starts here, so its first 16 bytes are memory.
         unsafe {
             if mark_place(ptr).read() != mark {
                 mark_place(ptr).write(mark);
-                let place = tag * size_of::<Proof>();
                 if cpus().try_push(place, ptr) == Pushed::Done {
                     return;
                 }

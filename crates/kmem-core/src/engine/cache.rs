@@ -39,7 +39,7 @@ pub struct Cache<E: Engine> {
     pub id: StackId,
     /// Objects that each CPU's stack holds; 0: no stacks. It never changes between 0 and another number.
     pub capacity: AtomicU32,
-    /// Objects that a CPU's stack may come to hold when it grows ([`super::sheaf::growth`]); 0: it does not.
+    /// Objects that a CPU's stack may come to hold when it grows (module `sheaf::growth`); 0: it does not.
     pub most: u32,
     /// What the marks of free objects are made of; 0: they have none. Set before the first slab is made.
     pub mark: AtomicU64,

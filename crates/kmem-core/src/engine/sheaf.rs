@@ -7,7 +7,7 @@
 //! how they are owned are here, once.
 //!
 //! A stack starts small. Where the heap's configuration allows more, it grows while its CPU both misses objects and has no room
-//! for them ([`growth`]), and is small again when that is over.
+//! for them (module `growth`), and is small again when that is over.
 //!
 //! Refilling never owns a CPU: it fills a local array and pushes that to whichever CPU the thread
 //! is on by then. What does not fit any more goes back to the slabs.
@@ -16,7 +16,7 @@
 //! No lock is held while memory is fetched. The arrays behind the stacks come from caches that have no
 //! stacks themselves, so a refill cannot need a refill.
 
-pub mod growth;
+pub(crate) mod growth;
 
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};

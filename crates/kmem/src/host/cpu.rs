@@ -340,6 +340,26 @@ impl HostCpus {
         }
     }
 
+    /// As [`HostCpus::try_pop`], for objects whose second word is `secret` mixed with their address while they are free. It is mixed
+    /// with both again, which leaves 0 if it was right: the second half of the answer, which is `secret` where there is no object.
+    ///
+    /// # Safety
+    /// As [`HostCpus::try_pop`]; each object has that word, aligned.
+    #[inline(always)]
+    pub unsafe fn try_pop_marked(&self, place: usize, secret: u64) -> (*mut u8, u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let slot = self.hot.load(Ordering::Relaxed) as usize + place;
+            // SAFETY: the words of the number are ready on every CPU (I-HOST-1).
+            unsafe { rseq::pop_marked(slot, self.index_at.load(Ordering::Relaxed), secret) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = place;
+            (core::ptr::null_mut(), secret)
+        }
+    }
+
     /// The fast half of [`CpuArea::push`]: full also where [`HostCpus::try_pop`] would be empty.
     /// [`HostCpus::push_cold`] is the other half.
     ///

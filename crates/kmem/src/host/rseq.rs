@@ -222,6 +222,47 @@ pub(super) unsafe fn pop(slot: usize, index_at: usize) -> *mut u8 {
     object
 }
 
+/// As [`pop`], for objects whose second word is `secret` mixed with their address while they are free: it is mixed with both. Returns
+/// also what is left there, 0 if it was right; `secret` where there is no object. One look at it then answers both questions.
+///
+/// # Safety
+/// As [`pop`], and each object of the stack has that word, aligned.
+#[inline(always)]
+pub(super) unsafe fn pop_marked(slot: usize, index_at: usize, secret: u64) -> (*mut u8, u64) {
+    let object: *mut u8;
+    let left: u64;
+    // SAFETY: as for `pop`. Behind the commit the object is this thread's, and its second word may be written.
+    unsafe {
+        piece!(
+            [
+                "imul {cpu:e}, dword ptr [{area} + {index_at}], 65536",
+                "add {cpu}, {slot}",
+                "mov {top}, qword ptr [{cpu}]",
+                "mov {object}, qword ptr [{top} - 8]",
+                "test {object}, {object}",
+                "jz 7f",
+                "add {top}, -8",
+                "mov qword ptr [{cpu}], {top}",
+                "4:",
+                "inc qword ptr [{cpu} + 8]",
+                "xor {left}, {object}",
+                "xor {left}, qword ptr [{object} + 8]",
+                "mov qword ptr [{object} + 8], {left}",
+                "7:",
+            ],
+            area = out(reg) _,
+            top = out(reg) _,
+            cpu = out(reg) _,
+            object = out(reg) object,
+            left = inout(reg) secret => left,
+            slot = in(reg) slot,
+            index_at = in(reg) index_at,
+            options(nostack),
+        );
+    }
+    (object, left)
+}
+
 /// Puts an object on the running CPU's stack.
 ///
 /// # Safety
