@@ -110,8 +110,8 @@ FZPU,kmalloc-64;Z,kmalloc-1*. The first damage is reported on stderr and ends th
 
 Reports name functions and lines: kmem itself, in a process of its own, reads the debug information
 ('kmem symbolize'). --leaks and --traces need to know who allocated what: without --debug they are
---debug U. A leak is what was not freed at the end; KMEM_LEAKS_SUPPRESS lists, with commas, functions,
-libraries or files (with * for anything) whose memory is none. While the program runs, the signal that
+--debug U. A leak is what was not freed at the end, and what no pointer leads to any more; KMEM_LEAKS_SUPPRESS
+lists, with commas, functions, libraries or files (with * for anything) whose memory is none. While the program runs, the signal that
 KMEM_SIGNAL names (USR1) has all blocks validated and the traces written.
 
 --guard puts one block every 100 milliseconds (--guard=MS: every MS) beside pages that nobody may
@@ -191,6 +191,15 @@ pub(crate) struct RunArgs {
     /// Tell at the end what was not freed, and by whom; exit with STATUS if there is any
     #[arg(long, value_name = "STATUS", num_args = 0..=1, require_equals = true)]
     pub(crate) leaks: Option<Option<u8>>,
+    /// Which blocks --leaks shows: lost, all (and those that can be reached), in-use (without looking for pointers)
+    #[arg(
+        long,
+        value_name = "WHAT",
+        requires = "leaks",
+        default_value = "lost",
+        hide_possible_values = true
+    )]
+    pub(crate) leaks_show: LeaksShow,
     /// Write at the end who holds memory: DIR/PID/CACHE/alloc_traces, free_traces
     #[arg(long, value_name = "DIR")]
     pub(crate) traces: Option<PathBuf>,
@@ -415,6 +424,17 @@ impl std::fmt::Display for Guard {
             Self::All => f.write_str("all"),
         }
     }
+}
+
+/// Which blocks the leak report shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeaksShow {
+    /// Those that no pointer leads to
+    Lost,
+    /// Those, and the others
+    All,
+    /// All that were not freed; nobody looks for pointers
+    InUse,
 }
 
 /// What a report of the checks does.

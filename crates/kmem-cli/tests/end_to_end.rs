@@ -196,7 +196,9 @@ fn stacks_have_functions_and_lines() {
     let program = scratch.path("leak");
     support::compile(&["-O2", "-g"], &source, &program);
     let log = scratch.path("leaks.log");
-    let run = said(kmem().args(["run", "--leaks=7", "--log"]).arg(&log).arg("--").arg(&program));
+    let run = said(
+        kmem().args(["run", "--leaks=7", "--leaks-show=in-use", "--log"]).arg(&log).arg("--").arg(&program),
+    );
     assert_eq!(run.status, Some(7), "{}", run.err);
     let text = fs::read_to_string(&log).unwrap();
     let shown = source.display();
@@ -205,7 +207,13 @@ fn stacks_have_functions_and_lines() {
     assert!(text.contains("]: SUMMARY: 120 bytes in 3 objects leaked, from 1 place"), "{text}");
 
     let traces = scratch.path("traces/deep");
-    let run = said(kmem().args(["run", "--leaks", "--traces"]).arg(&traces).arg("--").arg(&program));
+    let run = said(
+        kmem()
+            .args(["run", "--leaks", "--leaks-show", "in-use", "--traces"])
+            .arg(&traces)
+            .arg("--")
+            .arg(&program),
+    );
     assert_eq!(run.status, Some(3), "{}", run.err);
     assert!(run.err.contains("SUMMARY: 120 bytes in 3 objects leaked"), "{}", run.err);
     let process = fs::read_dir(&traces).unwrap().next().unwrap().unwrap().path();

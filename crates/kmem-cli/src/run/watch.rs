@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs, path};
 
-use crate::cli::RunArgs;
+use crate::cli::{LeaksShow, RunArgs};
 use crate::failure::{Failure, Result};
 
 /// Sets the variables in the program's environment. Those whose option was not given stay as they are.
@@ -20,7 +20,12 @@ pub(super) fn apply(args: &RunArgs, command: &mut Command) -> Result<()> {
         command.env("KMEM_SYMBOLIZER", own);
     }
     if let Some(status) = args.leaks {
-        command.env("KMEM_LEAKS", "1");
+        let show = match args.leaks_show {
+            LeaksShow::Lost => "1",
+            LeaksShow::All => "all",
+            LeaksShow::InUse => "in-use",
+        };
+        command.env("KMEM_LEAKS", show);
         if let Some(status) = status {
             command.env("KMEM_LEAKS_EXIT", status.to_string());
         }

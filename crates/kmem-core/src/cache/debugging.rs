@@ -7,9 +7,9 @@ use core::sync::atomic::Ordering;
 
 use crate::cache::{CacheRef, KmemCache, life};
 use crate::config::Config;
-use crate::debug::leaks::Leaks;
 use crate::debug::locations::Locations;
 use crate::debug::report::Symbol;
+use crate::debug::track::Track;
 use crate::debug::{Debug, Reporter, Which, options};
 use crate::engine::geometry::{Request, Rules};
 use crate::engine::{Engine, Switch};
@@ -232,7 +232,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         for order in 2..=MAX_ORDER {
             // The table is there before any lock is taken; one that is too small is thrown away.
             let Some(mut table) = Locations::new(&self.platform, &self.pages, order) else { break };
-            C::Engine::visit_tracks(self.floor(), &cache.engine, which, &mut |track, waste, node| {
+            C::Engine::visit_tracks(self.floor(), &cache.engine, which, &mut |_, track, waste, node| {
                 table.add(track, waste, node);
             });
             if !table.overflowed() || order == MAX_ORDER {
@@ -250,21 +250,26 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.get() };
         let mut any = false;
-        C::Engine::visit_tracks(self.floor(), &cache.engine, which, &mut |_, _, _| any = true);
+        C::Engine::visit_tracks(self.floor(), &cache.engine, which, &mut |_, _, _, _| any = true);
         any
     }
 
-    /// Adds up the objects in use, by the stacks that allocated them. Only caches with the letter U tell.
-    pub(crate) fn add_leaks(&self, leaks: &mut Leaks<'_, P>) {
+    /// Shows the objects in use: address, stack, call site, the bytes that were asked for, and all. Only caches with the letter U tell.
+    pub(crate) fn each_tracked(&self, visit: &mut dyn FnMut(usize, &Track, usize, usize)) {
         self.for_each_cache(|cache| {
             // The heap's own objects are nobody's leak.
             if cache.refcount.load(Ordering::Relaxed) < 0 {
                 return;
             }
             let size = cache.object_size();
-            C::Engine::visit_tracks(self.floor(), &cache.engine, Which::Alloc, &mut |track, waste, _| {
-                leaks.add(track.stack, track.address, size.saturating_sub(waste));
-            });
+            C::Engine::visit_tracks(
+                self.floor(),
+                &cache.engine,
+                Which::Alloc,
+                &mut |object, track, waste, _| {
+                    visit(object, track, size.saturating_sub(waste), size);
+                },
+            );
         });
     }
 

@@ -1,11 +1,11 @@
 //! Objects in use, grouped by the stack that allocated them: what a program leaves at its end.
 //!
 //! ```text
-//! <bytes> bytes in <n> objects of <size>[-<size>] bytes, allocated at
+//! <bytes> bytes in <n> objects of <size>[-<size>] bytes[, <class>], allocated at
 //!         <frame>
 //!
 //! ```
-//! The group with the most bytes first. Sizes are those that were asked for, where the cache notes them (classes of
+//! What is lost first, and of that the group with the most bytes. Sizes are those that were asked for, where the cache notes them (classes of
 //! kmalloc), else those of the cache's objects.
 //!
 //! The table lies in pages of its own, for as long as the text is made: open addressing by the stack's number and the
@@ -20,9 +20,38 @@ use crate::gfp::Gfp;
 use crate::page::{PageRun, Pages};
 use crate::platform::{MAX_ORDER, PAGE_SIZE, Platform};
 
+/// What is known of an object in use: whether the program can still come to it. Which one that is, is for the platform to find
+/// out; the heap itself knows nothing but [`Class::InUse`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// It was not freed.
+    #[default]
+    InUse,
+    /// No pointer to it is left.
+    Lost,
+    /// Only lost objects have pointers to it.
+    Indirect,
+    /// A pointer to it is left.
+    Reachable,
+}
+
+impl Class {
+    /// What a group's first line says.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::InUse => "",
+            Self::Lost => ", definitely lost",
+            Self::Indirect => ", indirectly lost",
+            Self::Reachable => ", still reachable",
+        }
+    }
+}
+
 /// What one stack allocated. No objects: an empty slot.
 #[derive(Clone, Copy)]
 struct Group {
+    class: Class,
     address: usize,
     stack: Handle,
     sizes: (usize, usize),
@@ -43,6 +72,10 @@ pub struct Totals {
     pub hidden_objects: u64,
     /// Their bytes.
     pub hidden_bytes: u64,
+    /// Objects that can still be reached, written or not; they are in none of the other sums.
+    pub reachable_objects: u64,
+    /// Their bytes.
+    pub reachable_bytes: u64,
 }
 
 /// The table.
@@ -82,14 +115,17 @@ impl<'a, P: Platform> Leaks<'a, P> {
     }
 
     /// Adds one object.
-    pub fn add(&mut self, stack: Handle, address: usize, size: usize) {
+    pub fn add(&mut self, class: Class, stack: Handle, address: usize, size: usize) {
         let mask = self.slots - 1;
         // One slot in four stays empty, so that searches are short and end.
         let full = self.used >= self.slots / 4 * 3;
-        let mixed = (address as u64 ^ u64::from(stack).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (address as u64 ^ u64::from(stack).rotate_left(40) ^ class as u64)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut at = (mixed >> 32) as usize & mask;
         let table = self.table();
-        while table[at].count > 0 && (table[at].stack, table[at].address) != (stack, address) {
+        while table[at].count > 0
+            && (table[at].stack, table[at].address, table[at].class) != (stack, address, class)
+        {
             at = (at + 1) & mask;
         }
         let group = &mut table[at];
@@ -98,7 +134,7 @@ impl<'a, P: Platform> Leaks<'a, P> {
                 self.overflow = true;
                 return;
             }
-            *group = Group { address, stack, sizes: (size, size), count: 0, bytes: 0 };
+            *group = Group { class, address, stack, sizes: (size, size), count: 0, bytes: 0 };
         }
         group.count += 1;
         group.bytes += size as u64;
@@ -106,7 +142,8 @@ impl<'a, P: Platform> Leaks<'a, P> {
         self.used += usize::from(self.table()[at].count == 1);
     }
 
-    /// Writes the groups that `shown` wants to see, by their frames; the rest is added up.
+    /// Writes the groups that `shown` wants to see, by their frames; the rest is added up. Groups that can be reached are written
+    /// if `reachable`.
     ///
     /// # Errors
     /// What `out` answers.
@@ -114,13 +151,16 @@ impl<'a, P: Platform> Leaks<'a, P> {
         &mut self,
         debug: &Debug,
         shown: &mut dyn FnMut(&[usize]) -> bool,
+        reachable: bool,
         out: &mut dyn fmt::Write,
     ) -> Result<Totals, fmt::Error> {
         let platform = self.platform;
         let mut totals = Totals::default();
         let table = self.table();
-        // Empty slots, without bytes, come last.
-        table.sort_unstable_by_key(|group| core::cmp::Reverse((group.bytes, group.count, group.address)));
+        // Empty slots come last.
+        table.sort_unstable_by_key(|group| {
+            (group.count == 0, group.class, core::cmp::Reverse((group.bytes, group.count, group.address)))
+        });
         for group in table.iter().filter(|group| group.count > 0) {
             let stored = debug.stacks.get(group.stack);
             let site = [group.address];
@@ -130,15 +170,23 @@ impl<'a, P: Platform> Leaks<'a, P> {
                 totals.hidden_bytes += group.bytes;
                 continue;
             }
-            totals.groups += 1;
-            totals.objects += group.count;
-            totals.bytes += group.bytes;
+            if group.class == Class::Reachable {
+                totals.reachable_objects += group.count;
+                totals.reachable_bytes += group.bytes;
+                if !reachable {
+                    continue;
+                }
+            } else {
+                totals.groups += 1;
+                totals.objects += group.count;
+                totals.bytes += group.bytes;
+            }
             let plural = if group.count == 1 { "" } else { "s" };
             write!(out, "{} bytes in {} object{plural} of {}", group.bytes, group.count, group.sizes.0)?;
             if group.sizes.1 > group.sizes.0 {
                 write!(out, "-{}", group.sizes.1)?;
             }
-            out.write_str(" bytes, allocated at\n")?;
+            writeln!(out, " bytes{}, allocated at", group.class.text())?;
             if frames.is_empty() {
                 out.write_str("        <not-available>\n")?;
             }

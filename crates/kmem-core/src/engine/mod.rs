@@ -355,12 +355,12 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     /// An object of this cache starts at `object`, in mapped memory.
     unsafe fn print_tracks<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>, _object: *mut u8) {}
 
-    /// Shows the tracks of all objects in use: the track, the bytes of the object that were not asked for, its node.
+    /// Shows the tracks of all objects in use: the object, the track, the bytes of the object that were not asked for, its node.
     fn visit_tracks<P: Platform>(
         _floor: Floor<'_, P, Self>,
         _cache: &Cache<Self>,
         _which: Which,
-        _visit: &mut dyn FnMut(&Track, usize, usize),
+        _visit: &mut dyn FnMut(usize, &Track, usize, usize),
     ) {
     }
 

@@ -143,15 +143,22 @@ impl<P: Platform> HugeTable<P> {
         self.table.lock(platform).find(address).map(|entry| entry.bytes)
     }
 
-    /// Shows bytes and stack of every mapping.
-    pub(crate) fn each(&self, platform: &P, mut visit: impl FnMut(usize, Handle)) {
+    /// Shows address, bytes and stack of every mapping.
+    pub(crate) fn each(&self, platform: &P, mut visit: impl FnMut(usize, usize, Handle)) {
         let table = self.table.lock(platform);
         for slot in 0..table.slots {
             let entry = table.entry(slot);
             if entry.address != 0 {
-                visit(entry.bytes, entry.stack as Handle);
+                visit(entry.address, entry.bytes, entry.stack as Handle);
             }
         }
+    }
+
+    /// Where the table itself lies: first byte, and the one behind the last.
+    pub(crate) fn place(&self, platform: &P) -> (usize, usize) {
+        let table = self.table.lock(platform);
+        let start = table.entries.addr();
+        (start, start + table.slots * size_of::<Entry>())
     }
 
     /// Makes room for one more entry. False: no memory.

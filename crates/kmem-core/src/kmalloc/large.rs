@@ -64,10 +64,14 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         self.debug.stacks.save(&self.platform, &self.pages, &frames[..found])
     }
 
-    /// Shows bytes and stack of every large block. Where none are kept the stack means nothing.
-    pub(crate) fn each_large(&self, mut visit: impl FnMut(usize, Handle)) {
+    /// Shows address, bytes and stack of every large block. Where none are kept the stack means nothing.
+    pub(crate) fn each_large(&self, mut visit: impl FnMut(usize, usize, Handle)) {
         self.pages.each_of(Kind::Large, |page| {
-            visit(page.pages() << PAGE_SHIFT, page.debug.load(Ordering::Relaxed) as Handle);
+            visit(
+                self.pages.address(page).addr(),
+                page.pages() << PAGE_SHIFT,
+                page.debug.load(Ordering::Relaxed) as Handle,
+            );
         });
     }
 

@@ -3,7 +3,8 @@
 use core::fmt;
 
 use crate::config::Config;
-use crate::debug::leaks::{Leaks, Totals};
+use crate::debug::leaks::{Class, Leaks, Totals};
+use crate::debug::stacks::Handle;
 use crate::heap::Kmem;
 use crate::platform::{MAX_ORDER, Platform};
 
@@ -20,18 +21,52 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         shown: &mut dyn FnMut(&[usize]) -> bool,
         out: &mut dyn fmt::Write,
     ) -> Result<Option<Totals>, fmt::Error> {
+        self.write_leaks_by(&mut |_| Class::InUse, shown, false, out)
+    }
+
+    /// The same, where `class_of` tells of each block, by its address, what became of it: groups of those that are lost come
+    /// first; those that can still be reached are added up, and written if `reachable`. It is called with locks held: it must
+    /// not use the heap.
+    ///
+    /// # Errors
+    /// What `out` answers.
+    pub fn write_leaks_by(
+        &self,
+        class_of: &mut dyn FnMut(usize) -> Class,
+        shown: &mut dyn FnMut(&[usize]) -> bool,
+        reachable: bool,
+        out: &mut dyn fmt::Write,
+    ) -> Result<Option<Totals>, fmt::Error> {
         for order in 2..=MAX_ORDER {
             // The table is there before any lock is taken; one that is too small is thrown away.
             let Some(mut leaks) = Leaks::new(&self.platform, &self.pages, order) else { break };
-            self.add_leaks(&mut leaks);
-            if self.debug.tracks_large() {
-                self.each_large(|bytes, stack| leaks.add(stack, 0, bytes));
-                self.huge.each(&self.platform, |bytes, stack| leaks.add(stack, 0, bytes));
-            }
+            self.each_tracked(&mut |object, track, asked, _| {
+                leaks.add(class_of(object), track.stack, track.address, asked);
+            });
+            self.each_without_cache(&mut |block, bytes, stack| leaks.add(class_of(block), stack, 0, bytes));
             if !leaks.overflowed() || order == MAX_ORDER {
-                return leaks.write(&self.debug, shown, out).map(Some);
+                return leaks.write(&self.debug, shown, reachable, out).map(Some);
             }
         }
         Ok(None)
+    }
+
+    /// Shows address and size of every block and object in use that [`Kmem::write_leaks`] would write. Called with locks held: `visit`
+    /// must not use the heap.
+    pub fn each_in_use(&self, visit: &mut dyn FnMut(usize, usize)) {
+        self.each_tracked(&mut |object, _, _, bytes| visit(object, bytes));
+        self.each_without_cache(&mut |block, bytes, _| visit(block, bytes));
+    }
+
+    /// Where the heap lists its mappings, outside of the platform's window: pointers there are its own.
+    pub fn list_of_mappings(&self) -> (usize, usize) {
+        self.huge.place(&self.platform)
+    }
+
+    fn each_without_cache(&self, visit: &mut dyn FnMut(usize, usize, Handle)) {
+        if self.debug.tracks_large() {
+            self.each_large(&mut *visit);
+            self.huge.each(&self.platform, visit);
+        }
     }
 }

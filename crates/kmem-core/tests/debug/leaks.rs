@@ -2,7 +2,7 @@
 
 use kmem_core::config::UserConfig;
 use kmem_core::debug::OnError;
-use kmem_core::debug::leaks::Totals;
+use kmem_core::debug::leaks::{Class, Totals};
 use kmem_core::gfp::Gfp;
 use kmem_sim::Machine;
 
@@ -52,7 +52,14 @@ fn the_most_bytes_come_first() {
         nth != 2
     });
     assert!(!text.contains("many") && text.contains("few"), "{text}");
-    let hidden = Totals { groups: 2, objects: 4, bytes: 1192, hidden_objects: 9, hidden_bytes: 576 };
+    let hidden = Totals {
+        groups: 2,
+        objects: 4,
+        bytes: 1192,
+        hidden_objects: 9,
+        hidden_bytes: 576,
+        ..Totals::default()
+    };
     assert_eq!(totals, hidden);
 }
 
@@ -138,4 +145,47 @@ fn a_function_decides_after_a_report() {
     poke(object, 56, 1);
     let said = bad.rig.machine.expect_fatal(|| bad.rig.free(other, object));
     assert!(said.contains("BUG other") && !said.contains("FIX other"), "{said}");
+}
+
+/// What became of each object is somebody else's to know: groups are parted by it, and what can be reached is only added up.
+#[test]
+fn classes_part_the_groups() {
+    let bad = Bad::with("parted", 64, U);
+    bad.rig.machine.set_calls(&["site+0x1/0x2"]);
+    let objects: Vec<usize> = (0..6).map(|_| bad.rig.alloc(bad.cache, Gfp::KERNEL).addr()).collect();
+    let mut seen = Vec::new();
+    bad.rig.heap.each_in_use(&mut |address, bytes| {
+        assert_eq!(bytes, 64);
+        seen.push(address);
+    });
+    seen.sort_unstable();
+    let mut sorted = objects.clone();
+    sorted.sort_unstable();
+    assert_eq!(seen, sorted);
+    let mut class_of = |object: usize| match objects.iter().position(|&known| known == object) {
+        Some(0) => Class::Lost,
+        Some(1 | 2) => Class::Indirect,
+        Some(_) => Class::Reachable,
+        None => unreachable!("an object of this cache"),
+    };
+    for reachable in [false, true] {
+        let mut text = String::new();
+        let found = bad.rig.heap.write_leaks_by(&mut class_of, &mut |_| true, reachable, &mut text);
+        let group = |head: &str| format!("{head}, allocated at\n        site+0x1/0x2\n\n");
+        let mut expected = group("64 bytes in 1 object of 64 bytes, definitely lost")
+            + &group("128 bytes in 2 objects of 64 bytes, indirectly lost");
+        if reachable {
+            expected += &group("192 bytes in 3 objects of 64 bytes, still reachable");
+        }
+        assert_eq!(text, expected);
+        let sums = Totals {
+            groups: 2,
+            objects: 3,
+            bytes: 192,
+            reachable_objects: 3,
+            reachable_bytes: 192,
+            ..Totals::default()
+        };
+        assert_eq!(found, Ok(Some(sums)));
+    }
 }

@@ -16,6 +16,7 @@ mod guard;
 mod hardened;
 mod library;
 mod misuse;
+mod reach;
 mod reports;
 mod stacks;
 mod support;

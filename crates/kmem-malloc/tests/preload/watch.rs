@@ -162,7 +162,7 @@ fn without_symbols_there_are_offsets() {
 
 fn leaks(what: &str) -> Command {
     let mut command = watched(Heap::Preloaded, what);
-    command.env("KMEM_LEAKS", "1");
+    command.env("KMEM_LEAKS", "in-use");
     command
 }
 
@@ -188,7 +188,7 @@ fn leaks_are_grouped_by_stack() {
     }
     for &heap in KMEM {
         let mut command = watched(heap, "leak");
-        let outcome = outcome(command.env("KMEM_LEAKS", "1"));
+        let outcome = outcome(command.env("KMEM_LEAKS", "in-use"));
         ends_well(&outcome);
         let groups = groups(&outcome.stderr);
         assert_eq!(groups.len(), 2, "{outcome:#?}");
@@ -437,7 +437,7 @@ fn what_cannot_be_understood_is_said() {
         ("KMEM_VALIDATE", "soon", "kmem: KMEM_VALIDATE is a number of seconds"),
         ("KMEM_SIGNAL", "KILL", "kmem: KMEM_SIGNAL is a signal, like `USR1`"),
         ("KMEM_SIGNAL", "9", "kmem: KMEM_SIGNAL is a signal, like `USR1`"),
-        ("KMEM_LEAKS", "yes", "kmem: KMEM_LEAKS is `0` or `1`"),
+        ("KMEM_LEAKS", "yes", "kmem: KMEM_LEAKS is `0`, `1`, `all` or `in-use`"),
         ("KMEM_RATELIMIT", "many", "kmem: KMEM_RATELIMIT is `0` or reports/seconds, like `10/5`"),
     ] {
         let outcome = outcome(watched(Heap::Preloaded, "clean").env(name, value));

@@ -8,8 +8,8 @@
 //! <groups: kmem_core::debug::leaks>
 //! SUMMARY: <n> bytes in <n> objects leaked, from <n> places[; <what is not shown>]
 //! ```
-//! Nothing is written where nothing is left. "In use" is what was not freed, whether or not the program could still
-//! reach it: a program that keeps memory on purpose names it in `KMEM_LEAKS_SUPPRESS`.
+//! Nothing is written where nothing is lost. What the program can still come to (`reach`) is only added up, or written as
+//! well ([`Show`]). Where that cannot be found out all that was not freed is written, and the summary says so.
 //!
 //! # What is suppressed
 //! - A stack without any frame of the program or of a library of its own: the C and C++ runtime's memory, which nobody frees.
@@ -27,16 +27,18 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 
+use kmem_core::debug::leaks::Class;
 use kmem_core::report::{self, Text};
 
 use super::number;
+use super::reach::Reach;
 use crate::heap::Heap;
 use crate::host::{misc, names, sink};
 
 const PATTERNS: usize = 2048;
 
-/// Leaks are reported.
-static WANTED: AtomicBool = AtomicBool::new(false);
+/// What is reported: nothing, or a [`Show`].
+static WANTED: AtomicU8 = AtomicU8::new(0);
 /// The exit status of a process with leaks; -1: its own.
 static STATUS: AtomicI32 = AtomicI32::new(-1);
 /// The process whose memory this is, and whether it was forked.
@@ -57,9 +59,11 @@ pub(super) fn configure(variable: &dyn Fn(&str) -> Option<&'static [u8]>, say: &
     OWNER.store(misc::process(), Ordering::Relaxed);
     match variable("KMEM_LEAKS") {
         None | Some(b"" | b"0") => return false,
-        Some(b"1") => WANTED.store(true, Ordering::Relaxed),
+        Some(b"1") => WANTED.store(Show::Lost as u8, Ordering::Relaxed),
+        Some(b"all") => WANTED.store(Show::All as u8, Ordering::Relaxed),
+        Some(b"in-use") => WANTED.store(Show::InUse as u8, Ordering::Relaxed),
         Some(_) => {
-            say("KMEM_LEAKS is `0` or `1`");
+            say("KMEM_LEAKS is `0`, `1`, `all` or `in-use`");
             return false;
         }
     }
@@ -83,13 +87,70 @@ pub(super) fn configure(variable: &dyn Fn(&str) -> Option<&'static [u8]>, say: &
 
 /// Leaks are to be reported.
 pub(super) fn wanted() -> bool {
-    WANTED.load(Ordering::Relaxed)
+    WANTED.load(Ordering::Relaxed) != 0
+}
+
+/// What a leak report shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Show {
+    /// What the program cannot come to any more; of the rest the sums.
+    Lost = 1,
+    /// That, and what it can.
+    All = 2,
+    /// All that was not freed; nobody looks for pointers.
+    InUse = 3,
 }
 
 /// Reports leaks at the end from now on, or no longer. Only caches with the letter U know whose an object is.
-pub fn set_wanted(wanted: bool) {
+pub fn set_wanted(wanted: Option<Show>) {
     OWNER.store(misc::process(), Ordering::Relaxed);
-    WANTED.store(wanted, Ordering::Relaxed);
+    WANTED.store(wanted.map_or(0, |show| show as u8), Ordering::Relaxed);
+}
+
+/// What the thread that asks has at hand: where its stack's live part begins, and registers that nobody saved there yet.
+pub(super) struct Here {
+    stack_pointer: usize,
+    registers: [usize; 6],
+}
+
+impl Here {
+    /// Of the function that this is inlined into.
+    #[inline(always)]
+    fn now() -> Self {
+        let mut registers = [0; 6];
+        let stack_pointer: usize;
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: reads registers, and writes the array.
+        unsafe {
+            core::arch::asm!(
+                "mov [{to}], rbx",
+                "mov [{to} + 8], rbp",
+                "mov [{to} + 16], r12",
+                "mov [{to} + 24], r13",
+                "mov [{to} + 32], r14",
+                "mov [{to} + 40], r15",
+                "mov {sp}, rsp",
+                to = in(reg) registers.as_mut_ptr(),
+                sp = out(reg) stack_pointer,
+                options(nostack, preserves_flags),
+            );
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            // The caller saved what this function uses; the rest is below, and counts too.
+            stack_pointer = (&raw mut registers).addr() & !4095;
+        }
+        Self { stack_pointer, registers }
+    }
+
+    pub(super) fn stack_pointer(&self) -> usize {
+        self.stack_pointer
+    }
+
+    pub(super) fn words(&self) -> &[usize] {
+        &self.registers
+    }
 }
 
 pub(super) fn after_fork_child() {
@@ -108,14 +169,26 @@ pub(super) fn may_end(forked_too: bool) -> bool {
 
 /// Writes the report, if one is wanted. The exit status that was asked for, when there are leaks.
 pub(super) fn report(heap: &Heap) -> Option<i32> {
-    if !WANTED.load(Ordering::Relaxed) {
-        return None;
-    }
-    write(heap).then(|| STATUS.load(Ordering::Relaxed)).filter(|&status| status >= 0)
+    let show = match WANTED.load(Ordering::Relaxed) {
+        0 => return None,
+        1 => Show::Lost,
+        2 => Show::All,
+        _ => Show::InUse,
+    };
+    write(heap, show).then(|| STATUS.load(Ordering::Relaxed)).filter(|&status| status >= 0)
 }
 
 /// Writes the report now. True: there are leaks.
-pub fn write(heap: &Heap) -> bool {
+#[inline(never)]
+pub fn write(heap: &Heap, show: Show) -> bool {
+    // Before anything else: what lies below here on the stack is nobody's.
+    let here = Here::now();
+    let reach = if show == Show::InUse { None } else { Reach::find(heap, &here) };
+    write_with(heap, show, reach)
+}
+
+#[inline(never)]
+fn write_with(heap: &Heap, show: Show, mut reach: Option<Reach>) -> bool {
     let mut patterns = [0; PATTERNS];
     for (to, from) in patterns.iter_mut().zip(&SUPPRESSED) {
         *to = from.load(Ordering::Relaxed);
@@ -124,8 +197,11 @@ pub fn write(heap: &Heap) -> bool {
     let patterns = core::str::from_utf8(&patterns[..len]).unwrap_or_default();
     let mut out = Lines { line: Text::new(), begun: false, heap };
     let mut shown = |frames: &[usize]| !is_suppressed(frames, patterns);
-    let Ok(Some(found)) = heap.write_leaks(&mut shown, &mut out) else { return false };
-    if found.groups == 0 {
+    let mut class_of = |block| reach.as_mut().map_or(Class::InUse, |reach| reach.class_of(block));
+    let Ok(Some(found)) = heap.write_leaks_by(&mut class_of, &mut shown, show == Show::All, &mut out) else {
+        return false;
+    };
+    if found.groups == 0 && !out.begun {
         return false;
     }
     out.begin();
@@ -139,12 +215,19 @@ pub fn write(heap: &Heap) -> bool {
         found.groups,
         plural(found.groups)
     );
+    if found.reachable_objects > 0 {
+        let (bytes, objects) = (found.reachable_bytes, found.reachable_objects);
+        let _ = write!(line, "; still reachable: {bytes} bytes in {objects} object{}", plural(objects));
+    }
+    if show != Show::InUse && reach.is_none() {
+        let _ = line.write_str("; which of them can be reached is not known");
+    }
     if found.hidden_objects > 0 {
         let (bytes, objects) = (found.hidden_bytes, found.hidden_objects);
         let _ = write!(line, "; suppressed: {bytes} bytes in {objects} object{}", plural(objects));
     }
     report::say(heap.platform(), format_args!("{}", line.as_str()));
-    true
+    found.groups > 0
 }
 
 fn plural(count: u64) -> &'static str {

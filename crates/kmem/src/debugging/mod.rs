@@ -11,7 +11,7 @@
 //! | `KMEM_VALIDATE` | seconds: all checked caches are validated so often ([`pace`]) |
 //! | `KMEM_SIGNAL` | a signal (`USR1`, `10`) that asks for a validation now, and for traces |
 //! | `KMEM_TRACES` | a directory that traces are written to, at the end and when asked ([`traces`]) |
-//! | `KMEM_LEAKS` | `1`: the objects in use at the end are shown ([`leaks`]) |
+//! | `KMEM_LEAKS` | `1`: what was lost is shown at the end; `all`: and what can still be reached; `in-use`: all that was not freed ([`leaks`]) |
 //! | `KMEM_LEAKS_EXIT`, `KMEM_LEAKS_SUPPRESS` | the exit status of a process with leaks; which are none |
 //!
 //! All are read once, before the heap is made, and mean nothing in a process with raised privileges. Leaks and traces need U:
@@ -19,6 +19,7 @@
 
 pub mod leaks;
 pub mod pace;
+mod reach;
 pub mod traces;
 
 use core::cell::UnsafeCell;

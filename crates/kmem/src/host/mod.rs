@@ -13,6 +13,7 @@
 //! | [`trace`] | who called |
 //! | `unwind` | walking stacks by rules that are kept |
 //! | `file` | files that are written |
+//! | `memory`, `threads` | what the process can ask about its own memory; stopping its other threads |
 //! | [`sink`] | where messages go |
 //! | `names` | what code is called, and its lines |
 //! | [`fault`] | accesses to protected pages, and who else wants to see faults |
@@ -35,6 +36,7 @@ mod apart;
 pub mod cpu;
 pub mod fault;
 pub(crate) mod file;
+pub(crate) mod memory;
 pub mod misc;
 pub(crate) mod names;
 mod ownership;
@@ -43,6 +45,7 @@ mod rseq;
 pub mod sink;
 mod slots;
 mod sys;
+pub(crate) mod threads;
 mod topology;
 pub mod trace;
 mod unwind;

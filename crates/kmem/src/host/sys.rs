@@ -325,3 +325,26 @@ pub(super) fn read_start<'a>(path: &core::ffi::CStr, buffer: &'a mut [u8]) -> Op
         Some(&buffer[..got.ok()?])
     }
 }
+
+/// Sends a signal to a thread of this process. False: it is not there.
+pub(super) fn tell(thread: u32, signal: c_int) -> bool {
+    // SAFETY: whoever sends a signal has a handler for it.
+    unsafe { call(libc::SYS_tgkill, [process() as usize, thread as usize, signal as usize, 0, 0, 0]).is_ok() }
+}
+
+/// The next entries of a directory; how many bytes they have, 0 at the end.
+pub(super) fn list(fd: c_int, buffer: &mut [u64]) -> Result<usize, Errno> {
+    let (at, len) = (buffer.as_mut_ptr() as usize, size_of_val(buffer));
+    // SAFETY: the kernel writes at most the buffer's length.
+    unsafe { call(libc::SYS_getdents64, [fd as usize, at, len, 0, 0, 0]) }
+}
+
+/// Copies words of this process from an address that may not be readable. False: not all of it is.
+pub(super) fn peek(from: usize, to: &mut [usize]) -> bool {
+    let len = size_of_val(to);
+    let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: len };
+    let remote = libc::iovec { iov_base: from as *mut core::ffi::c_void, iov_len: len };
+    let lists = (&raw const local as usize, &raw const remote as usize);
+    // SAFETY: the kernel writes at most the slice's length, and answers with an error where it cannot read.
+    unsafe { call(libc::SYS_process_vm_readv, [process() as usize, lists.0, 1, lists.1, 1, 0]) == Ok(len) }
+}

@@ -170,7 +170,7 @@ extern "C" fn step(context: *mut Context, walk: *mut c_void) -> c_int {
 }
 
 /// Where the library is that this heap is part of; nowhere for a program, of which nobody can tell what belongs to the heap.
-fn own() -> (usize, usize) {
+pub(crate) fn own() -> (usize, usize) {
     /// Its start and end; an end of 1: not looked up yet.
     static OWN: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(1)];
     // Acquire pairs with the Release below: who sees the end sees the start.

@@ -261,7 +261,7 @@ unsafe impl Engine for Slub {
         floor: Floor<'_, P>,
         cache: &Cache,
         which: Which,
-        visit: &mut dyn FnMut(&Track, usize, usize),
+        visit: &mut dyn FnMut(usize, &Track, usize, usize),
     ) {
         checked::visit_tracks(floor, cache, which, visit);
     }

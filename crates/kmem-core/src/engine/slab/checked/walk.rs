@@ -111,7 +111,7 @@ pub(in crate::engine::slab) fn visit_tracks<P: Platform>(
     floor: Floor<'_, P>,
     cache: &Cache,
     which: Which,
-    visit: &mut dyn FnMut(&Track, usize, usize),
+    visit: &mut dyn FnMut(usize, &Track, usize, usize),
 ) {
     if !is_checked(cache) {
         return;
@@ -121,11 +121,12 @@ pub(in crate::engine::slab) fn visit_tracks<P: Platform>(
         each_slab(floor, &lists, |page| {
             let slab = Checked::new(floor, cache, page);
             for index in 0..slab.objects() {
-                let track = slab.track(slab.object(index), which);
+                let object = slab.object(index);
+                let track = slab.track(object, which);
                 // SAFETY: the lock of the slab's node is held.
                 let in_use = !unsafe { desc::is_free(cache, page, index) };
                 if in_use && track.known != 0 {
-                    visit(&track, 0, node);
+                    visit(object, &track, 0, node);
                 }
             }
         });

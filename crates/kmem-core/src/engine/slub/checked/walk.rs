@@ -197,7 +197,7 @@ pub(in crate::engine::slub) fn visit_tracks<P: Platform>(
     floor: Floor<'_, P>,
     cache: &Cache,
     which: Which,
-    visit: &mut dyn FnMut(&Track, usize, usize),
+    visit: &mut dyn FnMut(usize, &Track, usize, usize),
 ) {
     for node in 0..floor.platform.nodes() {
         let mut list = cache.node(node).own.list.lock(floor.platform);
@@ -208,7 +208,7 @@ pub(in crate::engine::slub) fn visit_tracks<P: Platform>(
                 let object = slab.object(index);
                 let (track, size) = (slab.track(object, which), slab.size(object));
                 if track.known != 0 {
-                    visit(&track, slab.geometry.object_size - size, node);
+                    visit(object, &track, slab.geometry.object_size - size, node);
                 }
             }
         });
