@@ -72,10 +72,46 @@ fn a_row() {
                 // Its objects may still come home.
                 assert_eq!(heap.free(first, object), Ok(()));
             }
+            "live-twice" => {
+                assert_eq!(heap.destroy(first), Err(DestroyError::ObjectsRemain(1)));
+                assert_eq!(heap.destroy(first), Err(DestroyError::Destroyed));
+                assert_eq!(heap.free(first, object), Ok(()));
+            }
+            "bulk-null" => {
+                let freed = heap.free_bulk(Some(first), &mut [core::ptr::null_mut(), object]);
+                assert_eq!(freed, Err(FreeError::Foreign(0)));
+            }
+            "bulk-foreign" => {
+                let mut local = 0_u64;
+                let freed = heap.free_bulk(Some(first), &mut [object, (&raw mut local).cast()]);
+                assert!(matches!(freed, Err(FreeError::Foreign(_))), "{freed:?}");
+            }
+            "bulk-other" => {
+                // An object of another cache goes home, and is told of.
+                let more = heap.alloc(second, Gfp::KERNEL);
+                assert_eq!(heap.free_bulk(Some(first), &mut [object, more]), Ok(()));
+            }
+            "bulk-twice" => {
+                let again = heap.free_bulk(Some(first), &mut [object, object]);
+                assert!(matches!(again, Ok(()) | Err(FreeError::Double { .. })), "{again:?}");
+            }
+            "usercopy" => {
+                // Bytes 8 to 72 of an object may be copied.
+                let args = CacheArgs { useroffset: 8, usersize: 64, ..CacheArgs::default() };
+                let third = heap.create("misuse-third", 328, args).expect("a cache");
+                let window = heap.alloc(third, Gfp::KERNEL);
+                assert_eq!(heap.check_usercopy(window.add(8), 64), Ok(()));
+                for (from, bytes) in [(7, 2), (8, 65), (0, 8), (72, 1)] {
+                    assert!(heap.check_usercopy(window.add(from), bytes).is_err(), "{from} {bytes}");
+                }
+                assert_eq!(heap.free(third, window), Ok(()));
+                assert_eq!(heap.destroy(third), Ok(true));
+                assert_eq!(heap.free(first, object), Ok(()));
+            }
             other => panic!("no row {other}"),
         }
         assert_eq!(heap.free(second, other), Ok(()));
-        if row != "live" {
+        if !row.starts_with("live") {
             let end = heap.destroy(first);
             assert!(end == Ok(true) || remains && end == Err(DestroyError::ObjectsRemain(1)), "{end:?}");
         }
@@ -84,7 +120,7 @@ fn a_row() {
 }
 
 /// What must be said, checked, in a heap of SLUB.
-const SAID: [(&str, &str); 8] = [
+const SAID: [(&str, &str); 14] = [
     ("legal", ""),
     ("wrong-cache", "cache_from_obj: Wrong slab cache. misuse-second but object is from misuse-first"),
     ("twice", "Slab has 0 allocated objects but 1 are to be freed"),
@@ -93,6 +129,12 @@ const SAID: [(&str, &str); 8] = [
     ("overflow", "Right Redzone overwritten"),
     ("after-free", "Poison overwritten"),
     ("live", "Objects remaining in misuse-first on __kmem_cache_shutdown()"),
+    ("live-twice", "Objects remaining in misuse-first on __kmem_cache_shutdown()"),
+    ("bulk-null", "virt_to_cache: Object is not a Slab page!"),
+    ("bulk-foreign", "virt_to_cache: Object is not a Slab page!"),
+    ("bulk-other", "cache_from_obj: Wrong slab cache. misuse-first but object is from misuse-second"),
+    ("bulk-twice", "are to be freed"),
+    ("usercopy", ""),
 ];
 
 #[test]
@@ -109,9 +151,12 @@ fn checked_caches_tell_what_is_wrong_and_go_on() {
 
 #[test]
 fn unchecked_caches_answer_what_they_know_and_go_on() {
-    for row in ["legal", "twice", "interior", "foreign"] {
+    for row in ["legal", "twice", "interior", "foreign", "bulk-null", "bulk-foreign", "usercopy"] {
         assert_eq!(child(row, false), "", "{row}");
     }
     assert!(child("wrong-cache", false).contains("Wrong slab cache"));
-    assert!(child("live", false).contains("Objects remaining in misuse-first"));
+    assert!(child("bulk-other", false).contains("Wrong slab cache"));
+    for row in ["live", "live-twice"] {
+        assert!(child(row, false).contains("Objects remaining in misuse-first"), "{row}");
+    }
 }

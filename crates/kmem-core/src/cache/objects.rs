@@ -465,7 +465,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 }
                 // SAFETY: the caller's promise.
                 Ok(_) => result = result.and(unsafe { self.free(cache, objects[i]) }),
-                Err(error) => result = result.and(Err(error)),
+                Err(error) => result = result.and(Err(self.refused_by(wanted, error))),
             }
         }
         // SAFETY: these are objects of this cache.

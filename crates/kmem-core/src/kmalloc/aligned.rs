@@ -57,7 +57,6 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if align <= C::Classes::MIN_ALIGN {
             return self.allocate(size, gfp);
         }
-        let version = C::rules(1).version;
         let wanted = size.max(1);
         if !C::Engine::CLASSES && wanted <= C::Classes::LARGEST {
             let block = self.kmalloc_unclassed(wanted, align, gfp, None);
@@ -65,22 +64,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 return block;
             }
         }
-        if C::Engine::CLASSES && align <= PAGE_SIZE && wanted <= C::Classes::LARGEST {
-            let mut class = C::Classes::class_of(wanted);
-            while class < C::Classes::COUNT {
-                let fits = if class >= C::Classes::SLAB_CLASSES {
-                    PAGE_SIZE
-                } else {
-                    C::Classes::align_of(class, version)
-                };
-                if fits >= align {
-                    let Some(cache) = self.class_cache(Kind::of(gfp), class) else {
-                        return core::ptr::null_mut();
-                    };
-                    return self.alloc_block(cache, wanted, align, gfp);
-                }
-                class += 1;
-            }
+        if C::Engine::CLASSES
+            && let Some(class) = Self::class_aligned(align, wanted)
+        {
+            let Some(cache) = self.class_cache(Kind::of(gfp), class) else { return core::ptr::null_mut() };
+            return self.alloc_block(cache, wanted, align, gfp);
         }
         if wanted > MAX_BYTES || align > MAX_BYTES || C::APART {
             return self.alloc_huge(wanted, align);
@@ -93,6 +81,22 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         };
         self.pages.truncate(&self.platform, &mut run, pages);
         self.hand_out(run, gfp)
+    }
+
+    /// The class whose blocks serve requests of `size` bytes with this alignment, which is a power of two, if one does.
+    pub fn class_aligned(align: usize, size: usize) -> Option<usize> {
+        if align > PAGE_SIZE || size > C::Classes::LARGEST {
+            return None;
+        }
+        let version = C::rules(1).version;
+        (C::Classes::class_of(size.max(1))..C::Classes::COUNT).find(|&class| {
+            let aligned = if class >= C::Classes::SLAB_CLASSES {
+                PAGE_SIZE
+            } else {
+                C::Classes::align_of(class, version)
+            };
+            aligned >= align
+        })
     }
 
     /// A new block for one of `usable` bytes that could not take `size` bytes where it stands. One that grows to

@@ -141,7 +141,7 @@ impl core::fmt::Display for FreeError {
                 write!(f, "invalid free of {address:#x}: it has {asked} bytes, not {told}")
             }
             Self::Align { address, told } => {
-                write!(f, "invalid free of {address:#x}: it is not aligned to {told}")
+                write!(f, "invalid free of {address:#x}: not asked for with an alignment of {told}")
             }
             Self::Origin { address, made, told } => {
                 write!(f, "invalid free of {address:#x}: allocated by {made}, given back by {}", told.free())

@@ -44,7 +44,7 @@ const STOPPED: &[(&str, &str)] = &[
     ("sized-less", "it has 40 bytes, not 39"),
     ("sized-delete", "it has 100 bytes, not 104"),
     ("sized-large", "not 200000"),
-    ("aligned-wrong", "it is not aligned to 4096"),
+    ("aligned-wrong", "not asked for with an alignment of 4096"),
 ];
 
 #[test]

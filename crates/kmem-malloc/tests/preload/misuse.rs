@@ -158,7 +158,7 @@ fn hardened_with_origins() {
         let outcome = run(program, row.case, false, mode);
         let text = format!("invalid free of {{}}: allocated by {told}");
         // An alignment is looked at first.
-        let first = matches!(row.hardened, End::Perhaps(text) if says(text, &outcome));
+        let first = matches!(row.hardened, End::Stopped(text) if says(text, &outcome));
         let good = outcome.signal() == Some(SIGABRT) && (first || says(&text, &outcome));
         (!good).then(|| format!("expected {text}: {}", told_of(&outcome)))
     });

@@ -478,6 +478,13 @@ pub(super) unsafe fn free_as(ptr: *mut u8, claim: Claim) {
             stop(Call::Free, FreeError::Size { address: ptr.addr(), asked, told });
         }
     }
+    // An address that fits may do so by chance; the class is what such a request has.
+    if let Some(told) = claim.align
+        && let Some(class) = super::class_at(ptr)
+        && engine::Heap::class_aligned(told, asked_of(Call::Free, ptr, class) + TRAILER) != Some(class)
+    {
+        stop(Call::Free, FreeError::Align { address: ptr.addr(), told });
+    }
     if HEAP.debug().options().is_some() {
         super::check_claim(ptr, claim);
     }

@@ -1,6 +1,6 @@
 //! Blocks that are given back as what they are not.
 
-use super::End::{Perhaps, Stopped, Unnoticed};
+use super::End::{Stopped, Unnoticed};
 use super::{Program, row};
 
 pub(super) const PROGRAM: Program = Program {
@@ -64,7 +64,7 @@ pub(super) const PROGRAM: Program = Program {
             [
                 Unnoticed,
                 Unnoticed,
-                Perhaps("{}: it is not aligned to 4096"),
+                Stopped("{}: not asked for with an alignment of 4096"),
                 Stopped("Given back with an alignment of 4096, allocated with another"),
             ],
         ),
@@ -74,7 +74,7 @@ pub(super) const PROGRAM: Program = Program {
             [
                 Unnoticed,
                 Unnoticed,
-                Stopped("{}: it is not aligned to 24"),
+                Stopped("{}: not asked for with an alignment of 24"),
                 Stopped("Given back with an alignment of 24, allocated with another"),
             ],
         ),
@@ -114,7 +114,7 @@ pub(super) const PROGRAM: Program = Program {
             [
                 Unnoticed,
                 Unnoticed,
-                Perhaps("{}: it is not aligned to 4096"),
+                Stopped("{}: not asked for with an alignment of 4096"),
                 Stopped("Given back with an alignment of 4096, allocated with another"),
             ],
         ),
@@ -169,7 +169,7 @@ pub(super) const PROGRAM: Program = Program {
             [
                 Unnoticed,
                 Unnoticed,
-                Perhaps("{}: it is not aligned to 64"),
+                Stopped("{}: not asked for with an alignment of 64"),
                 Stopped("Allocated by new, given back by aligned delete"),
             ],
         ),

@@ -6,7 +6,7 @@ use super::{Program, row};
 pub(super) const PROGRAM: Program = Program {
     name: "overflow",
     title: "Bytes outside of a block are written",
-    remark: "The C library has a word of its own in front of each block. A write that leaves a block hits it, and the damage shows later: by this the program is stopped. Here nothing of the heap lies between blocks. The write ends in the neighbour, or in nothing; the heap is whole. A checked heap tells all of them.",
+    remark: "The C library has a word of its own in front of each block. A write that leaves a block hits it, and the damage shows later: by this the program is stopped. Here nothing of the heap lies between blocks. The write ends in the neighbour, or in nothing; the heap is whole. A checked heap tells all of them, and the hardened one. A word behind each block, looked at when it is freed, was built and measured: [hardened.md](hardened.md).",
     rows: &[
         row(
             "right-1",
