@@ -260,21 +260,15 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
     // classes have marks.
     let (block, left) = unsafe { cpus().try_pop_marked(place, secret) };
     if left != 0 {
-        return none_at_hand(block, left);
+        // No block, or one whose mark was damaged: that is reported, and it is given to nobody.
+        if !block.is_null() {
+            unmarked(block, left);
+        }
+        return core::ptr::null_mut();
     }
     // SAFETY: without a block the secret is left, which is odd.
     unsafe { core::hint::assert_unchecked(!block.is_null()) };
     block
-}
-
-/// The stack had no block, or one whose mark was damaged: that is reported, and it is given to nobody.
-#[cold]
-#[inline(never)]
-fn none_at_hand(block: *mut u8, left: u64) -> *mut u8 {
-    if !block.is_null() {
-        unmarked(block, left);
-    }
-    core::ptr::null_mut()
 }
 
 /// The other half of [`malloc`], which serves every size.
