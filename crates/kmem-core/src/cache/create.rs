@@ -340,6 +340,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             owned_name: plan.owned_name,
             life: AtomicU8::new(life::LIVE),
             older: AtomicPtr::new(ptr::null_mut()),
+            serial: AtomicU64::new(0),
         })
     }
 

@@ -28,6 +28,7 @@ mod guarding;
 pub(crate) mod objects;
 mod reap;
 mod shorthand;
+pub(crate) mod visit;
 
 pub use create::{CacheArgs, CreateError};
 pub use debugging::{NotChecked, SwitchError, Validation};
@@ -35,7 +36,7 @@ pub use destroy::DestroyError;
 pub use reap::NodeBusy;
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use crate::engine::geometry::Geometry;
 use crate::engine::slub::Slub;
@@ -56,6 +57,8 @@ pub struct KmemCache<E: Engine = Slub> {
     pub(crate) owned_name: Option<(NonNull<u8>, usize)>,
     pub(crate) life: AtomicU8,
     pub(crate) older: AtomicPtr<KmemCache<E>>,
+    /// How many caches were listed before it. Falls along the list; what a listing that let go of the lock goes on from.
+    pub(crate) serial: AtomicU64,
 }
 
 /// Where a cache is in its life.

@@ -567,15 +567,4 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let pinned = self.pages.discarded_by_pools() - before;
         pinned + self.pages.trim(&self.platform, keep_pages)
     }
-
-    /// Visits every cache, newest first, while none can come or go. None at all for a signal handler that interrupted the
-    /// creation or destruction of one.
-    pub fn for_each_cache(&self, mut visit: impl FnMut(&KmemCache<C::Engine>)) {
-        let Some(registry) = self.registry.lock_unless_held(&self.platform) else { return };
-        let mut next = registry.newest();
-        while let Some(cache) = next {
-            visit(cache);
-            next = cache.older();
-        }
-    }
 }

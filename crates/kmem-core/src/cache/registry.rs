@@ -12,6 +12,8 @@ use crate::percpu::{MAX_STACKS, StackId};
 /// The caches, newest first.
 pub struct Registry<E: Engine> {
     newest: AtomicPtr<KmemCache<E>>,
+    /// Caches ever listed.
+    listed: u64,
     /// Caches listed.
     pub count: usize,
     /// One bit a number: set while in use.
@@ -21,7 +23,7 @@ pub struct Registry<E: Engine> {
 impl<E: Engine> Registry<E> {
     /// No caches.
     pub(crate) const fn new() -> Self {
-        Self { newest: AtomicPtr::new(core::ptr::null_mut()), count: 0, used: [0; MAX_STACKS / 64] }
+        Self { newest: AtomicPtr::new(core::ptr::null_mut()), listed: 0, count: 0, used: [0; MAX_STACKS / 64] }
     }
 
     /// The cache created last.
@@ -30,8 +32,17 @@ impl<E: Engine> Registry<E> {
         unsafe { self.newest.load(Ordering::Acquire).as_ref() }
     }
 
+    /// The newest cache of those that were listed before the one with this serial number.
+    pub(crate) fn newest_before(&self, serial: u64) -> Option<&KmemCache<E>> {
+        core::iter::successors(self.newest(), |cache| cache.older())
+            .find(|cache| cache.serial.load(Ordering::Relaxed) < serial)
+    }
+
     /// Lists a complete cache.
     pub(crate) fn add(&mut self, cache: &KmemCache<E>) {
+        // Relaxed: written and read under the registry's lock.
+        cache.serial.store(self.listed, Ordering::Relaxed);
+        self.listed += 1;
         cache.older.store(self.newest.load(Ordering::Relaxed), Ordering::Relaxed);
         // Release pairs with the Acquire of `newest` and `older`.
         self.newest.store(core::ptr::from_ref(cache).cast_mut(), Ordering::Release);

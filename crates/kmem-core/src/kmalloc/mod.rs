@@ -223,7 +223,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             geometry.min_objects = 1;
         }
         let capacity = C::capacity(geometry.size, geometry.sheaf_capacity);
-        let mut registry = self.registry.lock(&self.platform);
+        // Held already: the request comes from one who visits the caches. Waiting for oneself would never end.
+        let mut registry = self.registry.lock_unless_held(&self.platform)?;
         let place = &self.kmalloc[kind as usize][index];
         let known = place.load(Ordering::Acquire);
         if !known.is_null() {

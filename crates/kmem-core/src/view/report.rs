@@ -15,10 +15,15 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::Ordering;
 
+use crate::cache::create::MAX_NAME;
 use crate::config::Config;
 use crate::engine::{self, Engine, SharedPages};
 use crate::heap::{BlockStats, Kmem};
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
+use crate::report::Text;
+
+/// Bytes of a cache's line: its name, and 15 numbers of at most 20 digits.
+const LINE_BYTES: usize = MAX_NAME + 16 * 21;
 
 impl<P: Platform, C: Config> Kmem<P, C> {
     /// Writes the records of this heap. `cpus` is the number of CPUs its user would count, which is not the platform's where
@@ -30,32 +35,36 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             C::Engine::NAME,
             self.platform().nodes()
         )?;
-        let mut result = Ok(());
-        self.for_each_cache(|cache| {
-            let counts = engine::counts::count(self.floor(), &cache.engine);
-            let geometry = cache.geometry();
-            let line = format_args!(
-                "cache {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {:x}",
-                cache.name(),
-                cache.object_size(),
-                geometry.size,
-                geometry.align,
-                geometry.objects,
-                cache.pages_per_slab(),
-                counts.active(),
-                counts.objects,
-                counts.slabs,
-                counts.partial,
-                counts.free_cpu + counts.free_barn,
-                counts.allocs,
-                counts.alloc_slow,
-                counts.free_slow,
-                counts.peak_slabs,
-                geometry.flags.bits()
-            );
-            result = result.and_then(|()| writeln!(out, "{line}"));
-        });
-        result?;
+        self.tell_of_caches(
+            |cache| {
+                let counts = engine::counts::count(self.floor(), &cache.engine);
+                let geometry = cache.geometry();
+                let mut line = Text::<LINE_BYTES>::new();
+                // Writing to a `Text` cannot fail.
+                let _ = write!(
+                    line,
+                    "cache {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {:x}",
+                    cache.name(),
+                    cache.object_size(),
+                    geometry.size,
+                    geometry.align,
+                    geometry.objects,
+                    cache.pages_per_slab(),
+                    counts.active(),
+                    counts.objects,
+                    counts.slabs,
+                    counts.partial,
+                    counts.free_cpu + counts.free_barn,
+                    counts.allocs,
+                    counts.alloc_slow,
+                    counts.free_slow,
+                    counts.peak_slabs,
+                    geometry.flags.bits()
+                );
+                line
+            },
+            |line| writeln!(out, "{}", line.as_str()),
+        )?;
         if let Some(SharedPages { pages, with_room, free_bytes, .. }) = C::Engine::shared(self.floor()) {
             // A row as of a cache, in the grain of its blocks, with the objects of caches that lie in these pages.
             const GRAIN: u64 = 2;

@@ -11,6 +11,7 @@
 use core::fmt::{self, Write};
 
 use crate::cache::KmemCache;
+use crate::cache::visit::name_of;
 use crate::config::Config;
 use crate::engine::slab::tunables::{Change, Tunables};
 use crate::engine::{self, Engine, NotTunable};
@@ -108,12 +109,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// Writes the whole text: newest cache first; aliases have no lines of their own.
     pub fn write_slabinfo(&self, out: &mut dyn Write) -> fmt::Result {
         out.write_str(HEADER)?;
-        let mut result = Ok(());
-        self.for_each_cache(|cache| {
-            let row = self.slabinfo_row(cache);
-            result = result.and_then(|()| write_row(out, cache.name(), &row));
-        });
-        result
+        self.tell_of_caches(
+            |cache| (name_of(cache.name()), self.slabinfo_row(cache)),
+            |(name, row)| write_row(out, name.as_str(), &row),
+        )
     }
 }
 

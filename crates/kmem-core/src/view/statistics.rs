@@ -6,6 +6,7 @@
 
 use core::fmt::{self, Write};
 
+use crate::cache::visit::name_of;
 use crate::config::Config;
 use crate::engine::Counts;
 use crate::engine::counts;
@@ -78,15 +79,16 @@ impl<P: Platform, C: Config<Engine = Slab>> Kmem<P, C> {
     /// Writes the whole text: newest cache first.
     pub fn write_slabinfo_statistics(&self, out: &mut dyn Write) -> fmt::Result {
         out.write_str(HEADER)?;
-        let mut result = Ok(());
-        self.for_each_cache(|cache| {
-            let statistics = Statistics::of(&counts::count(self.floor(), &cache.engine));
-            let row = self.slabinfo_row(cache);
-            result = result
-                .and_then(|()| write_columns(out, cache.name(), &row))
-                .and_then(|()| statistics.write(out));
-        });
-        result
+        self.tell_of_caches(
+            |cache| {
+                let statistics = Statistics::of(&counts::count(self.floor(), &cache.engine));
+                (name_of(cache.name()), self.slabinfo_row(cache), statistics)
+            },
+            |(name, row, statistics)| {
+                write_columns(out, name.as_str(), &row)?;
+                statistics.write(out)
+            },
+        )
     }
 }
 
