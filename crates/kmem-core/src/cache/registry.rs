@@ -23,7 +23,12 @@ pub struct Registry<E: Engine> {
 impl<E: Engine> Registry<E> {
     /// No caches.
     pub(crate) const fn new() -> Self {
-        Self { newest: AtomicPtr::new(core::ptr::null_mut()), listed: 0, count: 0, used: [0; MAX_STACKS / 64] }
+        Self {
+            newest: AtomicPtr::new(core::ptr::null_mut()),
+            listed: 0,
+            count: 0,
+            used: [0; MAX_STACKS / 64],
+        }
     }
 
     /// The cache created last.

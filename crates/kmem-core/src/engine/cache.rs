@@ -188,15 +188,25 @@ impl<E: Engine> Node<E> {
         }
     }
 
-    pub(crate) fn count_slab(&self, objects: u16) {
+    /// Counts a new slab of so many objects. How many all slabs hold now.
+    #[inline]
+    pub(crate) fn count_slab(&self, objects: u16) -> u64 {
         let now = self.slabs.fetch_add(1, Ordering::Relaxed) + 1;
-        self.objects.fetch_add(u64::from(objects), Ordering::Relaxed);
-        self.peak_slabs.fetch_max(now, Ordering::Relaxed);
+        // The exchange is a loop: only for a peak.
+        if now > self.peak_slabs.load(Ordering::Relaxed) {
+            self.peak_slabs.fetch_max(now, Ordering::Relaxed);
+        }
+        self.objects.fetch_add(u64::from(objects), Ordering::Relaxed) + u64::from(objects)
     }
 
     pub(crate) fn uncount_slab(&self, objects: u16) {
-        self.slabs.fetch_sub(1, Ordering::Relaxed);
-        self.objects.fetch_sub(u64::from(objects), Ordering::Relaxed);
+        self.uncount_slabs(1, objects.into());
+    }
+
+    /// Counts so many slabs less, each of so many objects.
+    pub(crate) fn uncount_slabs(&self, slabs: u32, objects: usize) {
+        self.slabs.fetch_sub(u64::from(slabs), Ordering::Relaxed);
+        self.objects.fetch_sub(u64::from(slabs) * objects as u64, Ordering::Relaxed);
     }
 }
 

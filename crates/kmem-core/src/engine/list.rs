@@ -5,7 +5,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::page::{Page, Pages};
+use crate::page::{Lens, Page, Pages};
 use crate::platform::Platform;
 
 /// Slabs in an order.
@@ -25,11 +25,6 @@ impl SlabList {
     /// The first slab.
     pub(crate) fn first<'a, P: Platform>(&self, pages: &'a Pages<P>) -> Option<&'a Page> {
         at(pages, self.head)
-    }
-
-    /// The last slab.
-    pub(crate) fn last<'a, P: Platform>(&self, pages: &'a Pages<P>) -> Option<&'a Page> {
-        at(pages, self.tail)
     }
 
     /// The slab after `slab`.
@@ -71,22 +66,43 @@ impl SlabList {
         self.len += 1;
     }
 
-    /// Moves a slab of this list to its tail.
+    /// Moves a slab of this list, whose head page has this index, to its tail.
     #[inline]
-    pub(crate) fn move_to_tail<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
-        let next = slab.next.load(Ordering::Relaxed);
-        if let (Some(behind), Some(last)) = (at(pages, next), at(pages, self.tail)) {
-            let (number, prev) = (number(pages, slab), slab.prev.load(Ordering::Relaxed));
-            match at(pages, prev) {
-                Some(before) => before.next.store(next, Ordering::Relaxed),
-                None => self.head = next,
-            }
-            behind.prev.store(prev, Ordering::Relaxed);
-            slab.next.store(0, Ordering::Relaxed);
-            slab.prev.store(self.tail, Ordering::Relaxed);
-            last.next.store(number, Ordering::Relaxed);
-            self.tail = number;
+    pub(crate) fn move_to_tail(&mut self, lens: Lens<'_>, slab: &Page, index: usize) {
+        let (next, prev) = (slab.next.load(Ordering::Relaxed), slab.prev.load(Ordering::Relaxed));
+        if next == 0 {
+            return;
         }
+        // Numbers are indexes plus one; the list is not empty.
+        let of = |number: u32| lens.page(number as usize - 1);
+        match prev {
+            0 => self.head = next,
+            prev => of(prev).next.store(next, Ordering::Relaxed),
+        }
+        of(next).prev.store(prev, Ordering::Relaxed);
+        slab.next.store(0, Ordering::Relaxed);
+        slab.prev.store(self.tail, Ordering::Relaxed);
+        let number = index as u32 + 1;
+        of(self.tail).next.store(number, Ordering::Relaxed);
+        self.tail = number;
+    }
+
+    /// Cuts off the last slabs, at most so many: the last of all, and how many they are. Their links stay as they were, to be
+    /// walked with [`before`].
+    pub(crate) fn cut_tail<P: Platform>(&mut self, pages: &Pages<P>, most: u64) -> (u32, u32) {
+        let last = self.tail;
+        let mut cut = 0;
+        while cut < self.len && u64::from(cut) < most {
+            let Some(slab) = at(pages, self.tail) else { break };
+            self.tail = slab.prev.load(Ordering::Relaxed);
+            cut += 1;
+        }
+        match at(pages, self.tail) {
+            Some(slab) => slab.next.store(0, Ordering::Relaxed),
+            None => self.head = 0,
+        }
+        self.len -= cut;
+        (last, cut)
     }
 
     /// Takes a slab of this list out.
@@ -106,6 +122,12 @@ impl SlabList {
         }
         self.len -= 1;
     }
+}
+
+/// The number of the slab before one that was cut off a list.
+#[inline]
+pub(crate) fn before(slab: &Page) -> u32 {
+    slab.prev.load(Ordering::Relaxed)
 }
 
 /// The number of a slab: its head page's index plus one.

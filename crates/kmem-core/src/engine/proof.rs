@@ -88,14 +88,12 @@ impl Proof {
         index & !(self.mask as usize >> PAGE_SHIFT)
     }
 
-    /// Number of the object that starts so many bytes behind the first slot of a slab, if one does: the product's upper half.
+    /// Number of the object that starts so many bytes behind the first slot of a slab, modulo a slab's bytes, if one does: the
+    /// product's upper half.
     #[inline(always)]
     #[must_use]
     pub const fn number(&self, distance: usize) -> Option<u32> {
-        if distance > self.mask as usize {
-            return None;
-        }
-        let product = distance as u128 * self.magic as u128;
+        let product = (distance & self.mask as usize) as u128 * self.magic as u128;
         if (product as u64) < self.limit as u64 { Some((product >> 64) as u32) } else { None }
     }
 

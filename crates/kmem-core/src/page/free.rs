@@ -96,6 +96,44 @@ impl<P: Platform> Pages<P> {
         true
     }
 
+    /// Frees many runs by their heads, with one look at this CPU's lists for as many of them as these take.
+    ///
+    /// Each head is asked for while the one before it may be locked away already: asking must take no lock.
+    ///
+    /// # Safety
+    /// Each is the head of a run that the caller owns, and there is no token of it.
+    pub(crate) unsafe fn free_heads<'a>(&'a self, p: &P, mut heads: impl Iterator<Item = &'a Page>) {
+        while let Some(other) = self.keep_all_on_cpu(p, &mut heads) {
+            // SAFETY: the caller's promise.
+            let run = unsafe { self.adopt(other) };
+            self.free(p, run);
+        }
+    }
+
+    /// Puts runs on this CPU's lists; the first that does not fit there.
+    fn keep_all_on_cpu<'a>(&'a self, p: &P, heads: &mut impl Iterator<Item = &'a Page>) -> Option<&'a Page> {
+        let Some(cpu) = self.cpu_lists(p.current_cpu()) else { return heads.next() };
+        let most = p.listed_pages();
+        let mut lists = cpu.lists.lock(p);
+        for head in heads {
+            let (index, pages) = (self.index(head), head.pages());
+            let home = head.node() * KINDS + head.zone() as usize;
+            let natural = pages.is_power_of_two() && index & (pages - 1) == 0;
+            if !natural
+                || pages > 1 << MAX_LIST_ORDER
+                || lists.home() != Some(home)
+                || lists.pages as usize + pages > most
+            {
+                return Some(head);
+            }
+            debug_assert!(head.kind().is_run());
+            self.scrub(head, index, 0, pages);
+            head.cache.store(core::ptr::null_mut(), Relaxed);
+            lists.push(self.descs(), index, pages.trailing_zeros(), false);
+        }
+        None
+    }
+
     #[cold]
     fn free_to_zone(&self, p: &P, head: &Page, index: usize, pages: usize) {
         let home = Self::home_of_head(head);

@@ -138,11 +138,17 @@ pub(crate) struct Lens<'a> {
 }
 
 impl<'a> Lens<'a> {
-    /// The descriptor of the page around an address of the window; `None` outside. The memory must have been added.
+    /// The index of the page around an address, and whether it lies in the window.
     #[inline(always)]
-    pub(crate) fn descriptor(self, addr: usize) -> Option<&'a Page> {
+    pub(crate) fn index_of(self, addr: usize) -> (usize, bool) {
         let index = addr.wrapping_sub(self.base) >> PAGE_SHIFT;
-        (index < self.pages).then(|| self.descs.page(index))
+        (index, index < self.pages)
+    }
+
+    /// The descriptor of a page by its index. The memory must have been added.
+    #[inline(always)]
+    pub(crate) fn page(self, index: usize) -> &'a Page {
+        self.descs.page(index)
     }
 }
 

@@ -9,6 +9,6 @@ mod create;
 mod destroy;
 mod objects;
 mod sheaves;
-mod telling;
 #[path = "../api_support/mod.rs"]
 mod support;
+mod telling;

@@ -77,7 +77,8 @@ fn each_cache_is_told_of_once_whatever_comes_and_goes<C: Config>() {
             if name.starts_with("old-") {
                 // A new one, and the one just told of goes, or the one that would be next but one.
                 newer.push(rig.cache(&format!("new-{}", newer.len()), 40));
-                let gone = if told.len() % 3 == 0 { caches.len() - 1 } else { caches.len().saturating_sub(3) };
+                let gone =
+                    if told.len() % 3 == 0 { caches.len() - 1 } else { caches.len().saturating_sub(3) };
                 assert_eq!(rig.destroy(caches.remove(gone)), Ok(true));
             }
             told.push(name);

@@ -10,6 +10,7 @@ mod support;
 mod arrays;
 mod damage;
 mod golden;
+mod growing;
 mod old;
 mod reaping;
 mod tunables;

@@ -4,7 +4,7 @@
 //! machine. Two things are checked:
 //! - the counts are those of `golden/kernel-counts.txt`, up to [`SLACK`]: what the compiler inlines where changes with its neighbours.
 //!   With another compiler than the file's they may differ by [`OTHER_COMPILER`];
-//! - each is lower than Linux's in `golden/linux-counts.txt`, but for the rows in [`NOT_LOWER`].
+//! - each is lower than Linux's in `golden/linux-counts.txt`.
 //!
 //! SLOB and the way that turns interrupts off are counted and shown, not compared.
 
@@ -47,22 +47,6 @@ const COLUMNS: [Column; 7] = [
     Column { masked: true, ..Column::plain("slub-masked", "slub", &[]) },
     Column { masked: true, ..Column::plain("slab-masked", "slab", &[]) },
     Column::plain("slob", "slob", &[]),
-];
-
-/// Rows that are not lower than Linux's yet: column and row. One that has become lower must leave this list.
-///
-/// All are SLAB's: making a slab of four objects and giving it back costs what it costs for one of sixty-four; and objects of many
-/// slabs that go home together each have a slab to be looked up.
-const NOT_LOWER: &[(&str, &str)] = &[
-    ("slab", "thousand_1024_fifo_alloc"),
-    ("slab", "thousand_1024_fifo_free"),
-    ("slab", "thousand_1024_lifo_alloc"),
-    ("slab", "thousand_1024_lifo_free"),
-    ("slab", "thousand_256_lifo_alloc"),
-    ("slab", "thousand_256_lifo_free"),
-    ("slab", "thousand_64_shuffled_free"),
-    ("slab-hardened", "thousand_1024_fifo_alloc"),
-    ("slab-hardened", "thousand_1024_lifo_alloc"),
 ];
 
 /// Counts by row, then by column.
@@ -126,7 +110,7 @@ fn check(ours: &Table, bless: bool) -> Result<(usize, Vec<String>), String> {
         std::fs::read_to_string(tree::root().join(file)).map_err(|error| format!("{file}: {error}"))
     };
     let (linux, _) = parse(&read(LINUX)?)?;
-    let mut complaints = beside_linux(ours, &linux, NOT_LOWER);
+    let mut complaints = beside_linux(ours, &linux);
     if bless {
         std::fs::write(tree::root().join(OURS), render(ours, compiler))
             .map_err(|error| format!("{OURS}: {error}"))?;
@@ -142,7 +126,7 @@ fn check(ours: &Table, bless: bool) -> Result<(usize, Vec<String>), String> {
 }
 
 /// Rows that are not lower than Linux's, and those that Linux has and we have not.
-fn beside_linux(ours: &Table, linux: &Table, not_lower: &[(&str, &str)]) -> Vec<String> {
+fn beside_linux(ours: &Table, linux: &Table) -> Vec<String> {
     let mut complaints = Vec::new();
     for column in COLUMNS.iter().filter(|column| !column.beside.is_empty()) {
         for (row, bars) in linux {
@@ -153,14 +137,9 @@ fn beside_linux(ours: &Table, linux: &Table, not_lower: &[(&str, &str)]) -> Vec<
                 .copied()
                 .fold(f64::INFINITY, f64::min);
             let count = ours.get(row).and_then(|counts| counts.get(column.name)).copied();
-            let known = not_lower.contains(&(column.name, row));
             match count {
                 None => complaints.push(format!("{row}: not counted for {}", column.name)),
-                Some(count) if count < bar && known => {
-                    complaints
-                        .push(format!("{row}: {} is lower than Linux now: {count} < {bar}", column.name));
-                }
-                Some(count) if count >= bar && !known => {
+                Some(count) if count >= bar => {
                     complaints
                         .push(format!("{row}: {} is not lower than Linux: {count}, {bar}", column.name));
                 }
@@ -262,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_must_be_lower_but_those_that_are_known() {
+    fn every_row_must_be_lower() {
         let linux = table(&[("pair", "slub-jl", 70.0), ("pair", "slub", 66.0), ("pair", "slab-jl", 80.0)]);
         let mut ours = table(&[
             ("pair", "slub", 65.9),
@@ -270,13 +249,11 @@ mod tests {
             ("pair", "slub-hardened", 1.0),
             ("pair", "slab-hardened", 79.0),
         ]);
-        assert!(beside_linux(&ours, &linux, &[]).is_empty());
-        assert_eq!(beside_linux(&ours, &linux, &[("slub", "pair")]).len(), 1, "it is lower now");
+        assert_eq!(beside_linux(&ours, &linux), Vec::<String>::new());
         ours.get_mut("pair").unwrap().insert("slub".to_owned(), 66.0);
-        assert_eq!(beside_linux(&ours, &linux, &[]).len(), 1);
-        assert!(beside_linux(&ours, &linux, &[("slub", "pair")]).is_empty());
+        assert_eq!(beside_linux(&ours, &linux).len(), 1);
         ours.get_mut("pair").unwrap().remove("slab");
-        assert_eq!(beside_linux(&ours, &linux, &[("slub", "pair")]).len(), 1, "not counted");
+        assert_eq!(beside_linux(&ours, &linux).len(), 2, "not counted");
     }
 
     #[test]

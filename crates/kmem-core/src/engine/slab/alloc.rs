@@ -6,6 +6,7 @@
 use core::sync::atomic::Ordering;
 
 use crate::engine::cache::count;
+use crate::engine::slab::grow::{self, Wish};
 use crate::engine::slab::node::Lists;
 use crate::engine::slab::{Cache, Floor, desc};
 use crate::gfp::Gfp;
@@ -53,18 +54,39 @@ fn alloc_with<P: Platform>(
     hand_out: &mut impl FnMut(&Page, *mut u8),
 ) -> usize {
     let wanted = node.unwrap_or_else(|| floor.platform.current_node());
+    let got = take_from_node(floor, cache, wanted, out, hand_out);
+    if got >= at_least { got } else { grow_until(floor, cache, gfp, wanted, out, got, at_least, hand_out) }
+}
+
+/// Makes slabs until `out`, of which `got` places are filled, has `at_least` objects or there is no memory. How many it has.
+#[allow(clippy::too_many_arguments, reason = "the rest of two callers")]
+fn grow_until<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    gfp: Gfp,
+    wanted: usize,
+    out: &mut [*mut u8],
+    mut got: usize,
+    at_least: usize,
+    hand_out: &mut impl FnMut(&Page, *mut u8),
+) -> usize {
     let strict = gfp.contains(Gfp::THISNODE);
-    let mut got = take_from_node(floor, cache, wanted, out, hand_out);
     let mut exhausted = strict || floor.platform.nodes() == 1;
     while got < at_least {
-        let new = if exhausted {
-            desc::create(floor, cache, gfp, wanted, strict)
+        let wish = if exhausted {
+            Wish { gfp, node: wanted, strict }
         } else {
             // The rest of the world is still there to fall back to: no message, no effort.
-            desc::create(floor, cache, (gfp | Gfp::NOWARN | Gfp::NORETRY) - Gfp::NOFAIL, wanted, true)
+            Wish { gfp: (gfp | Gfp::NOWARN | Gfp::NORETRY) - Gfp::NOFAIL, node: wanted, strict: true }
         };
-        match new {
-            Some(new) => got += take_and_list(floor, cache, new, &mut out[got..], hand_out),
+        let room = &mut out[got..];
+        let more = if grow::goes_out(cache, room.len()) {
+            grow::create_full(floor, cache, wish, room)
+        } else {
+            grow::create(floor, cache, wish).map(|new| take_and_list(floor, cache, new, room, hand_out))
+        };
+        match more {
+            Some(more) => got += more,
             None if exhausted => break,
             None => {
                 exhausted = true;
@@ -73,6 +95,68 @@ fn alloc_with<P: Platform>(
         }
     }
     got
+}
+
+/// Objects for an empty CPU array: what the node's shared array has, else its slabs, else new ones. How many; the last is
+/// to be handed out first.
+///
+/// A node without free objects gets one new slab. When the CPU's refill before this one came to that too, it gets more, as long as all
+/// their objects fit in the batch: a slab of few objects would otherwise make each of them a batch of its own. Each such refill in a
+/// row may make twice as many as the one before, so that what was never asked for stays less than what was.
+pub(super) fn refill<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    gfp: Gfp,
+    out: &mut [*mut u8],
+) -> usize {
+    let wanted = floor.platform.current_node();
+    let node = cache.node(wanted);
+    let here = cache.here(floor.platform);
+    {
+        let mut lists = node.own.lists.lock(floor.platform);
+        let got = lists.shared.pop(out);
+        if got > 0 {
+            lists.shared.touched = true;
+            drop(lists);
+            out[..got].reverse();
+            if let Some(cpu) = here {
+                cpu.own.served();
+                count(&cpu.stats.stock_get, 1);
+            }
+            return got;
+        }
+        let got = take_from_lists(floor, cache, &mut lists, out, &mut |_, _| {});
+        if got > 0 {
+            lists.count_taken(got, node.objects.load(Ordering::Relaxed));
+            drop(lists);
+            if let Some(cpu) = here {
+                cpu.own.served();
+            }
+            return got;
+        }
+    }
+    let most = here.map_or(1, |cpu| cpu.own.grows());
+    if most == 1 || !grow::goes_out(cache, out.len()) {
+        return grow_until(floor, cache, gfp, wanted, out, 0, 1, &mut |_, _| {});
+    }
+    let objects = cache.geometry.objects;
+    let end = (out.len() / objects).min(most) * objects;
+    // The slab made first is to be used first, so it lies last.
+    let mut from = end - objects;
+    let got = grow_until(floor, cache, gfp, wanted, &mut out[from..end], 0, 1, &mut |_, _| {});
+    let plain = (gfp | Gfp::NOWARN | Gfp::NORETRY) - Gfp::NOFAIL - Gfp::HIGH - Gfp::MEMALLOC;
+    let wish = Wish { gfp: plain, node: wanted, strict: true };
+    let end = from + got;
+    while from > 0 && got == objects {
+        if grow::create_full(floor, cache, wish, &mut out[from - objects..from]).is_none() {
+            break;
+        }
+        from -= objects;
+    }
+    if from > 0 {
+        out.copy_within(from..end, 0);
+    }
+    end - from
 }
 
 /// One object without the stacks; null: no memory.

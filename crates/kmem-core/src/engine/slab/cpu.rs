@@ -5,17 +5,22 @@
 //! mark of a CPU that went away, which is counted elsewhere.
 
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU16, AtomicU64};
 
 use crate::engine::slab::{Cache, Floor};
 use crate::platform::Platform;
+
+/// More slabs than 2 to this power are more than any batch has objects.
+const MAX_GROWN: u16 = 6;
 
 /// All zero: a CPU that has not used the cache.
 pub struct Seen {
     /// [`Hot::allocs`](crate::percpu::Hot) when the CPU was last reaped.
     allocs: AtomicU64,
     /// The node whose alien array is drained next.
-    turn: AtomicU32,
+    turn: AtomicU16,
+    /// Refills in a row that had to make slabs.
+    grown: AtomicU16,
     /// One more than the node the CPU was last seen on.
     node: AtomicU16,
     /// One more than the node whose reserve was lowered when the CPU went away.
@@ -27,6 +32,7 @@ impl Seen {
     pub(super) fn reset(&self) {
         self.allocs.store(0, Relaxed);
         self.turn.store(0, Relaxed);
+        self.grown.store(0, Relaxed);
         self.node.store(0, Relaxed);
         self.dead.store(0, Relaxed);
     }
@@ -45,9 +51,25 @@ impl Seen {
 
     /// The next of `nodes` in turn.
     pub(super) fn next_node(&self, nodes: usize) -> usize {
-        let next = (self.turn.load(Relaxed) + 1) % nodes as u32;
+        let next = (self.turn.load(Relaxed) + 1) % nodes as u16;
         self.turn.store(next, Relaxed);
-        next as usize
+        next.into()
+    }
+
+    /// A refill found free objects.
+    #[inline]
+    pub(super) fn served(&self) {
+        if self.grown.load(Relaxed) != 0 {
+            self.grown.store(0, Relaxed);
+        }
+    }
+
+    /// A refill found none: the most slabs it may make.
+    #[inline]
+    pub(super) fn grows(&self) -> usize {
+        let grown = self.grown.load(Relaxed);
+        self.grown.store((grown + 1).min(MAX_GROWN), Relaxed);
+        1 << grown
     }
 }
 

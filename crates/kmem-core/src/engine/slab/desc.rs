@@ -1,4 +1,4 @@
-//! One slab: making it, taking objects out, putting them back, giving it away.
+//! One slab: taking objects out, putting them back, giving it away. How one is made: [`super::grow`].
 //!
 //! # The descriptor
 //! | field of the page | in SLAB |
@@ -23,15 +23,12 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::engine::cache::count;
 use crate::engine::proof::Proof;
 use crate::engine::sheaf;
-use crate::engine::slab::geometry::{Management, WORD};
+use crate::engine::slab::geometry::WORD;
 use crate::engine::slab::index::{Linked, Packed, TakeError};
 use crate::engine::slab::{Cache, Floor, Place, checked};
-use crate::flags::SlabFlags;
-use crate::gfp::Gfp;
-use crate::page::{Kind, Page, PageRun};
+use crate::page::Page;
 use crate::platform::Platform;
 
 /// The list that a slab is on.
@@ -93,13 +90,13 @@ pub(super) fn slots<P: Platform>(floor: Floor<'_, P>, slab: &Page) -> usize {
 }
 
 /// An object by its number.
-fn object<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page, index: u32) -> *mut u8 {
+pub(super) fn object<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page, index: u32) -> *mut u8 {
     let first = lead(slab) + cache.geometry.red_left_pad;
     floor.pages.address(slab).wrapping_add(first + index as usize * cache.geometry.size)
 }
 
 /// A slab's index, for as long as somebody may work on it.
-enum View<'a> {
+pub(super) enum View<'a> {
     /// A slab of one object: how many are out.
     Alone(u32),
     /// With one bit for each free object, if there are at most [`BITS`].
@@ -113,7 +110,7 @@ const BITS: u32 = u64::BITS;
 const FEW: usize = 8;
 
 /// The bits of a slab whose objects are all free.
-fn all_bits(objects: u32) -> u64 {
+pub(super) fn all_bits(objects: u32) -> u64 {
     if objects <= BITS { u64::MAX >> (BITS - objects) } else { 0 }
 }
 
@@ -121,7 +118,7 @@ impl View<'_> {
     /// # Safety
     /// I-SLAB-1: the caller holds the node's lock or is the only one who knows the slab. It is not full, or its index
     /// does not lie in an object.
-    unsafe fn open(cache: &Cache, slab: &Page) -> Self {
+    pub(super) unsafe fn open(cache: &Cache, slab: &Page) -> Self {
         let word = slab.word.load(Ordering::Relaxed);
         let index = core::ptr::with_exposed_provenance_mut::<u8>(slab.chain.load(Ordering::Relaxed) as usize);
         // SAFETY: the index of a slab has room for its objects, was filled when the slab was made, and is touched under
@@ -141,7 +138,7 @@ impl View<'_> {
     }
 
     /// Notes in the descriptor what changed.
-    fn close(&self, slab: &Page) {
+    pub(super) fn close(&self, slab: &Page) {
         let word = match self {
             Self::Alone(active) => u64::from(*active),
             Self::Packed(index, bits) => {
@@ -193,123 +190,21 @@ impl View<'_> {
     }
 }
 
-/// Fetches the pages of one slab.
-fn fetch<P: Platform>(
-    floor: Floor<'_, P>,
-    cache: &Cache,
-    gfp: Gfp,
-    node: usize,
-    strict: bool,
-) -> Option<PageRun> {
-    let mut gfp = gfp - Gfp::ZERO - Gfp::SLAB_BUG;
-    for (property, zone) in [
-        (SlabFlags::CACHE_DMA, Gfp::DMA),
-        (SlabFlags::CACHE_DMA32, Gfp::DMA32),
-        (SlabFlags::RECLAIM_ACCOUNT, Gfp::RECLAIMABLE),
-    ] {
-        if cache.flags().contains(property) {
-            gfp |= zone;
-        }
-    }
-    if strict {
-        gfp |= Gfp::THISNODE;
-    }
-    if cache.exact_pages != 0 {
-        return floor.pages.alloc_exact(floor.platform, gfp, cache.exact_pages, Some(node));
-    }
-    floor.pages.alloc(floor.platform, gfp, cache.geometry.order, Some(node))
+/// Slabs of this cache must be [ended](end) before their pages go.
+pub(super) fn has_end(cache: &Cache) -> bool {
+    checked::is_checked(cache) || cache.dtor.is_some() || cache.own.is_off_slab()
 }
 
-/// A new slab (`cache_grow`): all objects free and constructed, on no list yet, known to nobody else.
-pub(super) fn create<'a, P: Platform>(
-    floor: Floor<'a, P>,
-    cache: &Cache,
-    gfp: Gfp,
-    node: usize,
-    strict: bool,
-) -> Option<&'a Page> {
-    let mut run = fetch(floor, cache, gfp, node, strict)?;
-    let own = &cache.own;
-    let off_slab = if own.is_off_slab() {
-        // The index is for this thread's node and for no zone in particular.
-        let plain = Gfp::DMA | Gfp::DMA32 | Gfp::RECLAIMABLE | Gfp::THISNODE | Gfp::ZERO | Gfp::SLAB_BUG;
-        let index = sheaf::alloc_array(floor, own.layout.index_bytes, gfp - plain);
-        if index.is_null() {
-            floor.pages.free(floor.platform, run);
-            return None;
-        }
-        index.expose_provenance()
-    } else {
-        0
-    };
-    let objects = cache.geometry.objects;
-    run.set_kind(Kind::Slab);
-    if cache.capacity() != 0 {
-        floor.pages.set_tag(&run, cache.id);
-    }
-    let slab = floor.pages.into_head(run);
-    let colour = cache.node(slab.node()).own.lists.lock(floor.platform).cursor.advance(&own.layout);
-    let base = floor.pages.address(slab) as usize;
-    slab.cache.store(core::ptr::from_ref(cache).cast_mut().cast(), Ordering::Relaxed);
-    slab.objects.store(objects as u16, Ordering::Relaxed);
-    slab.start.store((own.shape(cache).slots_at(colour) / WORD) as u16, Ordering::Relaxed);
-    slab.slab_flags.store(0, Ordering::Relaxed);
-    slab.word.store(0, Ordering::Relaxed);
-    slab.debug.store(all_bits(objects as u32), Ordering::Relaxed);
-    let order = own.random.then(|| Shuffled::new(floor.platform.entropy(), objects)).flatten();
-    let last = order.as_ref().map_or(objects as u32 - 1, |order| u32::from(order.numbers[objects - 1]));
-    let index = match (own.place, own.layout.management) {
-        (Place::Alone, _) => 0,
-        (_, Management::InObject) => object(floor, cache, slab, last).expose_provenance(),
-        (_, Management::OffSlab) => off_slab,
-        (_, Management::OnSlab) => own.shape(cache).index_at(colour).map_or(0, |offset| base + offset),
-    };
-    slab.chain.store(index as u64, Ordering::Relaxed);
-    // SAFETY: nobody else knows the slab, and it is not full.
-    let mut view = unsafe { View::open(cache, slab) };
-    match (&mut view, order) {
-        (View::Alone(_), _) => {}
-        (View::Packed(index, _), None) => index.fill_ascending(),
-        (View::Packed(index, _), Some(order)) => index.fill(order.iter(), None),
-        (View::Linked(index, _), None) => index.fill_ascending(),
-        (View::Linked(index, _), Some(order)) => index.fill(order.iter()),
-    }
-    view.close(slab);
-    if cache.mark.load(Ordering::Relaxed) != 0 {
-        for index in 0..objects as u32 {
-            // SAFETY: the object lies in the new slab, which nobody else knows.
-            unsafe { cache.mark_free(object(floor, cache, slab, index)) };
-        }
-    }
-    // Poison would not leave anything of it: then the constructor runs for each owner.
-    let constructed = !checked::is_checked(cache) || !cache.geometry.flags.contains(SlabFlags::POISON);
-    if let Some(ctor) = cache.ctor.filter(|_| constructed || cache.dtor.is_some()) {
-        for index in 0..objects as u32 {
-            // SAFETY: the object lies in the new slab, which nobody else knows; the constructor is the cache's own.
-            unsafe { ctor(object(floor, cache, slab, index)) };
-        }
-    }
-    if checked::is_checked(cache) {
-        checked::lay_out(floor, cache, slab);
-    }
-    if let Some(cpu) = cache.here(floor.platform) {
-        count(&cpu.stats.alloc_slab, 1);
-    }
-    cache.node(slab.node()).count_slab(objects as u16);
-    Some(slab)
-}
-
-/// Gives a slab's pages back (`slab_destroy`), after a destructor saw its objects.
+/// Ends a slab (`slab_destroy`): a destructor sees its objects, and an index of its own goes. Its pages are still to be given back.
 ///
 /// # Safety
 /// All objects are free, the slab is on no list, and nobody can reach it any more. No lock is held.
-pub(super) unsafe fn discard<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page) {
-    let objects = slab.objects.load(Ordering::Relaxed);
+pub(super) unsafe fn end<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page) {
     if checked::is_checked(cache) {
         checked::before_discard(floor, cache, slab);
     }
     if let Some(dtor) = cache.dtor {
-        for index in 0..u32::from(objects) {
+        for index in 0..objects(slab) {
             // SAFETY: the object is free and constructed, and nobody else can reach its slab.
             unsafe { dtor(object(floor, cache, slab, index)) };
         }
@@ -319,11 +214,6 @@ pub(super) unsafe fn discard<P: Platform>(floor: Floor<'_, P>, cache: &Cache, sl
         // SAFETY: the slab's own array, made with that many bytes, which nobody uses any more.
         unsafe { sheaf::free_array(floor, index, cache.own.layout.index_bytes) };
     }
-    cache.node(slab.node()).uncount_slab(objects);
-    slab.cache.store(core::ptr::null_mut(), Ordering::Relaxed);
-    // SAFETY: the caller owns the slab, so the owning token may be rebuilt from its head.
-    let run = unsafe { floor.pages.adopt(slab) };
-    floor.pages.free(floor.platform, run);
 }
 
 /// Takes up to `out.len()` objects; returns how many, and whether the index was found damaged. What a damaged index
@@ -452,7 +342,8 @@ pub(super) unsafe fn put_all<P: Platform>(
 pub(super) unsafe fn put_one(proof: Proof, slab: &Page, start: usize, object: *mut u8) -> bool {
     let Some(number) = proof.number(object.addr().wrapping_sub(start + lead(slab))) else { return false };
     let bits = slab.debug.load(Ordering::Relaxed);
-    if bits >> (number % BITS) & 1 != 0 {
+    let with = bits | 1 << (number % BITS);
+    if with == bits {
         return false;
     }
     let mut index = core::ptr::with_exposed_provenance_mut::<u8>(slab.chain.load(Ordering::Relaxed) as usize);
@@ -461,7 +352,7 @@ pub(super) unsafe fn put_one(proof: Proof, slab: &Page, start: usize, object: *m
         index = object;
         slab.chain.store(object.expose_provenance() as u64, Ordering::Relaxed);
     }
-    slab.debug.store(bits | 1 << (number % BITS), Ordering::Relaxed);
+    slab.debug.store(with, Ordering::Relaxed);
     // I-SLAB-2: an object that is not free is out, so this does not wrap.
     let active = slab.word.load(Ordering::Relaxed) - 1;
     slab.word.store(active, Ordering::Relaxed);
@@ -474,16 +365,34 @@ pub(super) unsafe fn put_one(proof: Proof, slab: &Page, start: usize, object: *m
 #[inline(always)]
 pub(super) fn mark(slab: &Page) -> bool {
     let flags = slab.slab_flags.load(Ordering::Relaxed);
+    if flags & MARK != 0 {
+        return false;
+    }
     slab.slab_flags.store(flags | MARK, Ordering::Relaxed);
-    flags & MARK == 0
+    true
 }
 
-/// Takes the mark off a slab, to which objects were put back. True when it was partial and is so still.
+/// What became of a slab to which objects were put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// It was partial and is so still.
+    Partial,
+    /// It was not free and is so now.
+    Freed,
+    /// Anything else.
+    Other,
+}
+
+/// Takes the mark off a slab.
 #[inline(always)]
-pub(super) fn unmark(slab: &Page) -> bool {
+pub(super) fn unmark(slab: &Page) -> After {
     let flags = slab.slab_flags.load(Ordering::Relaxed) & !MARK;
     slab.slab_flags.store(flags, Ordering::Relaxed);
-    flags == State::Partial as u16 && active(slab) != 0
+    match active(slab) {
+        0 if flags != State::Free as u16 => After::Freed,
+        1.. if flags == State::Partial as u16 => After::Partial,
+        _ => After::Other,
+    }
 }
 
 /// In `slab_flags`, beside the list: objects were put back, and the slab is not settled yet.
@@ -541,54 +450,4 @@ pub(super) unsafe fn index_is_sound(cache: &Cache, slab: &Page) -> bool {
 }
 
 /// The most objects whose order is drawn by lot.
-const MAX_SHUFFLED: usize = 512;
-
-/// All numbers below a count, in random order.
-struct Shuffled {
-    numbers: [u16; MAX_SHUFFLED],
-    count: usize,
-}
-
-impl Shuffled {
-    /// `None` when there is nothing to shuffle, or too much.
-    fn new(seed: u64, count: usize) -> Option<Self> {
-        if !(2..=MAX_SHUFFLED).contains(&count) {
-            return None;
-        }
-        let mut numbers = [0; MAX_SHUFFLED];
-        for (i, number) in numbers[..count].iter_mut().enumerate() {
-            *number = i as u16;
-        }
-        let mut state = seed | 1;
-        for i in (1..count).rev() {
-            // xorshift: one draw of the platform's entropy is enough for one slab.
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            numbers.swap(i, (state >> 32) as usize % (i + 1));
-        }
-        Some(Self { numbers, count })
-    }
-
-    fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.numbers[..self.count].iter().map(|&number| number.into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shuffle_is_a_permutation_and_depends_on_its_seed() {
-        let draw = |seed, count| Shuffled::new(seed, count).expect("a count").iter().collect::<Vec<u32>>();
-        for count in [2, 3, 64, 255, MAX_SHUFFLED] {
-            let mut numbers = draw(99, count);
-            assert!(count < 64 || !numbers.is_sorted());
-            numbers.sort_unstable();
-            assert!(numbers.into_iter().eq(0..count as u32), "{count}");
-        }
-        assert_ne!(draw(1, 64), draw(1 << 40, 64));
-        assert!(Shuffled::new(1, 1).is_none() && Shuffled::new(1, MAX_SHUFFLED + 1).is_none());
-    }
-}
+pub(super) const MAX_SHUFFLED: usize = 512;

@@ -8,7 +8,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::engine::list::{self, SlabList};
+use crate::engine::list;
 use crate::engine::sheaf::MAX_BATCH;
 use crate::engine::slab::node::Lists;
 use crate::engine::slab::{Cache, Floor, desc};
@@ -76,48 +76,81 @@ pub(super) unsafe fn free_stacked<P: Platform>(
     let mut rest = objects;
     while cache.own.has_bits(cache) && !rest.is_empty() {
         let (some, others) = rest.split_at(rest.len().min(MAX_BATCH));
-        let mut met = [0; MAX_BATCH];
-        let mut slabs = 0;
         let mut lists = cache.node(node).own.lists.lock(floor.platform);
-        let (proof, lens, own) =
-            (cache.proof, floor.pages.lens(), core::ptr::from_ref(cache).cast_mut().cast());
-        let mut done = 0;
-        for &object in some {
-            // I-PROOF-1 where the cache is trusted; elsewhere nothing is proved, and all is looked up.
-            let start = proof.slab_of(object.addr());
-            let Some(slab) = lens.descriptor(start) else { break };
-            if slab.cache.load(Ordering::Relaxed) != own {
-                break;
+        // A hardened heap looks at the slab all the same: what lies in an array may have been written to. Relaxed: whoever
+        // distrusts a cache does so before it hands out an object that lies otherwise.
+        let proved =
+            cache.trusted.load(Ordering::Relaxed) == cache.id && cache.mark.load(Ordering::Relaxed) == 0;
+        // SAFETY: the lock of the slabs' node is held, and the caller gives the objects up. Objects in arrays of a trusted
+        // cache lie in slabs of it, by I-PROOF-1 or by a look at them when they came.
+        let done = unsafe {
+            if proved {
+                put_back::<P, true>(floor, cache, &mut lists, some)
+            } else {
+                put_back::<P, false>(floor, cache, &mut lists, some)
             }
-            // SAFETY: the slab is the cache's, the lock of its node is held, and the caller gives the object up.
-            if !unsafe { desc::put_one(proof, slab, start, object) } {
-                break;
-            }
-            done += 1;
-            if desc::mark(slab) {
-                met[slabs] = list::number(floor.pages, slab);
-                slabs += 1;
-            }
-        }
+        };
         lists.free_objects += done as u64;
-        for &number in &met[..slabs] {
-            if let Some(slab) = list::at(floor.pages, number) {
-                if desc::unmark(slab) {
-                    lists.partial.move_to_tail(floor.pages, slab);
-                } else {
-                    lists.settle(floor.pages, slab, true);
-                }
-            }
-        }
-        drop_surplus(floor, cache, lists);
+        drop_surplus(floor, cache, node, lists);
         if done < some.len() {
             rest = &rest[done..];
             break;
         }
         rest = others;
     }
-    // SAFETY: the caller's promise.
-    unsafe { free_many(floor, cache, rest) };
+    if !rest.is_empty() {
+        // SAFETY: the caller's promise.
+        unsafe { free_many(floor, cache, rest) };
+    }
+}
+
+/// Puts objects back, at most [`MAX_BATCH`], as far as that needs no closer look, and settles their slabs. How many.
+///
+/// # Safety
+/// The cache [has bits](crate::engine::slab::Own::has_bits), the caller gives the objects up and holds the lock of their node.
+/// If they are `PROVED`, their pages belong to slabs of the cache, of its proof.
+#[inline]
+unsafe fn put_back<P: Platform, const PROVED: bool>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    lists: &mut Lists,
+    objects: &[*mut u8],
+) -> usize {
+    let mut met = [0; MAX_BATCH];
+    let mut slabs = 0;
+    let (proof, lens, own) = (cache.proof, floor.pages.lens(), core::ptr::from_ref(cache).cast_mut().cast());
+    let mut done = 0;
+    for &object in objects {
+        let start = proof.slab_of(object.addr());
+        let (number, inside) = lens.index_of(start);
+        if !PROVED && !inside {
+            break;
+        }
+        let slab = lens.page(number);
+        if !PROVED && slab.cache.load(Ordering::Relaxed) != own {
+            break;
+        }
+        // SAFETY: the slab is the cache's, and the caller's promise.
+        if !unsafe { desc::put_one(proof, slab, start, object) } {
+            break;
+        }
+        done += 1;
+        if desc::mark(slab)
+            && let Some(place) = met.get_mut(slabs)
+        {
+            *place = number;
+            slabs += 1;
+        }
+    }
+    for &number in &met[..slabs.min(MAX_BATCH)] {
+        let slab = lens.page(number);
+        match desc::unmark(slab) {
+            desc::After::Partial => lists.partial.move_to_tail(lens, slab, number),
+            desc::After::Freed => lists.settle_freed(floor.pages, slab),
+            desc::After::Other => lists.settle(floor.pages, slab, true),
+        }
+    }
+    done
 }
 
 /// Gives free objects back, in order. One lock for neighbours of the same node, one look at the slab for neighbours in it.
@@ -138,8 +171,8 @@ pub(super) unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, 
         let (here, others) = rest.split_at(together.unwrap_or(rest.len()));
         rest = others;
         let node = slab.node();
-        if let Some((_, lists)) = held.take_if(|(other, _)| *other != node) {
-            drop_surplus(floor, cache, lists);
+        if let Some((other, lists)) = held.take_if(|(other, _)| *other != node) {
+            drop_surplus(floor, cache, other, lists);
         }
         let (_, lists) = held.get_or_insert_with(|| (node, cache.node(node).own.lists.lock(floor.platform)));
         let mut errors = 0;
@@ -157,8 +190,8 @@ pub(super) unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, 
             lists.settle(floor.pages, slab, true);
         }
     }
-    if let Some((_, lists)) = held {
-        drop_surplus(floor, cache, lists);
+    if let Some((node, lists)) = held {
+        drop_surplus(floor, cache, node, lists);
     }
 }
 
@@ -166,6 +199,7 @@ pub(super) unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, 
 pub(super) fn drop_surplus<P: Platform>(
     floor: Floor<'_, P>,
     cache: &Cache,
+    node: usize,
     mut lists: Guard<'_, Lists, P, { rank::NODE }>,
 ) {
     let limit = cache.own.free_limit(floor.platform, cache.geometry.objects, lists.dead_cpus);
@@ -175,7 +209,15 @@ pub(super) fn drop_surplus<P: Platform>(
     let excess = (lists.free_objects - limit).div_ceil(cache.geometry.objects as u64);
     let doomed = take_free(floor, cache, &mut lists, excess);
     drop(lists);
-    discard_all(floor, cache, doomed);
+    discard_all(floor, cache, node, doomed);
+}
+
+/// Slabs on no list any more.
+pub(super) struct Doomed {
+    /// The number of the first to go; the others are [before](list::before) it.
+    first: u32,
+    /// How many there are.
+    pub(super) len: u32,
 }
 
 /// Takes up to `count` free slabs off their list, those that have been there longest. Slabs that readers may still look at
@@ -185,26 +227,47 @@ pub(super) fn take_free<P: Platform>(
     cache: &Cache,
     lists: &mut Lists,
     count: u64,
-) -> SlabList {
-    let mut doomed = SlabList::new();
+) -> Doomed {
     if cache.flags().contains(SlabFlags::TYPESAFE_BY_RCU) {
-        return doomed;
+        return Doomed { first: 0, len: 0 };
     }
-    while u64::from(doomed.len) < count {
-        let Some(slab) = lists.free.last(floor.pages) else { break };
-        lists.remove(floor.pages, slab);
-        doomed.push_back(floor.pages, slab);
-    }
-    doomed
+    cut_free(floor, cache, lists, count)
 }
 
-/// Gives back slabs that were taken off their lists. No lock is held.
-pub(super) fn discard_all<P: Platform>(floor: Floor<'_, P>, cache: &Cache, mut doomed: SlabList) {
-    while let Some(slab) = doomed.first(floor.pages) {
-        doomed.remove(floor.pages, slab);
-        // SAFETY: it was free under the lock and is on no list, so nobody can reach it.
-        unsafe { desc::discard(floor, cache, slab) };
+/// [`take_free`], whoever may still look at them.
+pub(super) fn cut_free<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    lists: &mut Lists,
+    count: u64,
+) -> Doomed {
+    let (first, len) = lists.free.cut_tail(floor.pages, count);
+    // Slabs of a cache of this engine are all alike (I-SLABGEO-1), and these are free.
+    lists.free_objects -= u64::from(len) * cache.geometry.objects as u64;
+    Doomed { first, len }
+}
+
+/// Gives back slabs of a node that were taken off their lists. No lock is held.
+pub(super) fn discard_all<P: Platform>(floor: Floor<'_, P>, cache: &Cache, node: usize, doomed: Doomed) {
+    let Doomed { first, len } = doomed;
+    if len == 0 {
+        return;
     }
+    cache.node(node).uncount_slabs(len, cache.geometry.objects);
+    let slabs = || {
+        let mut next = first;
+        (0..len).map_while(move |_| {
+            let slab = list::at(floor.pages, next)?;
+            next = list::before(slab);
+            Some(slab)
+        })
+    };
+    if desc::has_end(cache) {
+        // SAFETY: they were free under the lock and are on no list, so nobody can reach them.
+        slabs().for_each(|slab| unsafe { desc::end(floor, cache, slab) });
+    }
+    // SAFETY: these are heads of runs, slabs until now, that nobody else knows.
+    unsafe { floor.pages.free_heads(floor.platform, slabs()) };
 }
 
 /// Reports an object that is not freed; ends the program where the heap is built to.

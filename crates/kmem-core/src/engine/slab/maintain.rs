@@ -2,7 +2,6 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::engine::list::SlabList;
 use crate::engine::slab::desc::State;
 use crate::engine::slab::{Cache, Floor, desc, free};
 use crate::engine::{Counts, Fault};
@@ -13,15 +12,10 @@ pub(super) fn release_empty<P: Platform>(floor: Floor<'_, P>, cache: &Cache, nod
     if keep_pages {
         return;
     }
-    let mut doomed = SlabList::new();
-    {
-        let mut lists = cache.node(node).own.lists.lock(floor.platform);
-        while let Some(slab) = lists.free.last(floor.pages) {
-            lists.remove(floor.pages, slab);
-            doomed.push_back(floor.pages, slab);
-        }
-    }
-    free::discard_all(floor, cache, doomed);
+    let mut lists = cache.node(node).own.lists.lock(floor.platform);
+    let doomed = free::cut_free(floor, cache, &mut lists, u64::MAX);
+    drop(lists);
+    free::discard_all(floor, cache, node, doomed);
 }
 
 /// Adds slabs and arrays of all nodes to `counts`.

@@ -14,7 +14,7 @@
 //! how much is kept can be changed while the cache is in use (`tune`).
 //!
 //! # Files
-//! [`geometry`]: where things lie, [`index`]: which objects are free, `desc`: one slab, `node`: lists, `alloc` and
+//! [`geometry`]: where things lie, [`index`]: which objects are free, `desc`: one slab, `grow`: making one, `node`: lists, `alloc` and
 //! `free`: between lists and arrays, `checked`: caches with debug letters, [`tunables`]: the numbers.
 //!
 //! # Invariants
@@ -37,6 +37,7 @@ mod checked;
 mod cpu;
 mod desc;
 mod free;
+mod grow;
 mod maintain;
 mod node;
 mod queue;
@@ -300,7 +301,7 @@ unsafe impl Engine for Slab {
         out: &mut [*mut u8; sheaf::MAX_BATCH],
         batch: usize,
     ) -> usize {
-        stock::refill(floor, cache, gfp, &mut out[..batch])
+        alloc::refill(floor, cache, gfp, &mut out[..batch])
     }
 
     fn spill(cache: &Cache) -> usize {

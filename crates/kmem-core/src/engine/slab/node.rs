@@ -105,11 +105,17 @@ impl Lists {
         self.of(state).push_front(pages, slab);
     }
 
-    /// Takes a slab off its list, with its free objects.
-    pub(super) fn remove<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
-        self.free_objects -= u64::from(super::desc::free(slab));
-        self.of(State::listed(slab)).remove(pages, slab);
-        slab.slab_flags.store(0, Ordering::Relaxed);
+    /// Moves a slab whose last object came back to the free ones.
+    pub(super) fn settle_freed<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
+        let old = if slab.slab_flags.load(Ordering::Relaxed) == State::Full as u16 {
+            &mut self.full
+        } else {
+            &mut self.partial
+        };
+        old.remove(pages, slab);
+        slab.slab_flags.store(State::Free as u16, Ordering::Relaxed);
+        self.free.push_front(pages, slab);
+        self.events.peak_free_slabs = self.events.peak_free_slabs.max(u64::from(self.free.len));
     }
 
     /// Moves a slab that got or lost objects to the list it now belongs on. One that stays partial stays where it is,

@@ -61,7 +61,7 @@ fn reap_node<P: Platform>(floor: Floor<'_, P>, cache: &Cache, node: usize) {
         lists.events.reaped += u64::from(doomed.len);
         (surplus, doomed)
     };
-    free::discard_all(floor, cache, doomed);
+    free::discard_all(floor, cache, node, doomed);
     stock::drain_shared(floor, cache, node, surplus);
 }
 

@@ -15,34 +15,9 @@ use crate::engine::sheaf::{self, MAX_BATCH};
 use crate::engine::slab::free::{free_many, free_stacked, home_of, slab_of};
 use crate::engine::slab::queue::{Aliens, Queue};
 use crate::engine::slab::tunables::ALIEN_LIMIT;
-use crate::engine::slab::{Cache, Floor, alloc};
+use crate::engine::slab::{Cache, Floor};
 use crate::gfp::Gfp;
 use crate::platform::Platform;
-
-/// Objects for an empty CPU array, which is filled from its bottom and emptied from its top: the last in `out` is handed
-/// out first.
-pub(super) fn refill<P: Platform>(
-    floor: Floor<'_, P>,
-    cache: &Cache,
-    gfp: Gfp,
-    out: &mut [*mut u8],
-) -> usize {
-    let node = cache.node(floor.platform.current_node());
-    let got = {
-        let mut lists = node.own.lists.lock(floor.platform);
-        let got = lists.shared.pop(out);
-        lists.shared.touched |= got > 0;
-        got
-    };
-    if got > 0 {
-        out[..got].reverse();
-        if let Some(cpu) = cache.here(floor.platform) {
-            count(&cpu.stats.stock_get, 1);
-        }
-        return got;
-    }
-    alloc::alloc_many(floor, cache, gfp, None, out, 1)
-}
 
 /// Takes the oldest batch of a full CPU array, oldest first.
 ///

@@ -65,7 +65,7 @@ pub(in crate::engine::slab) unsafe fn free_many<P: Platform>(
         } else {
             lists.events.errors += 1;
         }
-        free::drop_surplus(floor, cache, lists);
+        free::drop_surplus(floor, cache, page.node(), lists);
     }
 }
 
