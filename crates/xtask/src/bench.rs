@@ -10,6 +10,7 @@ const USAGE: &str = "\
 cargo xtask bench [OPTIONS] [ROW...]
 
   --peers all       also the peers that are built here from their sources, and scudo (default: Debian's that are there)
+  --peers A,B       only those of all that are called so
   --hardened        the hardened library beside scudo, hardened_malloc, mimalloc built secure, and the usual one
   --objects         typed caches beside crates of pools and arenas, and beside other allocators of Rust's
   --programs        the real programs of `cargo xtask programs` on all of them: time, peak, page faults
@@ -30,8 +31,13 @@ fn options(arguments: &[String]) -> Result<Options, String> {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--peers" if arguments.next().is_some_and(|which| which == "all") => options.which = Which::All,
-            "--peers" => return Err("--peers takes `all`".to_owned()),
+            "--peers" => {
+                options.which = match arguments.next().map(String::as_str) {
+                    Some("all") => Which::All,
+                    Some(names) => Which::Named(names.split(',').map(str::to_owned).collect()),
+                    None => return Err("--peers takes `all`, or names with commas".to_owned()),
+                }
+            }
             "--hardened" => options.which = Which::Hardened,
             "--objects" => options.objects = true,
             "--programs" => options.programs = true,
@@ -60,7 +66,7 @@ pub(crate) fn run(arguments: &[String]) -> Count {
     if options.rest.first().is_some_and(|first| ask.contains(&first.as_str())) {
         return started(tree::command(tree::release("kmem-bench")).args(&options.rest));
     }
-    let mut libraries = peers::find(options.which);
+    let mut libraries = peers::find(&options.which);
     let mut kmem = library::path(Engine::Slub);
     if options.which == Which::Hardened {
         if library::build(Engine::Hardened).failed > 0 {
@@ -104,9 +110,10 @@ mod tests {
         let split = |text: &str| options(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
         let all = split("--peers all --turns 3 pair").unwrap();
         assert_eq!((all.which, all.programs), (Which::All, false));
+        assert_eq!(split("--peers a,b").unwrap().which, Which::Named(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(all.rest, ["--turns", "3", "pair"]);
         assert_eq!(split("--hardened --quick").unwrap().which, Which::Hardened);
-        assert!(split("--peers none").is_err() && split("--peers").is_err());
+        assert!(split("--peers").is_err());
         assert!(split("--programs sqlite").unwrap().programs);
     }
 }

@@ -16,18 +16,25 @@ const RUST: [&str; 4] = ["rusty_alloc", "talc", "rlsf", "dlmalloc"];
 
 type Built = (&'static str, Result<PathBuf, String>);
 
-/// The fast ones.
-pub(super) fn fast() -> Vec<Built> {
+/// How one is built, from where its sources lie, in a directory to work in.
+type Build = fn(&Path, &Path) -> Result<PathBuf, String>;
+
+/// The fast ones in C and C++: name, package, and how it is built.
+const FAST: [(&str, &str, Build); 5] = [
+    ("je5.3.1", "tikv-jemalloc-sys", jemalloc),
+    ("mimalloc2", "libmimalloc-sys", |at, to| mimalloc(at, to, "v2", false)),
+    ("mimalloc3", "libmimalloc-sys", |at, to| mimalloc(at, to, "v3", false)),
+    ("snmalloc", "snmalloc-sys", snmalloc),
+    ("rpmalloc", "rpmalloc-sys", rpmalloc),
+];
+
+/// The fast ones whose names are wanted.
+pub(super) fn fast(wanted: impl Fn(&str) -> bool) -> Vec<Built> {
     let fetched = fetched();
-    let mut built = vec![
-        ("je5.3.1", source(&fetched, "tikv-jemalloc-sys", jemalloc)),
-        ("mimalloc2", source(&fetched, "libmimalloc-sys", |at, to| mimalloc(at, to, "v2", false))),
-        ("mimalloc3", source(&fetched, "libmimalloc-sys", |at, to| mimalloc(at, to, "v3", false))),
-        ("snmalloc", source(&fetched, "snmalloc-sys", snmalloc)),
-        ("rpmalloc", source(&fetched, "rpmalloc-sys", rpmalloc)),
-    ];
-    built.extend(RUST.map(|name| (name, rust(name))));
-    built
+    let compiled = FAST.into_iter().filter(|(name, ..)| wanted(name));
+    let compiled = compiled.map(|(name, package, build)| (name, source(&fetched, package, build)));
+    let rust = RUST.into_iter().filter(|name| wanted(name)).map(|name| (name, rust(name)));
+    compiled.chain(rust).collect()
 }
 
 /// The hardened ones.

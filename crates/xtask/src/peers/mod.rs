@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 pub(crate) use build::objects;
 
 /// Which of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Which {
     /// Debian's, which are there.
     #[default]
     Packages,
     /// All that are made for speed: Debian's, and those that are built here.
     All,
+    /// Of these, those with such names.
+    Named(Vec<String>),
     /// Those that are made to be attacked.
     Hardened,
 }
@@ -40,7 +42,11 @@ const DIRECTORIES: [&str; 4] =
 const SCUDO: &str = "lib/linux/libclang_rt.scudo_standalone-x86_64.so";
 
 /// Name and library of each that is there, or that can be built.
-pub(crate) fn find(which: Which) -> Vec<Peer> {
+pub(crate) fn find(which: &Which) -> Vec<Peer> {
+    let wanted = |name: &str| match which {
+        Which::Named(names) => names.iter().any(|wanted| wanted == name),
+        _ => true,
+    };
     let told = |(name, library): (&'static str, Result<PathBuf, String>)| match library {
         Ok(path) => Some((name, path)),
         Err(why) => {
@@ -55,7 +61,10 @@ pub(crate) fn find(which: Which) -> Vec<Peer> {
     let scudo = || ("scudo", scudo().ok_or_else(|| "not installed".to_owned()));
     match which {
         Which::Packages => packages.into_iter().filter_map(told).collect(),
-        Which::All => packages.into_iter().chain(build::fast()).chain([scudo()]).filter_map(told).collect(),
+        Which::All | Which::Named(_) => {
+            let installed = packages.into_iter().chain([scudo()]).filter(|(name, _)| wanted(name));
+            installed.chain(build::fast(wanted)).filter_map(told).collect()
+        }
         Which::Hardened => [scudo()].into_iter().chain(build::hardened()).filter_map(told).collect(),
     }
 }
