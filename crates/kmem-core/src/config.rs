@@ -13,7 +13,7 @@ use crate::engine::sheaf;
 use crate::engine::slab::Slab;
 use crate::engine::slob::Slob;
 use crate::engine::slub::Slub;
-use crate::kmalloc::classes::{ClassSet, FineSet, KernelSet, NoClasses, SeedSet};
+use crate::kmalloc::classes::{ClassSet, FineSet, KernelSet, NoClasses, SeedSet, ShortSet};
 use crate::platform::PAGE_SIZE;
 
 /// The compile-time choices of a heap. What a configuration does not say is as in Linux 6.1.
@@ -135,7 +135,9 @@ impl Config for UserConfig<Slub> {
             513..=1024 => 30,
             1025..=2048 => 14,
             2049..=8192 => 6,
-            _ => 4,
+            8193..=0x8000 => 4,
+            0x8001..=0x10_0000 => 3,
+            _ => 2,
         }
     }
 
@@ -167,7 +169,7 @@ pub struct Hardened<C = UserConfig<Slub>>(PhantomData<fn(C)>);
 
 impl<C: Config<Engine = Slub>> Config for Hardened<C> {
     type Engine = Slub;
-    type Classes = C::Classes;
+    type Classes = <C::Classes as ClassSet>::Apart;
     const HARDENED: bool = true;
     const RANDOM: bool = true;
     const MERGE: bool = false;
@@ -254,7 +256,7 @@ pub const USER_SLAB_RULES: Rules = Rules { init_on_free: true, break_order: 3, .
 /// For programs, with SLAB: fine size classes, random order, and what [`UserConfig<Slub>`] keeps.
 impl Config for UserConfig<Slab> {
     type Engine = Slab;
-    type Classes = FineSet;
+    type Classes = ShortSet;
     const RANDOM: bool = true;
     const EAGER: bool = false;
     const EXACT_LARGE: bool = true;

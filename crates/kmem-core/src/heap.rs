@@ -27,6 +27,7 @@ use crate::kmalloc::MAX_CLASSES;
 use crate::kmalloc::classes::Kind;
 use crate::kmalloc::first::First;
 use crate::kmalloc::huge::HugeTable;
+use crate::kmalloc::kept::Kept;
 use crate::kmalloc::nolock::Deferred;
 use crate::page::Pages;
 use crate::platform::{MAX_NODES, Platform};
@@ -109,6 +110,7 @@ pub struct Kmem<P: Platform, C: Config> {
     pub(crate) huge: HugeTable<P>,
     /// Which large blocks are mappings for being a program's first.
     pub(crate) first: First,
+    pub(crate) kept: Kept,
     pub(crate) deferred: Deferred,
     /// The states of objects, where [`Config::GUARDED`] asks for them.
     pub(crate) states: States,
@@ -145,6 +147,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             kmalloc: [const { [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CLASSES] }; Kind::COUNT],
             huge: HugeTable::new(),
             first: First::new(C::FIRST_MAPPED),
+            kept: Kept::new(),
             deferred: Deferred::new(),
             states: States::new(),
             large_stats: BlockStats::new(),
@@ -229,6 +232,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         C::Engine::lock_heap_for_fork(&self.engine, &self.platform);
         self.pages.lock_for_fork(&self.platform);
         self.huge.lock_for_fork(&self.platform);
+        self.kept.lock_for_fork(&self.platform);
     }
 
     /// Releases what [`Kmem::lock_for_fork`] took.
@@ -238,6 +242,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub unsafe fn unlock_after_fork(&self) {
         // SAFETY: the caller's promise covers every lock below.
         unsafe {
+            self.kept.unlock_after_fork(&self.platform);
             self.huge.unlock_after_fork(&self.platform);
             self.pages.unlock_after_fork(&self.platform);
             C::Engine::unlock_heap_after_fork(&self.engine, &self.platform);

@@ -158,10 +158,13 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// aligned to `align` (a power of two, at least the page size), zero.
     fn map(&self, len: usize, align: usize) -> Option<NonNull<u8>>;
 
+    /// [`Platform::unmap`] also takes the end of a mapping, page by page if need be; what is before it stays.
+    const CUTS: bool = false;
+
     /// Gives back memory of [`Platform::map`].
     ///
     /// # Safety
-    /// `ptr` and `len` are those of a live mapping; nobody uses it any more.
+    /// `ptr` and `len` are those of a live mapping, or, with [`Platform::CUTS`], of its end; nobody uses that any more.
     unsafe fn unmap(&self, ptr: NonNull<u8>, len: usize);
 
     /// Resizes a mapping; contents up to the smaller length stay, new bytes are zero. It may move unless

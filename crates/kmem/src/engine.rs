@@ -26,7 +26,7 @@ use kmem_core::engine::slab::{self, Slab};
 use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::{self, Slub};
 use kmem_core::kmalloc::MAX_CLASSES;
-use kmem_core::kmalloc::classes::{ClassSet, FineSet};
+use kmem_core::kmalloc::classes::ClassSet;
 use kmem_core::platform::PAGE_SIZE;
 
 use crate::host::{Host, HostCpus, Span};
@@ -54,6 +54,14 @@ pub type ChosenConfig = UserConfig<Chosen>;
 #[cfg(feature = "hardened")]
 pub type ChosenConfig = kmem_core::config::Hardened<UserConfig<Slub>>;
 
+/// The size classes of the process-wide heap. Those of an engine without classes are never asked for: the tables below just
+/// have some.
+#[cfg(not(any(feature = "slab", feature = "slob", feature = "hardened")))]
+pub(crate) type Classes = kmem_core::kmalloc::classes::FineSet;
+/// The size classes of the process-wide heap.
+#[cfg(any(feature = "slab", feature = "slob", feature = "hardened"))]
+pub(crate) type Classes = kmem_core::kmalloc::classes::ShortSet;
+
 /// The type of the process-wide heap.
 pub type Heap = Kmem<Host, ChosenConfig>;
 
@@ -72,7 +80,7 @@ struct Slabs {
 /// What the fast paths must know of an engine.
 trait Shape: Engine {
     /// By class, for those in slabs.
-    const SLABS: [Slabs; FineSet::SLAB_CLASSES];
+    const SLABS: [Slabs; Classes::SLAB_CLASSES];
 
     /// The first object need not open the slab: a look at the slab tells where it lies.
     const LEADS: bool;
@@ -85,11 +93,11 @@ trait Shape: Engine {
 }
 
 impl Shape for Slub {
-    const SLABS: [Slabs; FineSet::SLAB_CLASSES] = {
-        let mut table = [Slabs { bytes: 0, objects: 0 }; FineSet::SLAB_CLASSES];
+    const SLABS: [Slabs; Classes::SLAB_CLASSES] = {
+        let mut table = [Slabs { bytes: 0, objects: 0 }; Classes::SLAB_CLASSES];
         let mut class = 0;
         while class < table.len() {
-            let request = Request::new(FineSet::SIZES[class] as usize);
+            let request = Request::new(Classes::SIZES[class] as usize);
             let Ok(geometry) = slub::geometry::compute(&request, &USER_RULES) else {
                 panic!("a size class has a geometry");
             };
@@ -108,11 +116,11 @@ impl Shape for Slub {
 }
 
 impl Shape for Slab {
-    const SLABS: [Slabs; FineSet::SLAB_CLASSES] = {
-        let mut table = [Slabs { bytes: 0, objects: 0 }; FineSet::SLAB_CLASSES];
+    const SLABS: [Slabs; Classes::SLAB_CLASSES] = {
+        let mut table = [Slabs { bytes: 0, objects: 0 }; Classes::SLAB_CLASSES];
         let mut class = 0;
         while class < table.len() {
-            let request = Request::new(FineSet::SIZES[class] as usize);
+            let request = Request::new(Classes::SIZES[class] as usize);
             let Ok(shape) = slab::geometry::compute(&request, &USER_SLAB_RULES) else {
                 panic!("a size class has a geometry");
             };
@@ -134,7 +142,7 @@ impl Shape for Slab {
 
 impl Shape for Slob {
     /// No class has slabs.
-    const SLABS: [Slabs; FineSet::SLAB_CLASSES] = [Slabs { bytes: 1, objects: 0 }; FineSet::SLAB_CLASSES];
+    const SLABS: [Slabs; Classes::SLAB_CLASSES] = [Slabs { bytes: 1, objects: 0 }; Classes::SLAB_CLASSES];
     const LEADS: bool = false;
 
     #[inline(always)]
@@ -152,7 +160,7 @@ pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
     let mut class = 0;
     let mut i = 0;
     while i < table.len() {
-        while (FineSet::SIZES[class] as usize) < i * 16 {
+        while (Classes::SIZES[class] as usize) < i * 16 {
             class += 1;
         }
         table[i] = HostCpus::place(Heap::class_id(class)) as u16;
@@ -167,9 +175,9 @@ pub(crate) static CHECKS: [Proof; MAX_CLASSES + 1] = {
     assert!(Heap::class_id(0) == 1 && HostCpus::place(1) == size_of::<Proof>());
     let mut table = [Proof::NONE; MAX_CLASSES + 1];
     let mut class = 0;
-    while class < FineSet::COUNT {
-        let size = FineSet::SIZES[class] as usize;
-        let Slabs { bytes, objects } = if class < FineSet::SLAB_CLASSES {
+    while class < Classes::COUNT {
+        let size = Classes::SIZES[class] as usize;
+        let Slabs { bytes, objects } = if class < Classes::SLAB_CLASSES {
             <Chosen as Shape>::SLABS[class]
         } else {
             Slabs { bytes: size.next_power_of_two(), objects: 1 }
@@ -197,7 +205,7 @@ pub(crate) fn place_at(span: &Span, ptr: *const u8) -> Option<usize> {
     }
     let tag = usize::from(span.tag(ptr.addr())?);
     // Tag 0 passes no check; but there may be nothing to look at.
-    if tag > FineSet::COUNT || (<Chosen as Shape>::LEADS && tag == 0) {
+    if tag > Classes::COUNT || (<Chosen as Shape>::LEADS && tag == 0) {
         return None;
     }
     // One product finds proof and stack.
@@ -218,8 +226,8 @@ mod tests {
     /// I-ENGINE-1, and that a check accepts the objects of a live slab and nothing between them.
     #[test]
     fn checks_are_the_geometry_of_the_classes() {
-        for class in 0..FineSet::COUNT {
-            let size = FineSet::size_of(class);
+        for class in 0..Classes::COUNT {
+            let size = Classes::size_of(class);
             // A hardened block has its seal beside what is asked for.
             let asked = if heap::HARDENED { size - 8 } else { size };
             let blocks: Vec<*mut u8> = (0..3).map(|_| heap::malloc(asked)).collect();
@@ -233,7 +241,7 @@ mod tests {
                 let cache = heap.kmalloc_cache(Kind::Normal, class).expect("used");
                 let check = CHECKS[class + 1];
                 let bytes = check.slab_bytes();
-                if class < FineSet::SLAB_CLASSES {
+                if class < Classes::SLAB_CLASSES {
                     assert_eq!(bytes, cache.pages_per_slab() * PAGE_SIZE, "{size} bytes");
                     assert_eq!(cache.geometry().min_order, cache.geometry().order);
                 }

@@ -26,8 +26,12 @@
 //! (module `misuse`).
 
 mod aging;
+mod fork;
 mod hardened;
+mod reserve;
+mod resize;
 mod tell;
+mod zeroed;
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -35,24 +39,25 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use kmem_core::Kmem;
 pub use kmem_core::debug::Origin;
 use kmem_core::engine::proof::Proof;
-use kmem_core::fault::Kind as Injected;
 use kmem_core::gfp::Gfp;
-use kmem_core::kmalloc::aligned::{MAPPED, Resized};
 pub use kmem_core::kmalloc::claim::Claim;
-use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind, MAX_BYTES};
+use kmem_core::kmalloc::classes::{ClassSet, Kind, MAX_BYTES};
 use kmem_core::kmalloc::{FreeError, zero_or_null};
 use kmem_core::percpu::{CpuArea, Pushed, StackId};
 use kmem_core::platform::{PAGE_SHIFT, Platform};
 
 use crate::debugging;
-use crate::engine::{self, PLACES, REGULAR, TABLE_LIMIT};
+use crate::engine::{self, Classes, PLACES, REGULAR, TABLE_LIMIT};
 use crate::fault;
 use crate::guard;
 use crate::host::{Host, HostCpus, Options};
 use crate::misuse::{self, Call};
 
 pub use crate::engine::Heap;
+pub use fork::{postfork_child, postfork_parent, prefork, take_over_forks};
+pub use resize::realloc;
 pub use tell::{HeapStats, ownership, stats, write_report, write_slabinfo};
+pub use zeroed::{calloc, calloc_slow, clear};
 
 /// The heap stops what misuses it: each call is the one of the same name in the private module `hardened`.
 pub const HARDENED: bool = cfg!(feature = "hardened");
@@ -125,7 +130,7 @@ fn make() -> Option<&'static Heap> {
     MAKER.store(0, Ordering::Release);
     host.lock_wake(&MAKER);
     if made && !known {
-        register_fork_handlers();
+        fork::register_fork_handlers();
     }
     made.then_some(&HEAP)
 }
@@ -162,37 +167,6 @@ fn make_alone() -> bool {
     // Release publishes all that was made.
     MADE.store(made, Ordering::Release);
     made
-}
-
-/// Set when somebody calls [`prefork`] and its companions without being asked.
-static FORKS_HANDLED: AtomicBool = AtomicBool::new(false);
-
-/// Says that the caller registers fork handlers itself: the heap then registers none of its own. For libraries that know
-/// better when to register: handlers that were registered later run before ours and may allocate.
-/// False when it is too late: the heap was made before and has its handlers, and the caller must do nothing.
-pub fn take_over_forks() -> bool {
-    // Relaxed: said by a constructor, before there are threads.
-    !FORKS_HANDLED.swap(true, Ordering::Relaxed)
-}
-
-/// A program that uses this heap as its allocator has nobody else to do it.
-fn register_fork_handlers() {
-    if FORKS_HANDLED.swap(true, Ordering::Relaxed) {
-        return;
-    }
-    extern "C" fn before() {
-        prefork();
-    }
-    extern "C" fn parent() {
-        postfork_parent();
-    }
-    extern "C" fn child() {
-        postfork_child();
-    }
-    debugging::register_exit();
-    // SAFETY: the handlers are functions of this program, or of a library that is never unloaded. Without memory for
-    // the registration a fork is as safe as the moment it happens at.
-    unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
 }
 
 /// The class of the block at `ptr`; see [`engine::tag_at`].
@@ -280,7 +254,7 @@ pub fn malloc_slow(size: usize) -> *mut u8 {
     }
     if REGULAR && size <= TABLE_LIMIT {
         // SAFETY: as in `malloc_at_hand`, which tried these sizes.
-        let block = unsafe { cpus().pop_cold(Heap::class_id(FineSet::class_of(size))) };
+        let block = unsafe { cpus().pop_cold(Heap::class_id(Classes::class_of(size))) };
         if !block.is_null() && unmark(block) {
             return block;
         }
@@ -292,8 +266,8 @@ pub fn malloc_slow(size: usize) -> *mut u8 {
 /// What no table and no stack of small blocks has.
 #[inline(never)]
 fn malloc_rest(size: usize) -> *mut u8 {
-    if REGULAR && size > TABLE_LIMIT && size <= FineSet::LARGEST {
-        let block = pop_checked(Heap::class_id(FineSet::class_of(size)));
+    if REGULAR && size > TABLE_LIMIT && size <= Classes::LARGEST {
+        let block = pop_near(size);
         if !block.is_null() {
             return block;
         }
@@ -303,10 +277,26 @@ fn malloc_rest(size: usize) -> *mut u8 {
     let Some(heap) = heap() else { return core::ptr::null_mut() };
     debugging::pace::tick(heap);
     aging::tick(heap);
+    reserve::tick(heap);
+    if size > Classes::size_of(Classes::SLAB_CLASSES - 1) {
+        reserve::expect();
+    }
     if heap.refuses_program(size, Gfp::KERNEL) {
         return core::ptr::null_mut();
     }
     retry(heap, size, || heap.allocate(size, Gfp::KERNEL))
+}
+
+/// A block for more bytes than the table has, from this CPU's stacks; null when there is none. Where blocks are large, one of the
+/// next class is rather taken than a new one made: it is a quarter longer at most, and the system backs it already.
+#[inline]
+fn pop_near(size: usize) -> *mut u8 {
+    let class = Classes::class_of(size);
+    let block = pop_checked(Heap::class_id(class));
+    if block.is_null() && size > zeroed::ZEROED_BY_PAGES && class + 1 < Classes::COUNT {
+        return pop_checked(Heap::class_id(class + 1));
+    }
+    block
 }
 
 /// A block of this CPU's stack that is as its free left it; null when there is none.
@@ -326,7 +316,7 @@ fn pop_checked(id: StackId) -> *mut u8 {
 fn retry(heap: &Heap, size: usize, get: impl Fn() -> *mut u8) -> *mut u8 {
     loop {
         let mut block = get();
-        if block.is_null() && size <= MAX_BYTES {
+        if block.is_null() && (size <= MAX_BYTES || heap.ages()) {
             give_everything_back(heap);
             block = get();
         }
@@ -346,63 +336,9 @@ fn give_everything_back(heap: &Heap) {
     heap.trim(0);
 }
 
-/// A block of `size` zero bytes; otherwise as [`malloc`].
-#[inline]
-pub fn calloc(size: usize) -> *mut u8 {
-    let block = malloc_at_hand(size);
-    if block.is_null() {
-        return calloc_slow(size);
-    }
-    // SAFETY: just allocated.
-    unsafe { clear(block, size) };
-    block
-}
-
-/// Makes a block of [`malloc_at_hand`] zero, up to the `size` bytes asked for. Those of a hardened heap are.
-///
-/// # Safety
-/// The block is the caller's, and has that many bytes.
-#[inline(always)]
-pub unsafe fn clear(block: *mut u8, size: usize) {
-    if !HARDENED {
-        // SAFETY: the caller's promise.
-        unsafe { block.write_bytes(0, size) };
-    }
-}
-
-/// [`calloc`] where [`malloc_at_hand`] gave nothing.
-#[cold]
-#[inline(never)]
-pub fn calloc_slow(size: usize) -> *mut u8 {
-    if HARDENED {
-        return hardened::calloc_slow(size);
-    }
-    if size > FineSet::LARGEST {
-        return calloc_large(size);
-    }
-    let block = malloc_slow(size);
-    if !block.is_null() {
-        // SAFETY: the block has that many bytes.
-        unsafe { block.write_bytes(0, size) };
-    }
-    block
-}
-
-fn calloc_large(size: usize) -> *mut u8 {
-    if size > isize::MAX as usize {
-        return core::ptr::null_mut();
-    }
-    // Whole pages know whether they are zero.
-    let Some(heap) = heap() else { return core::ptr::null_mut() };
-    if heap.refuses_program(size, Gfp::KERNEL) {
-        return core::ptr::null_mut();
-    }
-    retry(heap, size, || heap.allocate(size, Gfp::KERNEL | Gfp::ZERO))
-}
-
 /// A block of at least `size` bytes, aligned to `align`, which is a power of two. Null as for [`malloc`].
 pub fn memalign(align: usize, size: usize) -> *mut u8 {
-    if align <= FineSet::MIN_ALIGN {
+    if align <= Classes::MIN_ALIGN {
         return malloc(size);
     }
     if size > isize::MAX as usize || align > isize::MAX as usize {
@@ -541,6 +477,7 @@ unsafe fn free_rest(ptr: *mut u8, place: usize) {
         return;
     }
     aging::tick(&HEAP);
+    reserve::tick(&HEAP);
     // Out of room on this CPU. The slow path knows nothing of marks, so the mark may stay.
     // SAFETY: the caller's promise.
     if let Err(error) = unsafe { HEAP.kfree(ptr) } {
@@ -562,8 +499,13 @@ unsafe fn free_slow(ptr: *mut u8) {
     let freed = match heap() {
         Some(heap) if !zero_or_null(ptr) => {
             debugging::pace::tick(heap);
+            reserve::tick(heap);
             // SAFETY: the caller's promise.
-            unsafe { heap.kfree(ptr) }
+            let freed = unsafe { heap.kfree(ptr) };
+            if heap.ages() {
+                reserve::expect();
+            }
+            freed
         }
         _ => Err(FreeError::Foreign(ptr.addr())),
     };
@@ -573,7 +515,7 @@ unsafe fn free_slow(ptr: *mut u8) {
 }
 
 fn freed_before(ptr: *const u8, class: usize) -> FreeError {
-    FreeError::Double { address: ptr.addr(), cache: FineSet::name(Kind::Normal, class) }
+    FreeError::Double { address: ptr.addr(), cache: Classes::name(Kind::Normal, class) }
 }
 
 /// The block of a class at `ptr` is free.
@@ -595,7 +537,7 @@ pub unsafe fn usable_size(ptr: *const u8) -> usize {
         return unsafe { hardened::usable_size(ptr) };
     }
     let size = if let Some(class) = class_at(ptr) {
-        if is_marked(ptr) { Err(freed_before(ptr, class)) } else { Ok(FineSet::size_of(class)) }
+        if is_marked(ptr) { Err(freed_before(ptr, class)) } else { Ok(Classes::size_of(class)) }
     } else if ptr.is_null() {
         return 0;
     } else {
@@ -610,159 +552,8 @@ pub unsafe fn usable_size(ptr: *const u8) -> usize {
     })
 }
 
-/// Gives a block another size; its contents move if need be. Null: no memory, the old block is as it was. What is no block is
-/// reported and the process aborts; where its user wants to go on after errors the answer is null.
-///
-/// # Safety
-/// `ptr` is a block of this module and `size` is not 0; after success only the answer may be used.
-pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
-    if HARDENED {
-        // SAFETY: the caller's promise.
-        return unsafe { hardened::realloc(ptr, size) };
-    }
-    if size > isize::MAX as usize {
-        return core::ptr::null_mut();
-    }
-    let usable = if let Some(class) = class_at(ptr) {
-        let room = FineSet::size_of(class);
-        if is_marked(ptr) {
-            misuse::refused(&HEAP, Call::Realloc, freed_before(ptr, class));
-            return core::ptr::null_mut();
-        }
-        if size <= room && (size > room / 2 || room <= 2 * FineSet::MIN_ALIGN) {
-            return ptr;
-        }
-        room
-    } else {
-        if HEAP.fault(Injected::Malloc).is_some() {
-            // SAFETY: the caller's promise.
-            return unsafe { realloc_asking(ptr, size) };
-        }
-        // SAFETY: the caller's promise.
-        let resized = unsafe { resize_slow(ptr, size) };
-        match resized {
-            Ok(Resized::Here) => return ptr,
-            Ok(Resized::Moved(block)) => return block,
-            Ok(Resized::Copy { usable }) => usable,
-            Err(error) => {
-                misuse::refused(&HEAP, Call::Realloc, error);
-                return core::ptr::null_mut();
-            }
-        }
-    };
-    let new = if size < MAPPED { malloc(size) } else { grow_slow(usable, size) };
-    if new.is_null() {
-        // A smaller size is granted where the block stands rather than refused.
-        return if size <= usable { ptr } else { new };
-    }
-    // SAFETY: both blocks are the caller's, and different; the old one has that many bytes.
-    unsafe { move_to(new, ptr, usable.min(size)) }
-}
-
-/// Moves the first bytes of a block to another and frees it.
-///
-/// # Safety
-/// Both blocks are the caller's, different, and have that many bytes.
-#[inline(always)]
-unsafe fn move_to(new: *mut u8, old: *mut u8, bytes: usize) -> *mut u8 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        core::ptr::copy_nonoverlapping(old, new, bytes);
-        free(old);
-    }
-    new
-}
-
-/// Resizes what is no block of an unchecked class.
-///
-/// # Safety
-/// As [`realloc`].
-#[cold]
-#[inline(never)]
-unsafe fn resize_slow(ptr: *mut u8, size: usize) -> Result<Resized, FreeError> {
-    check_claim(ptr, Claim::default());
-    match heap() {
-        // SAFETY: the caller's promise.
-        Some(heap) => unsafe { heap.resize(ptr, size) },
-        None => Err(FreeError::Foreign(ptr.addr())),
-    }
-}
-
-/// [`realloc`] of a block that is of no class, under fault injection. Growth is one request, wherever the block then is; a
-/// smaller size is none.
-///
-/// # Safety
-/// As [`realloc`].
-#[cold]
-#[inline(never)]
-unsafe fn realloc_asking(ptr: *mut u8, size: usize) -> *mut u8 {
-    let grows = HEAP.ksize(ptr).is_ok_and(|room| size > room);
-    if grows && HEAP.refuses_program(size, Gfp::KERNEL) {
-        return core::ptr::null_mut();
-    }
-    // SAFETY: the caller's promise.
-    let resized = unsafe { resize_slow(ptr, size) };
-    let usable = match resized {
-        Ok(Resized::Here) => return ptr,
-        Ok(Resized::Moved(block)) => return block,
-        Ok(Resized::Copy { usable }) => usable,
-        Err(error) => {
-            misuse::refused(&HEAP, Call::Realloc, error);
-            return core::ptr::null_mut();
-        }
-    };
-    let new = retry(&HEAP, size, || HEAP.allocate_resized(usable, size, Gfp::KERNEL));
-    if new.is_null() {
-        return if size <= usable { ptr } else { new };
-    }
-    // SAFETY: as in `realloc`.
-    unsafe { move_to(new, ptr, usable.min(size)) }
-}
-
-#[cold]
-#[inline(never)]
-fn grow_slow(usable: usize, size: usize) -> *mut u8 {
-    let Some(heap) = heap() else { return core::ptr::null_mut() };
-    if heap.refuses_program(size, Gfp::KERNEL) {
-        return core::ptr::null_mut();
-    }
-    retry(heap, size, || heap.allocate_resized(usable, size, Gfp::KERNEL))
-}
-
 /// Empties the caches' reserves and returns free pages to the system, but for about `keep` bytes of them. True when any
 /// were returned.
 pub fn trim(keep: usize) -> bool {
     heap().is_some_and(|heap| heap.trim(keep >> PAGE_SHIFT) > 0)
-}
-
-/// Before a fork: no other thread is inside the heap when this returns.
-pub fn prefork() {
-    if let Some(heap) = heap() {
-        heap.lock_for_fork();
-        heap.platform().prefork();
-    }
-}
-
-/// After a fork, in the parent. Pairs with [`prefork`].
-pub fn postfork_parent() {
-    if MADE.load(Ordering::Acquire) {
-        // SAFETY: pairs with `prefork` on the same thread.
-        unsafe {
-            HEAP.platform().postfork_parent();
-            HEAP.unlock_after_fork();
-        }
-    }
-}
-
-/// After a fork, in the child. Pairs with [`prefork`].
-pub fn postfork_child() {
-    if MADE.load(Ordering::Acquire) {
-        // SAFETY: pairs with `prefork` on the thread this one is the copy of.
-        unsafe {
-            HEAP.platform().postfork_child();
-            HEAP.unlock_after_fork();
-        }
-        debugging::after_fork_child();
-        fault::forked();
-    }
 }

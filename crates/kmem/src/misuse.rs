@@ -6,7 +6,9 @@
 use core::fmt;
 
 use kmem_core::kmalloc::FreeError;
-use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind};
+use kmem_core::kmalloc::classes::{ClassSet, Kind};
+
+use crate::engine::Classes;
 use kmem_core::platform::Platform;
 use kmem_core::report;
 
@@ -65,7 +67,7 @@ pub(crate) fn refused(heap: &Heap, call: Call, error: FreeError) {
 #[cold]
 #[inline(never)]
 pub(crate) fn written_when_free(heap: &Heap, block: *mut u8, class: Option<usize>) {
-    let cache = class.map_or("?", |class| FineSet::name(Kind::Normal, class));
+    let cache = class.map_or("?", |class| Classes::name(Kind::Normal, class));
     let what = "was written to after its free, or freed twice";
     report::say(heap.platform(), format_args!("kmem: malloc(): {block:p} (cache {cache}) {what}"));
     stop(heap);

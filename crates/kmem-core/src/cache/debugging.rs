@@ -150,7 +150,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let all = SlabFlags::DEBUG | SlabFlags::FAILSLAB;
         let old = cache.geometry();
         let letters = letters & all;
-        if !C::Engine::SWITCHES || !C::Engine::LETTERS.contains(letters) {
+        let long = cache.engine.exact_pages != 0 && cache.object_size() > Self::PAGES_FROM;
+        if !C::Engine::SWITCHES || !C::Engine::LETTERS.contains(letters) || long {
             return Err(SwitchError::Unsupported);
         }
         // What reads a free object reads around the link: it stays where it is, if it is in the object.

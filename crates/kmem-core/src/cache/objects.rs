@@ -18,7 +18,7 @@ use crate::heap::Kmem;
 use crate::kmalloc::FreeError;
 use crate::page::{Kind, Tagged};
 use crate::percpu::{CpuArea, Pushed};
-use crate::platform::{MAX_NODES, Platform};
+use crate::platform::{MAX_NODES, PAGE_SHIFT, Platform};
 use crate::report;
 
 /// How much of an object was asked for: length and alignment, in one register for the sake of the fast paths.
@@ -564,7 +564,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         for cpu in 0..self.platform.cpus() {
             self.pages.drain_cpu(&self.platform, cpu);
         }
-        let pinned = self.pages.discarded_by_pools() - before;
+        let pinned = self.pages.discarded_by_pools() - before + (self.drop_kept() >> PAGE_SHIFT);
         pinned + self.pages.trim(&self.platform, keep_pages)
     }
 }

@@ -41,6 +41,21 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         block
     }
 
+    /// Blocks beyond so many bytes may be pages without a class, also where there are classes for them: zeroed ones, aligned
+    /// ones, what was resized, and all of them while there are debug options.
+    pub(crate) const PAGES_FROM: usize =
+        if C::Classes::LARGEST < PAGES_FROM { C::Classes::LARGEST } else { PAGES_FROM };
+
+    /// A block of so many bytes is pages without a class. Zeroed: pages that come from the zones know whether they are zero, and
+    /// a block of a class does not. With debug options: what letters keep beside an object would double the longest blocks, and
+    /// who allocated a block of pages is kept in its descriptor.
+    #[inline]
+    pub(crate) fn pages_only(&self, size: usize, gfp: Gfp) -> bool {
+        C::EXACT_LARGE
+            && size > Self::PAGES_FROM
+            && (gfp.contains(Gfp::ZERO) || self.debug.options().is_some() || self.debug.tracks_large())
+    }
+
     /// Notes how much of a block its holder asked for, where that is kept: the rest is guarded.
     #[cold]
     #[inline(never)]
@@ -65,6 +80,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
         }
         if C::Engine::CLASSES
+            && !self.pages_only(wanted, gfp)
             && let Some(class) = Self::class_aligned(align, wanted)
         {
             let Some(cache) = self.class_cache(Kind::of(gfp), class) else { return core::ptr::null_mut() };
@@ -103,7 +119,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// [`MAPPED`] bytes becomes a mapping: what has grown will grow again, and a mapping grows without being copied.
     pub fn allocate_resized(&self, usable: usize, size: usize, gfp: Gfp) -> *mut u8 {
         if C::EXACT_LARGE && size > usable && size >= MAPPED {
-            let block = self.alloc_huge(size, PAGE_SIZE);
+            let block = self.alloc_growing(size);
             if !block.is_null() {
                 return block;
             }
@@ -132,7 +148,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             Block::Unclassed(room) | Block::Guarded(room) => Ok(Self::resize_within(size, room)),
             Block::Large(pages) => {
                 let wanted = pages_for(size);
-                let stays = if size > MAX_BYTES || size <= C::Classes::LARGEST {
+                let stays = if size > MAX_BYTES || size <= Self::PAGES_FROM {
                     false
                 } else if C::EXACT_LARGE {
                     // SAFETY: the caller's promise.
@@ -145,7 +161,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             Block::Huge(bytes) if size < Self::LEAST_MAPPED => Ok(Resized::Copy { usable: bytes }),
             Block::Huge(bytes) => {
                 // SAFETY: the caller's promise.
-                let moved = unsafe { self.resize_huge(ptr, size) };
+                let moved = unsafe { self.resize_huge(ptr, size, false) };
                 Ok(if moved.is_null() { Resized::Copy { usable: bytes } } else { Resized::Moved(moved) })
             }
         }
@@ -189,6 +205,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 /// A block that grows by resizing to this many bytes becomes a mapping, and stays one while it is as large, or half of it in a heap
 /// with [`Config::FIRST_MAPPED`].
 pub const MAPPED: usize = 256 << 10;
+
+/// See `Kmem::PAGES_FROM`.
+const PAGES_FROM: usize = 32 << 10;
 
 /// What became of a block that should have another size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

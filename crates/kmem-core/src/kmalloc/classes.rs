@@ -7,7 +7,8 @@
 //! | set | classes | average waste, requests of 1 to 4096 bytes alike |
 //! |---|---|---|
 //! | [`KernelSet`] | the kernel's: 8 to 8192, powers of two, 96 and 192 | 24.9 % |
-//! | [`FineSet`] | 16 to 128 by 16, four for each doubling, what divides a slab well, then runs of pages | 6.1 % |
+//! | [`FineSet`] | 16 to 128 by 16, four for each doubling, what divides a slab well, then runs of pages up to 4 MiB | 6.1 % |
+//! | [`ShortSet`] | the same, up to 32 KiB | 6.1 % |
 //!
 //! Finding a class takes no division and no loop: a byte table, or the position of the highest bit.
 //!
@@ -96,6 +97,8 @@ pub trait ClassSet: Copy + Send + Sync + 'static {
     const MIN_ALIGN: usize;
     /// What happens to larger requests.
     const LARGE: LargeRule;
+    /// The set of a heap that keeps its large blocks apart, as mappings between guard pages: it has no classes for those.
+    type Apart: ClassSet;
 
     /// The class that serves `size` bytes; 0 bytes are served by the smallest. The index is at least
     /// [`ClassSet::COUNT`] when `size` exceeds [`ClassSet::LARGEST`].
@@ -161,6 +164,7 @@ impl<const MIN: usize> ClassSet for NoClasses<MIN> {
     const LARGEST: usize = PAGE_SIZE - MIN;
     const MIN_ALIGN: usize = MIN;
     const LARGE: LargeRule = if MIN == 8 { LargeRule::Orders } else { LargeRule::Pages };
+    type Apart = Self;
 
     fn class_of(_size: usize) -> usize {
         0
@@ -207,6 +211,7 @@ impl<const MIN: usize> ClassSet for KernelSet<MIN> {
     const SIZES: &'static [u32] = KERNEL_SIZES.split_at(Self::SKIP).1;
     const MIN_ALIGN: usize = 8;
     const LARGE: LargeRule = LargeRule::Orders;
+    type Apart = Self;
 
     #[inline]
     fn class_of(size: usize) -> usize {
@@ -235,15 +240,21 @@ impl<const MIN: usize> ClassSet for KernelSet<MIN> {
 }
 
 /// The classes of user space: 16 to 128 by 16, four for each doubling up to 2 KiB, what divides a slab of eight pages well
-/// up to 8 KiB, and runs of 3 to 8 pages above.
+/// up to 8 KiB, runs of 3 to 8 pages, and four runs for each doubling up to the largest block, 4 MiB.
 ///
 /// Above 2 KiB a slab holds few objects, and quarters of a doubling would leave up to a fifth of it unused. Each class there is
 /// the largest multiple of a cache line of which 14, 12, 11, 10, 9, … 4 fit in 32 KiB.
+///
+/// What a run has beyond the bytes asked for is never touched, and so costs addresses, not memory, while the run is new.
 #[derive(Clone, Copy, Debug)]
 pub struct FineSet;
 
+/// [`FineSet`] up to 32 KiB: what is larger takes exactly the pages it needs, or a mapping of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct ShortSet;
+
 #[rustfmt::skip]
-const FINE_SIZES: [u32; 40] = [
+const FINE_SIZES: [u32; 68] = [
     16, 32, 48, 64, 80, 96, 112, 128,
     160, 192, 224, 256,
     320, 384, 448, 512,
@@ -252,6 +263,13 @@ const FINE_SIZES: [u32; 40] = [
     2304, 2688, 2944, 3264, 3584, 4096,
     4672, 5440, 6528, 8192,
     12288, 16384, 20480, 24576, 28672, 32768,
+    40 << 10, 48 << 10, 56 << 10, 64 << 10,
+    80 << 10, 96 << 10, 112 << 10, 128 << 10,
+    160 << 10, 192 << 10, 224 << 10, 256 << 10,
+    320 << 10, 384 << 10, 448 << 10, 512 << 10,
+    640 << 10, 768 << 10, 896 << 10, 1024 << 10,
+    1280 << 10, 1536 << 10, 1792 << 10, 2048 << 10,
+    2560 << 10, 3072 << 10, 3584 << 10, 4096 << 10,
 ];
 /// Up to here a table has the class of each multiple of 16 bytes.
 const FINE_TABLE_LIMIT: usize = 1024;
@@ -259,8 +277,26 @@ const FINE_TABLE_LIMIT: usize = 1024;
 const FINE_SLAB_LIMIT: usize = 8192;
 /// The first class above [`FINE_SLAB_LIMIT`].
 const FINE_RUNS: usize = 34;
+/// Up to here there is a class for each number of pages, and from here on four for each doubling: 2^15.
+const FINE_STEP_LIMIT: usize = 1 << FINE_STEP_LOG2;
+const FINE_STEP_LOG2: u32 = 15;
+/// The first class above [`FINE_STEP_LIMIT`].
+const FINE_QUARTERS: usize = 40;
 static FINE_TABLE: [u8; FINE_TABLE_LIMIT / 16 + 1] = table(&FINE_SIZES, 4);
 static FINE_LINES: [u8; FINE_SLAB_LIMIT / 64 + 1] = table(&FINE_SIZES, 6);
+
+impl FineSet {
+    /// The class of more than [`FINE_SLAB_LIMIT`] bytes.
+    #[inline]
+    const fn run_of(size: usize) -> usize {
+        let last = size - 1;
+        if size <= FINE_STEP_LIMIT {
+            return FINE_RUNS + (last >> PAGE_SHIFT) - (FINE_SLAB_LIMIT >> PAGE_SHIFT);
+        }
+        let log2 = last.ilog2();
+        FINE_QUARTERS + ((log2 - FINE_STEP_LOG2) as usize * 4) + ((last >> (log2 - 2)) & 3)
+    }
+}
 
 impl ClassSet for FineSet {
     const LABEL: &'static str = "fine";
@@ -268,6 +304,7 @@ impl ClassSet for FineSet {
     const SLAB_CLASSES: usize = FINE_RUNS;
     const MIN_ALIGN: usize = 16;
     const LARGE: LargeRule = LargeRule::Pages;
+    type Apart = ShortSet;
 
     #[inline]
     fn class_of(size: usize) -> usize {
@@ -277,7 +314,7 @@ impl ClassSet for FineSet {
         if size <= FINE_SLAB_LIMIT {
             return FINE_LINES[(size + 63) >> 6] as usize;
         }
-        FINE_RUNS + ((size - 1) >> PAGE_SHIFT) - (FINE_SLAB_LIMIT >> PAGE_SHIFT)
+        Self::run_of(size)
     }
 
     fn name(kind: Kind, index: usize) -> &'static str {
@@ -287,6 +324,28 @@ impl ClassSet for FineSet {
     /// The largest power of two that divides the size: more than enough for any type of that size.
     fn align_of(index: usize, _version: KernelVersion) -> usize {
         largest_power_dividing(Self::size_of(index)).max(Self::MIN_ALIGN)
+    }
+}
+
+impl ClassSet for ShortSet {
+    const LABEL: &'static str = "short";
+    const SIZES: &'static [u32] = FINE_SIZES.split_at(FINE_QUARTERS).0;
+    const SLAB_CLASSES: usize = FINE_RUNS;
+    const MIN_ALIGN: usize = FineSet::MIN_ALIGN;
+    const LARGE: LargeRule = FineSet::LARGE;
+    type Apart = Self;
+
+    #[inline]
+    fn class_of(size: usize) -> usize {
+        FineSet::class_of(size)
+    }
+
+    fn name(kind: Kind, index: usize) -> &'static str {
+        FineSet::name(kind, index)
+    }
+
+    fn align_of(index: usize, version: KernelVersion) -> usize {
+        FineSet::align_of(index, version)
     }
 }
 

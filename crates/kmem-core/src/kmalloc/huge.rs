@@ -5,6 +5,9 @@
 //! address to length does, under one lock that is held for a few instructions. The table itself is a
 //! mapping; it doubles at half load, which happens outside the lock.
 //!
+//! A mapping may be longer than its block: one that grew and was freed is given to the next that grows ([`kept`](super::kept)).
+//! What a block has behind its end is its *room*. Where it did not grow into that for a while the room is cut off.
+//!
 //! # Invariants
 //! - I-HUGE-1: an entry stands for a live mapping, and no two entries for one address.
 //! - I-HUGE-2: at least one slot in two is empty, so that a search ends. A removal moves later entries of the
@@ -27,8 +30,20 @@ struct Entry {
     bytes: usize,
     /// The stack that it was allocated by, a [`Handle`]; 0: not known.
     stack: usize,
-    /// So that a page holds a power of two of entries.
-    _spare: usize,
+    /// Bytes of the mapping, a multiple of the page size, and flags below that.
+    room: usize,
+}
+
+/// In [`Entry::room`]: it was resized.
+const GROWN: usize = 1;
+/// In [`Entry::room`]: its length is what it was when the mappings were last aged.
+const IDLE: usize = 2;
+
+impl Entry {
+    /// Bytes of the mapping.
+    fn mapped(self) -> usize {
+        self.room & !(PAGE_SIZE - 1)
+    }
 }
 
 const _: () = assert!(FIRST_SLOTS.is_power_of_two());
@@ -38,6 +53,8 @@ struct Table {
     /// Number of slots: 0 or a power of two.
     slots: usize,
     used: usize,
+    /// How many of the mappings are longer than their blocks, at most.
+    roomy: usize,
 }
 
 // SAFETY: the table's memory belongs to it, and it is used under a lock.
@@ -105,9 +122,29 @@ impl Table {
                 hole = slot;
             }
         }
-        self.set(hole, Entry { address: 0, bytes: 0, stack: 0, _spare: 0 });
+        self.set(hole, Entry { address: 0, bytes: 0, stack: 0, room: 0 });
         self.used -= 1;
         Some(found)
+    }
+
+    /// Cuts off the room of a block that did not grow since the call before; where it lies and its bytes.
+    fn cut_one(&mut self, from: &mut usize) -> Option<(usize, usize)> {
+        while *from < self.slots {
+            let slot = *from;
+            *from += 1;
+            let entry = self.entry(slot);
+            let spare = entry.mapped() - entry.bytes;
+            if entry.address == 0 || spare == 0 {
+                continue;
+            }
+            if entry.room & IDLE != 0 {
+                self.set(slot, Entry { room: entry.bytes | entry.room & GROWN, ..entry });
+                return Some((entry.address + entry.bytes, spare));
+            }
+            self.set(slot, Entry { room: entry.room | IDLE, ..entry });
+            self.roomy += 1;
+        }
+        None
     }
 
     fn full(&self) -> bool {
@@ -130,7 +167,7 @@ impl<P: Platform> HugeTable<P> {
     /// No mappings.
     pub(crate) const fn new() -> Self {
         Self {
-            table: Lock::new(Table { entries: core::ptr::null_mut(), slots: 0, used: 0 }),
+            table: Lock::new(Table { entries: core::ptr::null_mut(), slots: 0, used: 0, roomy: 0 }),
             platform: core::marker::PhantomData,
         }
     }
@@ -176,7 +213,8 @@ impl<P: Platform> HugeTable<P> {
             let old = {
                 let mut table = self.table.lock(platform);
                 if table.slots == slots {
-                    let mut new = Table { entries: memory.as_ptr().cast(), slots: more, used: 0 };
+                    let roomy = table.roomy;
+                    let mut new = Table { entries: memory.as_ptr().cast(), slots: more, used: 0, roomy };
                     for slot in 0..slots {
                         let entry = table.entry(slot);
                         if entry.address != 0 {
@@ -242,17 +280,36 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let align = align.max(PAGE_SIZE);
         let mapped =
             if C::APART { self.platform.map_apart(bytes, align) } else { self.platform.map(bytes, align) };
-        let Some(block) = mapped else {
-            return core::ptr::null_mut();
-        };
+        match mapped {
+            Some(block) => self.list_huge(block, bytes, bytes),
+            None => core::ptr::null_mut(),
+        }
+    }
+
+    /// A mapping for a block of `size` bytes that grows: it may have room already. Not zero. Null: no memory.
+    pub(crate) fn alloc_growing(&self, size: usize) -> *mut u8 {
+        if let Some(bytes) = size.checked_next_multiple_of(PAGE_SIZE)
+            && Self::KEEPS
+            && self.kept.bytes() >= bytes
+            && !self.refuses_mapping(bytes, Gfp::KERNEL)
+            && let Some(mapping) = self.take_kept(bytes)
+            && let Some(block) = mapping.start()
+        {
+            return self.list_huge(block, bytes, mapping.bytes | GROWN);
+        }
+        self.alloc_huge(size, PAGE_SIZE)
+    }
+
+    /// Lists a mapping as a block of `bytes` bytes; null, and it is unmapped: there is no memory for the list.
+    fn list_huge(&self, block: NonNull<u8>, bytes: usize, room: usize) -> *mut u8 {
         let stack = self.large_stack() as usize;
+        let entry = Entry { address: block.as_ptr().addr(), bytes, stack, room };
         loop {
             if !self.huge.reserve(&self.platform) {
-                // SAFETY: just mapped; nobody knows it.
-                unsafe { self.unmap(block, bytes) };
+                // SAFETY: the caller's mapping; nobody knows it.
+                unsafe { self.unmap(block, entry.mapped()) };
                 return core::ptr::null_mut();
             }
-            let entry = Entry { address: block.as_ptr().addr(), bytes, stack, _spare: 0 };
             if self.huge.insert(&self.platform, entry) {
                 break;
             }
@@ -270,13 +327,18 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         else {
             return Err(FreeError::Foreign(ptr.addr()));
         };
-        let bytes = entry.bytes;
-        self.huge_stats.remove(bytes);
-        if bytes <= MAX_BYTES {
-            self.first.freed(bytes);
+        self.huge_stats.remove(entry.bytes);
+        if entry.bytes <= MAX_BYTES {
+            self.first.freed(entry.bytes);
         }
         // SAFETY: the mapping was listed, and this thread took it off the list.
-        unsafe { self.unmap(block, bytes) };
+        unsafe {
+            if Self::KEEPS && entry.room & GROWN != 0 {
+                self.keep(ptr.expose_provenance(), entry.mapped());
+            } else {
+                self.unmap(block, entry.mapped());
+            }
+        }
         Ok(())
     }
 
@@ -291,11 +353,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
     }
 
-    /// Resizes a mapping, moving it if need be. Null: nothing changed.
+    /// Resizes a mapping, moving it if need be. Null: nothing changed. With `zero` the bytes that it gains are zero.
     ///
     /// # Safety
     /// `ptr` is the start of a mapping that belongs to the caller; after success only the answer may be used.
-    pub(crate) unsafe fn resize_huge(&self, ptr: *mut u8, size: usize) -> *mut u8 {
+    pub(crate) unsafe fn resize_huge(&self, ptr: *mut u8, size: usize, zero: bool) -> *mut u8 {
         let (Some(block), Some(bytes)) = (NonNull::new(ptr), size.checked_next_multiple_of(PAGE_SIZE)) else {
             return core::ptr::null_mut();
         };
@@ -308,22 +370,56 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         // Off the list before the address can belong to somebody else.
         let Some(entry) = self.huge.remove(&self.platform, ptr.addr()) else { return core::ptr::null_mut() };
-        // SAFETY: the caller owns the mapping.
+        let mapped = entry.mapped();
+        let fits = old < bytes && bytes <= mapped;
+        // SAFETY: the caller owns the mapping, all of it while it is off the list.
         let moved = unsafe {
-            if C::APART {
-                self.platform.remap_apart(block, old, bytes)
+            if zero && old < bytes {
+                ptr.add(old).write_bytes(0, bytes.min(mapped) - old);
+            }
+            if fits {
+                Some(block)
+            } else if C::APART {
+                self.platform.remap_apart(block, mapped, bytes)
             } else {
-                self.platform.remap(block, old, bytes, true)
+                self.platform.remap(block, mapped, bytes, true)
             }
         };
-        let (address, now) = moved.map_or((ptr, old), |block| (block.as_ptr(), bytes));
-        let entry = Entry { address: address.addr(), bytes: now, ..entry };
+        let entry = match moved {
+            Some(block) => {
+                let room = if fits { mapped } else { bytes } | GROWN;
+                Entry { address: block.as_ptr().addr(), bytes, room, ..entry }
+            }
+            None => entry,
+        };
         self.huge.insert_again(&self.platform, entry);
-        if moved.is_some() {
-            self.huge_stats.resize(old, bytes);
-            address
-        } else {
-            core::ptr::null_mut()
+        match moved {
+            Some(block) => {
+                self.huge_stats.resize(old, bytes);
+                block.as_ptr()
+            }
+            None => core::ptr::null_mut(),
+        }
+    }
+
+    /// Cuts off the room of mappings that did not grow since the call before. True: others have room still.
+    pub(crate) fn cut_rooms(&self) -> bool {
+        if !Self::KEEPS {
+            return false;
+        }
+        let mut from = 0;
+        self.huge.table.lock(&self.platform).roomy = 0;
+        loop {
+            // What the table does not name any more is this thread's.
+            let (cut, roomy) = {
+                let mut table = self.huge.table.lock(&self.platform);
+                (table.cut_one(&mut from), table.roomy)
+            };
+            let Some((address, bytes)) = cut else { return roomy > 0 };
+            if let Some(end) = NonNull::new(core::ptr::with_exposed_provenance_mut(address)) {
+                // SAFETY: the end of a live mapping, which its block does not reach; the platform can cut.
+                unsafe { self.platform.unmap(end, bytes) };
+            }
         }
     }
 }

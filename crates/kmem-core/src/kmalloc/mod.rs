@@ -22,10 +22,12 @@ pub mod family;
 mod faults;
 pub(crate) mod first;
 pub mod huge;
+pub(crate) mod kept;
 pub mod large;
 mod leaks;
 pub mod nolock;
 pub mod realloc;
+pub mod runs;
 pub mod typed;
 mod unclassed;
 pub mod usercopy;
@@ -50,7 +52,7 @@ use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 use classes::{ClassSet, Kind, MAX_BYTES};
 
 /// Room for the classes of the largest set.
-pub const MAX_CLASSES: usize = 40;
+pub const MAX_CLASSES: usize = 68;
 
 /// What a request of no bytes gets.
 pub const ZERO_SIZE_PTR: *mut u8 = core::ptr::without_provenance_mut(16);
@@ -208,7 +210,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // A run of pages is aligned to a page whatever its length.
         let runs = index >= C::Classes::SLAB_CLASSES;
         let align = if runs { PAGE_SIZE } else { C::Classes::align_of(index, rules.version) };
-        let flags = self.debug_flags(name, flags);
+        // Longer blocks are never checked: see `pages_only`.
+        let flags = if runs && size > Self::PAGES_FROM { flags } else { self.debug_flags(name, flags) };
         let request = Request { align, flags, ..Request::new(size) };
         let mut geometry = C::Engine::geometry(&request, &rules).ok()?;
         if C::MARK_FREED && !geometry.is_debug() {
@@ -311,7 +314,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if size == 0 {
             return ZERO_SIZE_PTR;
         }
-        if size > C::Classes::LARGEST {
+        if size > C::Classes::LARGEST || self.pages_only(size, gfp) {
             return self.kmalloc_large(size, gfp, None);
         }
         if !C::Engine::CLASSES {
@@ -358,7 +361,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if size == 0 {
             return ZERO_SIZE_PTR;
         }
-        if size > C::Classes::LARGEST {
+        if size > C::Classes::LARGEST || self.pages_only(size, gfp) {
             return self.kmalloc_large(size, gfp, node);
         }
         if !C::Engine::CLASSES {

@@ -163,7 +163,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 return Ok(ptr::null_mut());
             }
             // SAFETY: the caller's promise.
-            let moved = unsafe { self.resize_huge(ptr, size) };
+            let moved = unsafe { self.resize_huge(ptr, size, gfp.contains(Gfp::ZERO)) };
             // A mapping that the platform will not shrink serves as it is.
             return Ok(if moved.is_null() && size <= bytes { ptr } else { moved });
         }

@@ -113,6 +113,8 @@ pub(super) const HAS_TAILS: u8 = 1 << 7;
 pub(super) const HAS_TAGS: u8 = 1 << 6;
 /// Set in [`Page::order`] of a block on a CPU's list: its content is zero.
 pub(super) const IS_ZERO: u8 = 1 << 5;
+/// Set in [`Page::order`] of an owned run: its first page has a tag, the others have none.
+pub(super) const HAS_HEAD_TAG: u8 = 1 << 4;
 const ORDER_MASK: u8 = 0x0f;
 
 const ZONE_MASK: u8 = 0b0000_0011;
@@ -126,8 +128,8 @@ const BLOCK_MASK: u8 = 0b0011_0000;
 pub struct Page {
     /// A [`Kind`].
     pub(crate) kind: AtomicU8,
-    /// Bits 0-3: log2 of the pages of a free block, or of those of a run (rounded up). Bits 5-7:
-    /// [`IS_ZERO`], [`HAS_TAGS`], [`HAS_TAILS`].
+    /// Bits 0-3: log2 of the pages of a free block, or of those of a run (rounded up). Bits 4-7:
+    /// [`HAS_HEAD_TAG`], [`IS_ZERO`], [`HAS_TAGS`], [`HAS_TAILS`].
     pub(crate) order: AtomicU8,
     /// Node number. Valid in heads.
     pub(crate) node: AtomicU8,

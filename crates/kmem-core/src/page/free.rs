@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::desc::{HAS_TAGS, HAS_TAILS, Kind, Page};
+use super::desc::{HAS_HEAD_TAG, HAS_TAGS, HAS_TAILS, Kind, Page};
 use super::list::Descs;
 use super::pcp::{BATCH, Lists, MAX_LIST_ORDER};
 use super::run::{PageRun, mark_tails};
@@ -151,6 +151,8 @@ impl<P: Platform> Pages<P> {
         let marks = head.marks();
         if marks & HAS_TAGS != 0 {
             self.store_tags(index + from, to - from, 0);
+        } else if marks & HAS_HEAD_TAG != 0 && from == 0 {
+            self.store_tags(index, 1, 0);
         }
         if marks & HAS_TAILS != 0 {
             let run = Descs(head);

@@ -487,6 +487,13 @@ impl<P: Platform> Pages<P> {
         head.add_mark(desc::HAS_TAGS);
     }
 
+    /// [`Pages::set_tag`], of the run's first page only: for runs that are one object, which starts there.
+    pub fn set_head_tag(&self, run: &PageRun, tag: u16) {
+        let head = run.head();
+        self.store_tags(self.index(head), 1, tag);
+        head.add_mark(desc::HAS_HEAD_TAG);
+    }
+
     fn store_tags(&self, first: usize, count: usize, tag: u16) {
         let tags = self.tags.load(Relaxed);
         for index in first..first + count {

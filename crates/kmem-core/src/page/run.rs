@@ -93,6 +93,12 @@ impl PageRun {
         self.zeroed = false;
     }
 
+    /// Makes the run a slab of one object, which starts with it: nobody needs its other pages to lead to the head in
+    /// one step, so they are not marked.
+    pub fn make_slab_of_one(&mut self) {
+        self.head().set_kind(Kind::Slab);
+    }
+
     /// Declares what the run is used for: [`Kind::Allocated`], [`Kind::Slab`], [`Kind::Slob`] or [`Kind::Large`].
     ///
     /// A slab marks each of its pages, so that any object's page leads to the head in one step; the

@@ -265,7 +265,7 @@ fn kmem_cache_free_of_no_object<C: Config>() {
     // SAFETY: it came from a box.
     drop(unsafe { Box::from_raw(on_the_other_heap) });
     // Memory of the heap that is no slab.
-    let large = rig.kmalloc(100_000);
+    let large = rig.pages_block(100_000);
     assert_eq!(rig.free(cache, large), Err(FreeError::NotObject(large.addr())));
     assert_eq!(rig.kfree(large), Ok(()));
     assert_eq!(rig.free(cache, large), Err(FreeError::NotObject(large.addr())));

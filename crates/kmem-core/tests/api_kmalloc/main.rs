@@ -9,6 +9,7 @@ mod failures;
 mod kmalloc;
 mod nolock;
 mod realloc;
+mod runs;
 #[path = "../api_support/mod.rs"]
 mod support;
 mod typed;

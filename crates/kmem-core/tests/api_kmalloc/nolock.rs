@@ -138,7 +138,7 @@ fn kfree_nolock<C: Config>() {
 fn kfree_nolock_of_no_block<C: Config>() {
     let rig = Rig::<C>::new();
     let cache = rig.cache("typed", 100);
-    let (object, large) = (rig.alloc(cache, Gfp::KERNEL), rig.kmalloc(100_000));
+    let (object, large) = (rig.alloc(cache, Gfp::KERNEL), rig.pages_block(100_000));
     let mapping = rig.heap.kvmalloc(5 << 20, Gfp::KERNEL);
     let block = rig.kmalloc(100);
     assert_eq!(free(&rig, object), Err(FreeError::NotObject(object.addr())));

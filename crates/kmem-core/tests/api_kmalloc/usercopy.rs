@@ -110,7 +110,7 @@ fn mem_dump_obj<C: Config>() {
     let (slab, pages) = rig.slab_of(object);
     let tail = std::ptr::without_provenance(slab + pages * 4096 - 1);
     assert_eq!(told(tail), (true, "slab things, behind its last object".to_owned()));
-    let large = rig.kmalloc(100_000);
+    let large = rig.pages_block(100_000);
     let facts =
         format!("large block start {:#x} pointer offset 5000 size {}", large.addr(), rig.ksize(large));
     assert_eq!(told(large.wrapping_add(5000)), (true, facts));

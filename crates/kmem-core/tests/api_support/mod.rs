@@ -149,6 +149,13 @@ impl<C: Config> Rig<C> {
         block
     }
 
+    /// A block of whole pages that is no object of any class: where classes are that long, zeroed blocks are.
+    pub(crate) fn pages_block(&self, size: usize) -> *mut u8 {
+        let block = self.heap.kmalloc(size, Gfp::KERNEL | Gfp::ZERO);
+        assert_eq!(self.kind_of(block), Some(kmem_core::page::Kind::Large), "{size} bytes");
+        block
+    }
+
     pub(crate) fn kfree(&self, block: *mut u8) -> Result<(), FreeError> {
         // SAFETY: the test holds the block, or asks for the error.
         unsafe { self.heap.kfree(block) }

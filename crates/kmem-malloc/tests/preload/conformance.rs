@@ -44,6 +44,7 @@ programs! {
     grow_release_huge: "grow_release.c" ["536870912"], ALL;
     grow_release_large: "grow_release.c" ["262144"], ALL;
     grow_release_small: "grow_release.c" ["64"], ALL;
+    large_reserve: "large_reserve.c" [], ALL;
     producer_consumer: "producer_consumer.c" [], THREADED;
     tls_dtors: "tls_dtors.c" [], THREADED;
     cancel: "cancel.c" [], THREADED;

@@ -38,13 +38,13 @@ use kmem_core::fault::Kind as Injected;
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::FreeError;
 use kmem_core::kmalloc::aligned::Resized;
-use kmem_core::kmalloc::classes::{ClassSet, FineSet, Kind};
+use kmem_core::kmalloc::classes::{ClassSet, Kind};
 use kmem_core::percpu::Pushed;
 use kmem_core::platform::{PAGE_SIZE, Platform};
 
 use super::{Claim, HEAP, MADE, Origin, give_everything_back, heap};
 use crate::debugging;
-use crate::engine::{self, PLACES, TABLE_LIMIT};
+use crate::engine::{self, Classes, PLACES, TABLE_LIMIT};
 use crate::host::misc;
 use crate::misuse::{self, Call};
 
@@ -60,10 +60,10 @@ static SLOTS: [u16; TABLE_LIMIT / 16 + 1] = {
     let mut class = 0;
     let mut i = 0;
     while i < table.len() {
-        while (FineSet::SIZES[class] as usize) < i * 16 {
+        while (Classes::SIZES[class] as usize) < i * 16 {
             class += 1;
         }
-        table[i] = FineSet::SIZES[class] as u16;
+        table[i] = Classes::SIZES[class] as u16;
         i += 1;
     }
     table
@@ -175,7 +175,7 @@ pub(super) fn malloc_at_hand(size: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn damaged(block: *mut u8, slot: usize) -> ! {
-    let cache = FineSet::name(Kind::Normal, FineSet::class_of(slot));
+    let cache = Classes::name(Kind::Normal, Classes::class_of(slot));
     // SAFETY: as in `malloc_at_hand`.
     let written = unsafe { !guard::is_zero::<true>(block, slot) };
     let address = block.addr();
@@ -232,7 +232,7 @@ fn granted(heap: &engine::Heap, size: usize, allocate: impl Fn(&engine::Heap, us
         && let Some(class) = super::class_at(block)
     {
         // SAFETY: a fresh block of that class, which has at least `bytes` bytes.
-        unsafe { seal(block, FineSet::size_of(class), size) };
+        unsafe { seal(block, Classes::size_of(class), size) };
     }
     block
 }
@@ -249,7 +249,7 @@ fn checked(
     if block.is_null() {
         return None;
     }
-    if size <= FineSet::LARGEST && super::class_at(block).is_none() {
+    if size <= Classes::LARGEST && super::class_at(block).is_none() {
         return Some(block);
     }
     // SAFETY: a block that nobody knows yet, straight from the heap, so not sealed.
@@ -308,7 +308,7 @@ unsafe fn free_claimed(ptr: *mut u8, told: Origin) {
 /// Origin and size of a block of a class whose seal is whole, and which is in use; otherwise nothing. Where origins are not kept
 /// they are all that of `malloc`.
 fn kept(ptr: *const u8, class: usize) -> Option<(Origin, usize)> {
-    let slot = FineSet::size_of(class);
+    let slot = Classes::size_of(class);
     // SAFETY: a slot of that class starts here.
     unsafe {
         let used = HEAP.platform().span().state(ptr.addr()).load(Ordering::Relaxed) == guard::USED;
@@ -325,7 +325,7 @@ fn kept(ptr: *const u8, class: usize) -> Option<(Origin, usize)> {
 unsafe fn mix(ptr: *mut u8, class: usize, bits: u64) {
     // SAFETY: the last word of the slot.
     unsafe {
-        let word = ptr.add(FineSet::size_of(class) - TRAILER).cast::<u64>();
+        let word = ptr.add(Classes::size_of(class) - TRAILER).cast::<u64>();
         word.write(word.read() ^ bits);
     }
 }
@@ -353,7 +353,7 @@ pub(super) unsafe fn note_origin(ptr: *mut u8, origin: Origin) {
 pub(super) unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
     let span = HEAP.platform().span();
     if let Some(tag) = engine::tag_at(span, ptr) {
-        let slot = FineSet::size_of(tag - 1);
+        let slot = Classes::size_of(tag - 1);
         // SAFETY: a slot of that class starts here, in mapped memory; who finds it used owns it.
         unsafe {
             if asked(ptr, slot).is_some() && guard::give(span.state(ptr.addr()), HEAP.platform().alone()) {
@@ -400,7 +400,7 @@ unsafe fn free_slow(ptr: *mut u8) {
 /// What is wrong with a block of a class that cannot be freed.
 #[cold]
 fn broken(ptr: *const u8, class: usize) -> FreeError {
-    let (address, cache) = (ptr.addr(), FineSet::name(Kind::Normal, class));
+    let (address, cache) = (ptr.addr(), Classes::name(Kind::Normal, class));
     // SAFETY: a slot of that class starts here.
     match unsafe { HEAP.platform().span().state(address) }.load(Ordering::Relaxed) {
         guard::USED => FreeError::Overflow { address, cache },
@@ -422,7 +422,7 @@ fn asked_of(call: Call, ptr: *const u8, class: usize) -> usize {
     // SAFETY: a slot of that class starts here.
     let (size, state) = unsafe {
         (
-            asked(ptr, FineSet::size_of(class)),
+            asked(ptr, Classes::size_of(class)),
             HEAP.platform().span().state(ptr.addr()).load(Ordering::Relaxed),
         )
     };
@@ -466,7 +466,7 @@ pub(super) unsafe fn free_as(ptr: *mut u8, claim: Claim) {
         // A block of pages only knows how many it has: those of the size it was asked for with, or of that and a seal. What the
         // debug layer checks, or the sampling guard, is longer than asked for.
         let pages = |told: usize| told.max(1).checked_next_multiple_of(PAGE_SIZE);
-        let whole = asked > FineSet::LARGEST;
+        let whole = asked > Classes::LARGEST;
         let right = match exact {
             true => told == asked,
             false if whole => {
@@ -520,9 +520,9 @@ pub(super) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     }
     let mut grows = false;
     let usable = if let Some(class) = super::class_at(ptr) {
-        let (old, slot) = (asked_of(Call::Realloc, ptr, class), FineSet::size_of(class));
+        let (old, slot) = (asked_of(Call::Realloc, ptr, class), Classes::size_of(class));
         let room = slot - TRAILER;
-        if size <= room && (size > room / 2 || room <= 2 * FineSet::MIN_ALIGN) {
+        if size <= room && (size > room / 2 || room <= 2 * Classes::MIN_ALIGN) {
             let from = old.min(size);
             // SAFETY: the block is the caller's. What it no longer holds, and the old seal, go.
             unsafe {

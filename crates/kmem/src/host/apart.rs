@@ -8,9 +8,11 @@
 //! How many pages follow is a secret of the process and the length, so that the distance from one block to the next cannot be
 //! known. A block that is freed loses its memory at once and its addresses later: it waits among [`HELD`] others, and each
 //! new one takes the place of one at random. Until then every access to it stops the program, and so does a second free.
+//! What has waited is *spare*: still without access, until a block of the same length takes it, walls and all, with one call into the
+//! system where a new one takes three.
 //!
 //! # Invariants
-//! - I-APART-1: what is held is mapped, without access, and nobody else's; each range is held once.
+//! - I-APART-1: what is held or spare is mapped, without access, and nobody else's; each range is listed once.
 //!
 //! # Locks
 //! One, above all of the core's. No system call is made under it.
@@ -24,18 +26,48 @@ use super::{Host, sys};
 
 /// Ranges that wait.
 const HELD: usize = 128;
+/// Ranges that have waited.
+const SPARE: usize = 64;
 /// A range of more bytes does not wait: addresses are not endless everywhere.
 const LARGEST: usize = 32 << 20;
 /// Pages behind a block, at most; a power of two.
 const MOST_BEHIND: usize = 8;
 
-/// Ranges of addresses that were blocks, by address and length.
-pub(super) struct Held(Lock<[(usize, usize); HELD], WINDOW_RANK>);
+/// A range that was a block with its walls: address and length; none where the length is 0.
+type Range = (usize, usize);
+
+/// Those that wait, and those that have waited.
+struct Ranges {
+    waiting: [Range; HELD],
+    spare: [Range; SPARE],
+}
+
+impl Ranges {
+    const NONE: Self = Self { waiting: [(0, 0); HELD], spare: [(0, 0); SPARE] };
+
+    /// A range of exactly so many bytes, looked for from a place at random.
+    fn take_spare(&mut self, total: usize, random: usize) -> Option<Range> {
+        let place = (0..SPARE).map(|i| (i + random) % SPARE).find(|&place| self.spare[place].1 == total)?;
+        Some(core::mem::take(&mut self.spare[place]))
+    }
+
+    /// Has a range wait; the one that must go for it, if any.
+    fn wait(&mut self, range: Range, random: usize) -> Range {
+        let waited = core::mem::replace(&mut self.waiting[random % HELD], range);
+        if waited.1 == 0 {
+            return waited;
+        }
+        core::mem::replace(&mut self.spare[(random / HELD) % SPARE], waited)
+    }
+}
+
+/// The ranges of a host.
+pub(super) struct Held(Lock<Ranges, WINDOW_RANK>);
 
 impl Held {
     /// None.
     pub(super) const fn new() -> Self {
-        Self(Lock::new([(0, 0); HELD]))
+        Self(Lock::new(Ranges::NONE))
     }
 
     pub(super) fn lock_for_fork(&self, host: &Host) {
@@ -65,12 +97,19 @@ impl Host {
 
     /// Gives up all addresses that wait. False: there were none.
     pub(super) fn drop_held(&self) -> bool {
-        let held = core::mem::replace(&mut *self.held.0.lock(self), [(0, 0); HELD]);
-        for &(start, len) in held.iter().filter(|(_, len)| *len > 0) {
+        let Ranges { waiting, spare } = core::mem::replace(&mut *self.held.0.lock(self), Ranges::NONE);
+        let mut some = false;
+        for (start, len) in waiting.into_iter().chain(spare).filter(|(_, len)| *len > 0) {
+            some = true;
             // SAFETY: I-APART-1: it was taken off the list just now.
             let _ = unsafe { sys::unmap(start, len) };
         }
-        held.iter().any(|(_, len)| *len > 0)
+        some
+    }
+
+    fn take_spare(&self, total: usize) -> Option<Range> {
+        let random = self.random() as usize;
+        self.held.0.lock(self).take_spare(total, random)
     }
 
     fn try_apart(&self, len: usize, align: usize) -> Option<NonNull<u8>> {
@@ -81,6 +120,18 @@ impl Host {
         let total = len.checked_add(page + behind)?.checked_add(spare)?;
         if len == 0 || total > isize::MAX as usize {
             return None;
+        }
+        if spare == 0
+            && total <= LARGEST
+            && let Some(range) = self.take_spare(total)
+        {
+            // SAFETY: I-APART-1: it was taken off the list just now.
+            unsafe {
+                if sys::protect(range.0 + page, len, true).is_ok() {
+                    return NonNull::new((range.0 + page) as *mut u8);
+                }
+                let _ = sys::unmap(range.0, range.1);
+            }
         }
         let got = sys::reserve(total).ok()?;
         let start = if spare == 0 { got + page } else { (got + page).next_multiple_of(align) };
@@ -112,8 +163,8 @@ impl Host {
         unsafe {
             let mut gone = (start, total);
             if total <= LARGEST && sys::fence(start + page, len).is_ok() {
-                let place = self.random() as usize % HELD;
-                gone = core::mem::replace(&mut self.held.0.lock(self)[place], gone);
+                let random = self.random() as usize;
+                gone = self.held.0.lock(self).wait(gone, random);
             }
             if gone.1 > 0 && sys::unmap(gone.0, gone.1).is_err() {
                 // No room to split a mapping: it stays as it is, without access or at least without memory.

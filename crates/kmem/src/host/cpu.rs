@@ -49,7 +49,7 @@ pub(super) const NO_CPU: usize = rseq::NO_CPU;
 pub(super) const NO_CPU: usize = (HOT_STRIDE as u32).wrapping_neg() as usize;
 
 /// Numbers made ready at the start; later ones by [`CpuArea::publish`].
-const READY: StackId = 64;
+const READY: StackId = 80;
 
 /// How a thread owns a CPU.
 enum Owner {

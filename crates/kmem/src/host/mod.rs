@@ -303,6 +303,8 @@ unsafe impl Platform for Host {
     /// each freed object costs every program, and few are laid out so that it pays.
     const NUMA: bool = false;
 
+    const CUTS: bool = true;
+
     #[inline(always)]
     fn cpu_area(&self) -> &HostCpus {
         &self.cpus

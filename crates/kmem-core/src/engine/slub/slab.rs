@@ -133,9 +133,19 @@ pub(crate) fn create<'a, P: Platform>(
     if floor.guarded && !checked && cache.zeroed() != 0 {
         blank(floor, cache, &run);
     }
-    run.set_kind(Kind::Slab);
+    // A block of whole pages may have a thousand of them, and only the first is ever asked.
+    let whole = layout.exact_pages != 0 && !checked && !floor.pinned;
+    if whole {
+        run.make_slab_of_one();
+    } else {
+        run.set_kind(Kind::Slab);
+    }
     if !checked && cache.capacity() != 0 {
-        floor.pages.set_tag(&run, cache.id);
+        if whole {
+            floor.pages.set_head_tag(&run, cache.id);
+        } else {
+            floor.pages.set_tag(&run, cache.id);
+        }
     }
     let slab = floor.pages.into_head(run);
     slab.cache.store(core::ptr::from_ref(cache).cast_mut().cast(), Ordering::Relaxed);

@@ -20,7 +20,7 @@ pub(super) static KERNEL: [[&str; 13]; Kind::COUNT] = names![
 ];
 
 #[rustfmt::skip]
-pub(super) static FINE: [[&str; 40]; Kind::COUNT] = names![
+pub(super) static FINE: [[&str; 68]; Kind::COUNT] = names![
     "16" "32" "48" "64" "80" "96" "112" "128"
     "160" "192" "224" "256"
     "320" "384" "448" "512"
@@ -29,4 +29,8 @@ pub(super) static FINE: [[&str; 40]; Kind::COUNT] = names![
     "2304" "2688" "2944" "3264" "3584" "4k"
     "4672" "5440" "6528" "8k"
     "12k" "16k" "20k" "24k" "28k" "32k"
+    "40k" "48k" "56k" "64k" "80k" "96k" "112k" "128k"
+    "160k" "192k" "224k" "256k" "320k" "384k" "448k" "512k"
+    "640k" "768k" "896k" "1024k" "1280k" "1536k" "1792k" "2048k"
+    "2560k" "3072k" "3584k" "4096k"
 ];

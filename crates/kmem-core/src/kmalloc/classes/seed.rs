@@ -37,6 +37,7 @@ impl ClassSet for SeedSet {
     const SIZES: &'static [u32] = &SIZES;
     const MIN_ALIGN: usize = 8;
     const LARGE: LargeRule = LargeRule::Orders;
+    type Apart = Self;
 
     #[inline]
     fn class_of(size: usize) -> usize {

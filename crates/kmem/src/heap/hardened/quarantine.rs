@@ -17,10 +17,11 @@
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-use kmem_core::kmalloc::classes::{ClassSet, FineSet};
+use kmem_core::kmalloc::classes::ClassSet;
 use kmem_core::platform::{PAGE_SIZE, Platform};
 use kmem_core::report;
 
+use crate::engine::Classes;
 use crate::heap::HEAP;
 use crate::host::misc;
 
@@ -32,16 +33,16 @@ struct Ring {
     next: AtomicU32,
 }
 
-static RINGS: [Ring; FineSet::COUNT] = [const {
+static RINGS: [Ring; Classes::COUNT] = [const {
     Ring { places: AtomicPtr::new(core::ptr::null_mut()), mask: AtomicU32::new(0), next: AtomicU32::new(0) }
-}; FineSet::COUNT];
+}; Classes::COUNT];
 
 /// Blocks wait.
 static ON: AtomicBool = AtomicBool::new(false);
 
 /// Places of a class whose blocks have `size` bytes, if `bytes` in all may wait: a power of two, or none.
 const fn places(bytes: usize, size: usize) -> usize {
-    match bytes / FineSet::COUNT / size {
+    match bytes / Classes::COUNT / size {
         0 => 0,
         fit if fit > 1 << 30 => 1 << 30,
         fit => 1 << fit.ilog2(),
@@ -65,7 +66,7 @@ pub(super) unsafe fn start() {
         );
         return;
     };
-    let all: usize = (0..FineSet::COUNT).map(|class| places(bytes, FineSet::size_of(class))).sum();
+    let all: usize = (0..Classes::COUNT).map(|class| places(bytes, Classes::size_of(class))).sum();
     if all == 0 {
         return;
     }
@@ -77,7 +78,7 @@ pub(super) unsafe fn start() {
     };
     let mut at = memory.as_ptr().cast::<AtomicPtr<u8>>();
     for (class, ring) in RINGS.iter().enumerate() {
-        let places = places(bytes, FineSet::size_of(class));
+        let places = places(bytes, Classes::size_of(class));
         if places > 0 {
             // Relaxed: published with the heap.
             ring.places.store(at, Ordering::Relaxed);
@@ -162,7 +163,7 @@ mod tests {
     fn no_more_than_the_bytes_wait() {
         for bytes in [0, 1, 4096, 1 << 20, 1 << 30] {
             let sum: usize =
-                FineSet::SIZES.iter().map(|&size| places(bytes, size as usize) * size as usize).sum();
+                Classes::SIZES.iter().map(|&size| places(bytes, size as usize) * size as usize).sum();
             assert!(sum <= bytes);
             assert!(places(bytes, 16) == 0 || places(bytes, 16).is_power_of_two());
         }

@@ -1,0 +1,147 @@
+//! `realloc`: a block gets another size, where it stands or elsewhere.
+//!
+//! # Theory
+//! A block of a class stays while it fits and fills half of its class; else its contents move to a block of another. What is no
+//! block of a class is resized by the core: pages in place, mappings by the system. A block that grows to
+//! [`MAPPED`] bytes becomes a mapping, which grows without being copied.
+//!
+//! # Invariants
+//! - I-RESIZE-1: when the answer is null the old block is as it was.
+//!
+//! # Never
+//! A smaller size is not refused for want of memory: then the block stays where it is.
+
+use kmem_core::fault::Kind as Injected;
+use kmem_core::gfp::Gfp;
+use kmem_core::kmalloc::FreeError;
+use kmem_core::kmalloc::aligned::{MAPPED, Resized};
+use kmem_core::kmalloc::claim::Claim;
+use kmem_core::kmalloc::classes::ClassSet;
+
+use super::{
+    HARDENED, HEAP, check_claim, class_at, free, freed_before, hardened, heap, is_marked, malloc, reserve,
+    retry,
+};
+use crate::engine::Classes;
+use crate::misuse::{self, Call};
+
+/// Gives a block another size; its contents move if need be. Null: no memory, the old block is as it was. What is no block is
+/// reported and the process aborts; where its user wants to go on after errors the answer is null.
+///
+/// # Safety
+/// `ptr` is a block of this module and `size` is not 0; after success only the answer may be used.
+pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
+    if HARDENED {
+        // SAFETY: the caller's promise.
+        return unsafe { hardened::realloc(ptr, size) };
+    }
+    if size > isize::MAX as usize {
+        return core::ptr::null_mut();
+    }
+    let usable = if let Some(class) = class_at(ptr) {
+        let room = Classes::size_of(class);
+        if is_marked(ptr) {
+            misuse::refused(&HEAP, Call::Realloc, freed_before(ptr, class));
+            return core::ptr::null_mut();
+        }
+        if size <= room && (size > room / 2 || room <= 2 * Classes::MIN_ALIGN) {
+            return ptr;
+        }
+        room
+    } else {
+        if HEAP.fault(Injected::Malloc).is_some() {
+            // SAFETY: the caller's promise.
+            return unsafe { realloc_asking(ptr, size) };
+        }
+        // SAFETY: the caller's promise.
+        let resized = unsafe { resize_slow(ptr, size) };
+        match resized {
+            Ok(Resized::Here) => return ptr,
+            Ok(Resized::Moved(block)) => return block,
+            Ok(Resized::Copy { usable }) => usable,
+            Err(error) => {
+                misuse::refused(&HEAP, Call::Realloc, error);
+                return core::ptr::null_mut();
+            }
+        }
+    };
+    let new = if size < MAPPED { malloc(size) } else { grow_slow(usable, size) };
+    if new.is_null() {
+        // A smaller size is granted where the block stands rather than refused.
+        return if size <= usable { ptr } else { new };
+    }
+    // SAFETY: both blocks are the caller's, and different; the old one has that many bytes.
+    unsafe { move_to(new, ptr, usable.min(size)) }
+}
+
+/// Moves the first bytes of a block to another and frees it.
+///
+/// # Safety
+/// Both blocks are the caller's, different, and have that many bytes.
+#[inline(always)]
+unsafe fn move_to(new: *mut u8, old: *mut u8, bytes: usize) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        core::ptr::copy_nonoverlapping(old, new, bytes);
+        free(old);
+    }
+    new
+}
+
+/// Resizes what is no block of an unchecked class.
+///
+/// # Safety
+/// As [`realloc`].
+#[cold]
+#[inline(never)]
+unsafe fn resize_slow(ptr: *mut u8, size: usize) -> Result<Resized, FreeError> {
+    check_claim(ptr, Claim::default());
+    match heap() {
+        // SAFETY: the caller's promise.
+        Some(heap) => unsafe { heap.resize(ptr, size) },
+        None => Err(FreeError::Foreign(ptr.addr())),
+    }
+}
+
+/// [`realloc`] of a block that is of no class, under fault injection. Growth is one request, wherever the block then is; a
+/// smaller size is none.
+///
+/// # Safety
+/// As [`realloc`].
+#[cold]
+#[inline(never)]
+unsafe fn realloc_asking(ptr: *mut u8, size: usize) -> *mut u8 {
+    let grows = HEAP.ksize(ptr).is_ok_and(|room| size > room);
+    if grows && HEAP.refuses_program(size, Gfp::KERNEL) {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the caller's promise.
+    let resized = unsafe { resize_slow(ptr, size) };
+    let usable = match resized {
+        Ok(Resized::Here) => return ptr,
+        Ok(Resized::Moved(block)) => return block,
+        Ok(Resized::Copy { usable }) => usable,
+        Err(error) => {
+            misuse::refused(&HEAP, Call::Realloc, error);
+            return core::ptr::null_mut();
+        }
+    };
+    let new = retry(&HEAP, size, || HEAP.allocate_resized(usable, size, Gfp::KERNEL));
+    if new.is_null() {
+        return if size <= usable { ptr } else { new };
+    }
+    // SAFETY: as in `realloc`.
+    unsafe { move_to(new, ptr, usable.min(size)) }
+}
+
+#[cold]
+#[inline(never)]
+fn grow_slow(usable: usize, size: usize) -> *mut u8 {
+    let Some(heap) = heap() else { return core::ptr::null_mut() };
+    reserve::tick(heap);
+    reserve::expect();
+    if heap.refuses_program(size, Gfp::KERNEL) {
+        return core::ptr::null_mut();
+    }
+    retry(heap, size, || heap.allocate_resized(usable, size, Gfp::KERNEL))
+}
