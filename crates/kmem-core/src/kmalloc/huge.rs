@@ -5,7 +5,7 @@
 //! address to length does, under one lock that is held for a few instructions. The table itself is a
 //! mapping; it doubles at half load, which happens outside the lock.
 //!
-//! A mapping may be longer than its block: one that grew and was freed is given to the next that grows ([`kept`](super::kept)).
+//! A mapping may be longer than its block: one that grew and was freed is given to the next that grows (module `kept`).
 //! What a block has behind its end is its *room*. Where it did not grow into that for a while the room is cut off.
 //!
 //! # Invariants

@@ -11,7 +11,7 @@ use kmem_core::kmalloc::classes::ClassSet;
 use super::{HARDENED, hardened, heap, malloc_at_hand, malloc_slow, pop_near, retry};
 use crate::engine::{Classes, REGULAR};
 
-/// A block of `size` zero bytes; otherwise as [`malloc`].
+/// A block of `size` zero bytes; otherwise as [`malloc`](super::malloc).
 #[inline]
 pub fn calloc(size: usize) -> *mut u8 {
     let block = malloc_at_hand(size);
