@@ -110,9 +110,10 @@ FZPU,kmalloc-64;Z,kmalloc-1*. The first damage is reported on stderr and ends th
 
 Reports name functions and lines: kmem itself, in a process of its own, reads the debug information
 ('kmem symbolize'). --leaks and --traces need to know who allocated what: without --debug they are
---debug U. A leak is what was not freed at the end, and what no pointer leads to any more; KMEM_LEAKS_SUPPRESS
-lists, with commas, functions, libraries or files (with * for anything) whose memory is none. While the program runs, the signal that
-KMEM_SIGNAL names (USR1) has all blocks validated and the traces written.
+--debug U. A leak is what was not freed at the end, and what no pointer leads to any more;
+KMEM_LEAKS_SUPPRESS lists, with commas, functions, libraries or files (with * for anything) whose
+memory is none. While the program runs, the signal that KMEM_SIGNAL names (USR1) has all blocks
+validated and the traces written.
 
 --guard puts one block every 100 milliseconds (--guard=MS: every MS) beside pages that nobody may
 touch. An access beyond it, or after it was freed, is reported on stderr at the instruction that
@@ -191,7 +192,7 @@ pub(crate) struct RunArgs {
     /// Tell at the end what was not freed, and by whom; exit with STATUS if there is any
     #[arg(long, value_name = "STATUS", num_args = 0..=1, require_equals = true)]
     pub(crate) leaks: Option<Option<u8>>,
-    /// Which blocks --leaks shows: lost, all (and those that can be reached), in-use (without looking for pointers)
+    /// Which blocks --leaks shows: lost, all (also what can be reached), in-use (no look at pointers)
     #[arg(
         long,
         value_name = "WHAT",

@@ -27,6 +27,16 @@ fn start_in(temporary: &Path, script: &str) -> Running {
     command.env("TMPDIR", temporary);
     // A group of its own, as a shell with job control makes one.
     command.args(["run", "--summary", "--", "sh", "-c", script]).process_group(0);
+    // Whoever runs the tests in the background ignores some signals, and a shell cannot trap what it was born to ignore.
+    let heed_all = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: no handler is involved.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it calls what may be called there, and allocates nothing.
+    unsafe { command.pre_exec(heed_all) };
     let mut kmem = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(kmem.stdout.take().unwrap());
     let mut first = String::new();

@@ -70,7 +70,7 @@ fn what_cannot_be_is_refused() {
     let write = |line: &str| rig.heap.write_slabinfo_tunables(line.as_bytes());
     let too_large = Err(WriteError::NotTunable(NotTunable::TooLarge));
     assert_eq!(write(&format!("c {} 60 8", kmem_core::engine::sheaf::MAX_CAPACITY + 1)), too_large);
-    assert_eq!(write("c 120 120 9"), too_large, "1080 pointers are more than 4096 bytes");
+    assert_eq!(write("c 120 120 18"), too_large, "2160 pointers are more than 8192 bytes");
     assert_eq!(write("c"), Err(WriteError::BadLine));
     assert_eq!(write("d 10 5 0"), Err(WriteError::NoCache));
     assert_eq!(write("kmem_cache 10 5 0"), Err(WriteError::NotTunable(NotTunable::NoArrays)));

@@ -111,7 +111,10 @@ fn the_report_reads_as_promised() {
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
     assert_eq!(lines[0], ["kmem-report", "1"], "{text}");
     assert_eq!(lines[1], ["process", &pids[0], "report"], "{text}");
-    assert_eq!(lines[2][..2], ["engine", if engine() == "hardened" { "slub" } else { engine() }], "{text}");
+    let hardened = engine() == "hardened";
+    assert_eq!(lines[2] == ["build", "hardened"], hardened, "{text}");
+    let kept = &lines[2 + usize::from(hardened)];
+    assert_eq!(kept[..2], ["engine", if hardened { "slub" } else { engine() }], "{text}");
     assert_eq!(lines.last().expect("lines"), &["end"], "{text}");
     let caches: Vec<_> = lines.iter().filter(|line| line[0] == "cache").collect();
     let classes = engine() != "slob";

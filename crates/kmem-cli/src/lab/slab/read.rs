@@ -44,7 +44,13 @@ pub(crate) fn picture<C: Slabs>(heap: &Heap<C>) -> Picture {
             index_cache: None,
         });
     });
-    // Letters and names are asked for when no lock is held any more.
+    // Letters and names are asked for when no lock is held any more. A refill may make several slabs at once: they get their
+    // letters in the order of their addresses.
+    let mut bases: Vec<usize> = slabs.iter().map(|slab| slab.is.base).collect();
+    bases.sort_unstable();
+    for base in bases {
+        heap.number_of(base);
+    }
     for slab in &mut slabs {
         slab.name = heap.number_of(slab.is.base);
         if let IndexHome::OffSlab(address) = slab.is.index {
