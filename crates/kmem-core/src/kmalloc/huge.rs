@@ -328,8 +328,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return Err(FreeError::Foreign(ptr.addr()));
         };
         self.huge_stats.remove(entry.bytes);
-        if entry.bytes <= MAX_BYTES {
-            self.first.freed(entry.bytes);
+        // One that grew had all the sizes below, and what is kept of it serves the next that does.
+        if entry.bytes <= MAX_BYTES || entry.room & GROWN != 0 {
+            self.first.freed(entry.bytes.min(MAX_BYTES));
         }
         // SAFETY: the mapping was listed, and this thread took it off the list.
         unsafe {
