@@ -38,7 +38,7 @@ type Costs = BTreeMap<String, [f64; EVENTS.len()]>;
 pub(crate) fn run(arguments: &[String]) -> Count {
     let bless = arguments.iter().any(|argument| argument == "--bless");
     let build = ["build", "--release", "-p", "kmem-malloc", "-p", "kmem-bench"];
-    let mut built = Step::cargo("build to be counted", &build).run();
+    let mut built = Step::cargo("build to be counted", &build).env(library::INCREMENTAL, "0").run();
     if built.failed > 0 {
         return built;
     }
