@@ -24,6 +24,8 @@ use crate::report;
 pub struct Validation {
     /// Slabs looked at.
     pub slabs: u64,
+    /// Mappings looked at.
+    pub mappings: u64,
     /// Reports made and repairs done meanwhile, each one.
     pub errors: u64,
 }
@@ -150,7 +152,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let all = SlabFlags::DEBUG | SlabFlags::FAILSLAB;
         let old = cache.geometry();
         let letters = letters & all;
-        let long = cache.engine.exact_pages != 0 && cache.object_size() > Self::PAGES_FROM;
+        let runs = cache.engine.exact_pages != 0 && cache.object_size() > Self::PAGES_FROM;
+        let long = runs && !C::Engine::CHECKS_RUNS;
         if !C::Engine::SWITCHES || !C::Engine::LETTERS.contains(letters) || long {
             return Err(SwitchError::Unsupported);
         }
@@ -198,10 +201,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     fn validate_one(&self, cache: &KmemCache<C::Engine>) -> Result<Validation, NotChecked> {
         let before = self.debug.errors();
         let slabs = C::Engine::check(self.floor(), &cache.engine).ok_or(NotChecked)?;
-        Ok(Validation { slabs, errors: self.debug.errors() - before })
+        Ok(Validation { slabs, mappings: 0, errors: self.debug.errors() - before })
     }
 
-    /// [`Kmem::validate`] for every checked cache.
+    /// [`Kmem::validate`] for every checked cache, and for the mappings whose letters ask for it.
     pub fn validate_all(&self) -> Validation {
         let mut sum = Validation::default();
         self.for_each_cache(|cache| {
@@ -210,6 +213,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 sum.errors += found.errors;
             }
         });
+        let before = self.debug.errors();
+        sum.mappings = self.check_mappings();
+        sum.errors += self.debug.errors() - before;
         sum
     }
 
@@ -241,6 +247,29 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
         }
         out.write_str("No data\n")
+    }
+
+    /// [`Kmem::write_traces`] of what has no cache: mappings, and blocks of pages, where the options ask for their stacks. Who freed
+    /// them is not kept.
+    ///
+    /// # Errors
+    /// What `out` answers.
+    pub fn write_large_traces(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        for order in 2..=MAX_ORDER {
+            let Some(mut table) = Locations::new(&self.platform, &self.pages, order) else { break };
+            self.each_large_track(&mut |track, waste| table.add(track, waste, 0));
+            if !table.overflowed() || order == MAX_ORDER {
+                return table.write(&self.debug, out);
+            }
+        }
+        out.write_str("No data\n")
+    }
+
+    /// True if [`Kmem::write_large_traces`] has something to write.
+    pub fn has_large_traces(&self) -> bool {
+        let mut any = false;
+        self.each_large_track(&mut |_, _| any = true);
+        any
     }
 
     /// True if [`Kmem::write_traces`] has something to write.
@@ -355,8 +384,18 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 report.warn("free_large_kmalloc", format_args!(""));
                 report.line(format_args!("object pointer: {address:#018x}"));
             }
+            FreeError::Foreign(address) => return self.refused_mapping(address),
             _ => {}
         }
         error
+    }
+
+    /// An address that is no block was given to a call that wants one: reported if it was a mapping's or lies in one.
+    #[cold]
+    pub(crate) fn unknown(&self, error: FreeError) -> FreeError {
+        match error {
+            FreeError::Foreign(address) => self.refused_mapping(address),
+            _ => error,
+        }
     }
 }

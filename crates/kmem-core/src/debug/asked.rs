@@ -45,16 +45,17 @@ pub struct Asked {
     pub origin: Origin,
     /// With this alignment, a power of two; 1: with none.
     pub align: usize,
-    /// So many bytes; less than 2^20. Where nobody knows, what there is room for.
+    /// So many bytes; less than 2^23 where it is kept in a word. Where nobody knows, what there is room for.
     pub size: usize,
     /// The size is what was asked for.
     pub exact: bool,
 }
 
 impl Asked {
-    const SIZE_BITS: u32 = 20;
-    const ALIGN_BITS: u32 = 6;
-    const ORIGIN_BITS: u32 = 5;
+    /// Enough for the largest block of pages.
+    const SIZE_BITS: u32 = 23;
+    const ALIGN_BITS: u32 = 5;
+    const ORIGIN_BITS: u32 = 3;
     const INEXACT: u32 = 31;
 
     /// In one word: that of a request by `malloc` without an alignment is the size.
@@ -90,7 +91,7 @@ mod tests {
     #[test]
     fn a_request_fits_in_a_word() {
         for origin in Origin::ALL {
-            for (align, size) in [(1, 0), (16, 100), (1 << 31, 65_536)] {
+            for (align, size) in [(1, 0), (16, 100), (1 << 31, 65_536), (4096, 4 << 20)] {
                 for exact in [true, false] {
                     let request = Asked { origin, align, size, exact };
                     assert_eq!(Asked::unpack(request.pack()), request);

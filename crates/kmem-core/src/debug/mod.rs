@@ -34,7 +34,7 @@ use crate::flags::SlabFlags;
 
 use core::fmt;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What options call the blocks without a cache: pages and mappings of their own.
 pub const LARGE: &str = "kmalloc-large";
@@ -86,7 +86,8 @@ pub struct Debug {
     options: AtomicPtr<u8>,
     options_len: AtomicUsize,
     claimed: AtomicBool,
-    large: AtomicBool,
+    /// Letters of what has no cache, as [`SlabFlags`].
+    large: AtomicU32,
     /// What the heap was built to do after a report: stop the program.
     abort: bool,
     errors: AtomicU64,
@@ -109,7 +110,7 @@ impl Debug {
             options: AtomicPtr::new(ptr::null_mut()),
             options_len: AtomicUsize::new(0),
             claimed: AtomicBool::new(false),
-            large: AtomicBool::new(false),
+            large: AtomicU32::new(0),
             abort,
             errors: AtomicU64::new(0),
             quiet: AtomicBool::new(false),
@@ -142,7 +143,7 @@ impl Debug {
             return false;
         }
         let large = options::flags_for(Some(text), SlabFlags::empty(), LARGE, SlabFlags::empty());
-        self.large.store(large.contains(SlabFlags::STORE_USER), Ordering::Relaxed);
+        self.large.store(large.bits(), Ordering::Relaxed);
         self.options_len.store(text.len(), Ordering::Relaxed);
         self.options.store(text.as_ptr().cast_mut(), Ordering::Release);
         true
@@ -150,7 +151,13 @@ impl Debug {
 
     /// The options ask for the stacks that allocate blocks without a cache: the letter U for all, or for [`LARGE`].
     pub fn tracks_large(&self) -> bool {
-        self.large.load(Ordering::Relaxed)
+        self.large_letters().contains(SlabFlags::STORE_USER)
+    }
+
+    /// The letters of blocks without a cache: those of all, or of [`LARGE`].
+    pub fn large_letters(&self) -> SlabFlags {
+        // Relaxed: stored once, before the heap is used.
+        SlabFlags::from_bits_retain(self.large.load(Ordering::Relaxed)) & SlabFlags::DEBUG
     }
 
     /// Errors so far: reports, repairs and warnings.

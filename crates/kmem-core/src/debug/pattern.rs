@@ -32,9 +32,31 @@ unsafe fn peek(address: usize) -> u8 {
 pub unsafe fn others(start: usize, len: usize, value: u8) -> Option<(usize, usize)> {
     // SAFETY: the caller's promise.
     let differs = |&address: &usize| unsafe { peek(address) } != value;
-    let first = (start..start + len).find(differs)?;
-    let last = (first..start + len).rev().find(differs).unwrap_or(first);
+    let end = start + len;
+    // SAFETY: the caller's promise.
+    let first = unsafe { skip_same(start, end, value) };
+    let first = (first..end).find(differs)?;
+    let last = (first..end).rev().find(differs).unwrap_or(first);
     Some((first, last))
+}
+
+/// How far a range surely has nothing but `value`: up to the first word with another byte, or to the last few bytes.
+///
+/// # Safety
+/// The range is mapped.
+unsafe fn skip_same(start: usize, end: usize, value: u8) -> usize {
+    const WORD: usize = size_of::<u64>();
+    let same = u64::from_ne_bytes([value; WORD]);
+    let mut at = start.next_multiple_of(WORD);
+    // SAFETY: the caller's promise.
+    if at >= end || (start..at).any(|address| unsafe { peek(address) } != value) {
+        return start;
+    }
+    // SAFETY: the caller's promise; a whole word in the range. Volatile, as in `peek`.
+    while at + WORD <= end && unsafe { (at as *const u64).read_volatile() } == same {
+        at += WORD;
+    }
+    at
 }
 
 /// One row of a dump: 16 bytes at most, as numbers and as letters.

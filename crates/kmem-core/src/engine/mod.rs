@@ -175,6 +175,8 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     const LEADS: bool = false;
     /// The debug letters that it has checks for. What the options ask beyond that is said and left out.
     const LETTERS: SlabFlags = SlabFlags::empty();
+    /// Classes of whole pages can be checked too, up to what fits in the largest block of pages.
+    const CHECKS_RUNS: bool = false;
     /// A cache's letters can change while it is used: [`Engine::switch`].
     const SWITCHES: bool = false;
     /// The largest window, in pages, that it can address.

@@ -4,6 +4,7 @@
 
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::kmalloc::classes::{ClassSet, Kind, MAX_BYTES};
@@ -28,7 +29,14 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             // A mapping is zero anyway.
             return self.alloc_huge(size, PAGE_SIZE);
         }
-        if C::FIRST_MAPPED > 0 && size >= first::LEAST && self.first.takes(size) {
+        if self.beyond_checks(size) {
+            return self.alloc_huge(size, PAGE_SIZE);
+        }
+        if C::FIRST_MAPPED > 0
+            && size >= first::LEAST
+            && !self.checks_run(size, gfp)
+            && self.first.takes(size)
+        {
             let block = self.alloc_huge(size, PAGE_SIZE);
             if !block.is_null() {
                 return block;
@@ -42,18 +50,45 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     /// Blocks beyond so many bytes may be pages without a class, also where there are classes for them: zeroed ones, aligned
-    /// ones, what was resized, and all of them while there are debug options.
+    /// ones, and what was resized, unless their class is checked.
     pub(crate) const PAGES_FROM: usize =
         if C::Classes::LARGEST < PAGES_FROM { C::Classes::LARGEST } else { PAGES_FROM };
 
     /// A block of so many bytes is pages without a class. Zeroed: pages that come from the zones know whether they are zero, and
-    /// a block of a class does not. With debug options: what letters keep beside an object would double the longest blocks, and
-    /// who allocated a block of pages is kept in its descriptor.
+    /// a block of a class does not. With the letter U for what has no cache: who allocated a block of pages is kept in its
+    /// descriptor. A class that is checked has all that, and more.
     #[inline]
     pub(crate) fn pages_only(&self, size: usize, gfp: Gfp) -> bool {
         C::EXACT_LARGE
             && size > Self::PAGES_FROM
-            && (gfp.contains(Gfp::ZERO) || self.debug.options().is_some() || self.debug.tracks_large())
+            && (gfp.contains(Gfp::ZERO) || self.debug.tracks_large())
+            && !self.checks_run(size, gfp)
+    }
+
+    /// A block of so many bytes, which are more than [`Kmem::PAGES_FROM`], is an object of a checked class.
+    pub(crate) fn checks_run(&self, size: usize, gfp: Gfp) -> bool {
+        if !C::EXACT_LARGE || !C::Engine::CHECKS_RUNS || size > C::Classes::LARGEST {
+            return false;
+        }
+        let (kind, class) = (Kind::of(gfp), C::Classes::class_of(size));
+        let cache = if self.debug.options().is_some() {
+            self.class_cache(kind, class)
+        } else {
+            // Letters that it has without options were given to it: it is there.
+            self.kmalloc_cache(kind, class)
+        };
+        cache.is_some_and(|cache| C::Engine::letters(&cache.engine).intersects(SlabFlags::DEBUG))
+    }
+
+    /// A block of so many bytes has letters, and is as large as no checked class: what letters keep beside an object does not fit
+    /// beside the longest one. Mappings have their own way ([`mapped`](super::mapped)).
+    #[inline]
+    fn beyond_checks(&self, size: usize) -> bool {
+        C::EXACT_LARGE
+            && C::Engine::CHECKS_RUNS
+            && size > Self::PAGES_FROM
+            && !self.debug.large_letters().is_empty()
+            && C::Classes::class_of(size) + 1 >= C::Classes::COUNT
     }
 
     /// Notes how much of a block its holder asked for, where that is kept: the rest is guarded.
@@ -86,7 +121,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             let Some(cache) = self.class_cache(Kind::of(gfp), class) else { return core::ptr::null_mut() };
             return self.alloc_block(cache, wanted, align, gfp);
         }
-        if wanted > MAX_BYTES || align > MAX_BYTES || C::APART {
+        if wanted > MAX_BYTES || align > MAX_BYTES || C::APART || self.letters_for_aligned() {
             return self.alloc_huge(wanted, align);
         }
         // A block of 2^n pages is aligned to itself; its tail goes back.
@@ -97,6 +132,12 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         };
         self.pages.truncate(&self.platform, &mut run, pages);
         self.hand_out(run, gfp)
+    }
+
+    /// What no class is aligned enough for is a mapping, which has letters.
+    #[inline]
+    fn letters_for_aligned(&self) -> bool {
+        C::EXACT_LARGE && C::Engine::CHECKS_RUNS && !self.debug.large_letters().is_empty()
     }
 
     /// The class whose blocks serve requests of `size` bytes with this alignment, which is a power of two, if one does.
@@ -118,7 +159,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// A new block for one of `usable` bytes that could not take `size` bytes where it stands. One that grows to
     /// [`MAPPED`] bytes becomes a mapping: what has grown will grow again, and a mapping grows without being copied.
     pub fn allocate_resized(&self, usable: usize, size: usize, gfp: Gfp) -> *mut u8 {
-        if C::EXACT_LARGE && size > usable && size >= MAPPED {
+        if C::EXACT_LARGE && size > usable && size >= MAPPED && !self.checks_run(size, gfp) {
             let block = self.alloc_growing(size);
             if !block.is_null() {
                 return block;
@@ -136,7 +177,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// The block belongs to the caller; after [`Resized::Moved`] only the answer may be used.
     pub unsafe fn resize(&self, ptr: *mut u8, size: usize) -> Result<Resized, FreeError> {
         let size = size.max(1);
-        match self.block_at(ptr)? {
+        match self.block_at(ptr).map_err(|error| self.unknown(error))? {
             Block::Object(cache) => {
                 self.check_held(cache, ptr)?;
                 let resized = Self::resize_within(size, self.room(cache, ptr));

@@ -110,9 +110,15 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// # Safety
     /// The caller owns the block.
     pub unsafe fn note_origin(&self, ptr: *mut u8, origin: Origin, align: usize) {
-        if let Ok(Block::Object(cache)) = self.block_at(ptr) {
-            // SAFETY: the caller's promise.
-            unsafe { C::Engine::note_origin(self.floor(), &cache.engine, ptr, origin, align) };
+        match self.block_at(ptr) {
+            Ok(Block::Object(cache)) => {
+                // SAFETY: the caller's promise.
+                unsafe { C::Engine::note_origin(self.floor(), &cache.engine, ptr, origin, align) };
+            }
+            Ok(Block::Huge(_)) => self.huge.change(&self.platform, ptr.addr(), |entry| {
+                entry.asked = Asked { origin, align, ..entry.asked };
+            }),
+            _ => {}
         }
     }
 
@@ -139,8 +145,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 self.wrong_block(address, wrong)
             }
             Block::Huge(bytes) => {
-                debug_assert!(bytes.is_multiple_of(PAGE_SIZE));
-                self.wrong_block(address, claim.against_room(address, bytes, true)?)
+                let wrong = match self.mapping_request(address) {
+                    Some(request) => claim.against(&request),
+                    None => claim.against_room(address, bytes.next_multiple_of(PAGE_SIZE), true),
+                }?;
+                self.wrong_block(address, wrong)
             }
         }
     }

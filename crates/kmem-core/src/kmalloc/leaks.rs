@@ -66,7 +66,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     fn each_without_cache(&self, visit: &mut dyn FnMut(usize, usize, Handle)) {
         if self.debug.tracks_large() {
             self.each_large(&mut *visit);
-            self.huge.each(&self.platform, visit);
+            self.huge.each(&self.platform, |entry| {
+                let bytes = if entry.track.known != 0 { entry.asked.size } else { entry.bytes };
+                visit(entry.address, bytes, entry.track.stack);
+            });
         }
     }
 }

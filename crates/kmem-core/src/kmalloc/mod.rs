@@ -25,6 +25,7 @@ pub mod huge;
 pub(crate) mod kept;
 pub mod large;
 mod leaks;
+mod mapped;
 pub mod nolock;
 pub mod realloc;
 pub mod runs;
@@ -210,10 +211,18 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // A run of pages is aligned to a page whatever its length.
         let runs = index >= C::Classes::SLAB_CLASSES;
         let align = if runs { PAGE_SIZE } else { C::Classes::align_of(index, rules.version) };
-        // Longer blocks are never checked: see `pages_only`.
-        let flags = if runs && size > Self::PAGES_FROM { flags } else { self.debug_flags(name, flags) };
-        let request = Request { align, flags, ..Request::new(size) };
-        let mut geometry = C::Engine::geometry(&request, &rules).ok()?;
+        let long = runs && size > Self::PAGES_FROM;
+        let lettered = if long && !C::Engine::CHECKS_RUNS { flags } else { self.debug_flags(name, flags) };
+        let request = Request { align, flags: lettered, ..Request::new(size) };
+        let (request, mut geometry) = match C::Engine::geometry(&request, &rules) {
+            Ok(geometry) => (request, geometry),
+            // The longest class has no room for more than itself: `beyond_checks`.
+            Err(_) if long => {
+                let request = Request { flags, ..request };
+                (request, C::Engine::geometry(&request, &rules).ok()?)
+            }
+            Err(_) => return None,
+        };
         if C::MARK_FREED && !geometry.is_debug() {
             geometry.offset = 0;
         }
@@ -506,7 +515,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if zero_or_null(ptr) {
             return Ok(0);
         }
-        Ok(match self.block_at(ptr)? {
+        Ok(match self.block_at(ptr).map_err(|error| self.unknown(error))? {
             Block::Object(cache) => {
                 self.check_held(cache, ptr)?;
                 self.usable(cache, ptr.cast_mut())

@@ -175,7 +175,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 Ok(true)
             }
             Place::Huge(bytes) => {
-                write!(out, "{}-page mapping starting at {address:#x}", bytes >> PAGE_SHIFT)?;
+                write!(out, "{}-page mapping starting at {address:#x}", bytes.div_ceil(1 << PAGE_SHIFT))?;
                 Ok(true)
             }
             Place::Pages => {

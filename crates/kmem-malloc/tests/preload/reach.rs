@@ -42,7 +42,7 @@ fn lost_blocks_are_told_and_kept_ones_are_not() {
             heads(&run),
             [
                 "9437184 bytes in 1 object of 9437184 bytes, definitely lost, allocated at",
-                "303104 bytes in 1 object of 303104 bytes, definitely lost, allocated at",
+                "300000 bytes in 1 object of 300000 bytes, definitely lost, allocated at",
                 "480 bytes in 10 objects of 48 bytes, definitely lost, allocated at",
                 "1000 bytes in 10 objects of 100 bytes, indirectly lost, allocated at",
             ],

@@ -291,9 +291,30 @@ fn large_blocks_have_stacks_too() {
 }
 
 /// Files of traces, as a kernel has them.
-fn trace(dir: &Path, file: &str) -> String {
+fn trace_of(dir: &Path, cache: &str, file: &str) -> String {
     let process = fs::read_dir(dir).unwrap().next().expect("a process").unwrap().path();
-    fs::read_to_string(process.join("kmalloc-48").join(file)).unwrap()
+    fs::read_to_string(process.join(cache).join(file)).unwrap()
+}
+
+fn trace(dir: &Path, file: &str) -> String {
+    trace_of(dir, "kmalloc-48", file)
+}
+
+/// Who holds long blocks is in the files of their class, and of `kmalloc-large` where there is none.
+#[test]
+fn traces_name_large_blocks() {
+    if !tracks() {
+        return;
+    }
+    let dir = ScratchDir::new();
+    let outcome = outcome(watched(Heap::Preloaded, "large").env("KMEM_TRACES", dir.path()));
+    ends_well(&outcome);
+    let pages = trace_of(dir.path(), "kmalloc-112k", "alloc_traces");
+    assert!(pages.starts_with("      2 leak_pages+0x") && pages.contains(" waste="), "{pages}");
+    let mapping = trace_of(dir.path(), "kmalloc-large", "alloc_traces");
+    // Who resized it has it.
+    assert!(mapping.starts_with("      1 leak_mapping+0x"), "{mapping}");
+    assert!(mapping.contains("\n        main+0x"), "{mapping}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use kmem_core::cache::CacheRef;
-use kmem_core::debug::Which;
+use kmem_core::debug::{LARGE, Which};
 use kmem_core::report::Text;
 
 use crate::heap::Heap;
@@ -75,16 +75,25 @@ pub(crate) fn write(heap: &Heap) {
             if !any {
                 continue;
             }
-            for below in [format_args!(""), format_args!("/{name}")] {
-                if let Some(directory) = path(below) {
-                    file::make_directory(directory.as_str());
-                }
-            }
-            let out = path(format_args!("/{name}/{file}"));
-            if let Some(mut out) = out.and_then(|path| Output::create(path.as_str())) {
+            if let Some(mut out) = create(name, file) {
                 // SAFETY: as above.
                 let _ = unsafe { heap.write_traces(reference, which, &mut out) };
             }
         }
     });
+    if heap.has_large_traces()
+        && let Some(mut out) = create(LARGE, "alloc_traces")
+    {
+        let _ = heap.write_large_traces(&mut out);
+    }
+}
+
+/// The file of a cache, and the directories above it.
+fn create(name: &str, file: &str) -> Option<Output> {
+    for below in [format_args!(""), format_args!("/{name}")] {
+        if let Some(directory) = path(below) {
+            file::make_directory(directory.as_str());
+        }
+    }
+    Output::create(path(format_args!("/{name}/{file}"))?.as_str())
 }

@@ -3,8 +3,13 @@
 //! Every program runs with the library without letters, and with each of [`SETTINGS`]. The settings take turns, so that a busy
 //! machine troubles all of them alike. Times are processor time, of the cheapest run, as others can only make a run dearer; sizes are
 //! the median peak of the largest process. The page `docs/debug-costs.md` is what `--bless` makes of it.
+//!
+//! With `--bless` each program's rows are written as soon as they are known, in place of those that the page has; the rows of other
+//! programs stay. So a run that is stopped keeps what it has, and one program can be measured again by itself.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::case::{self, Case, Variant};
@@ -20,7 +25,7 @@ const USAGE: &str = "\
 cargo xtask costs [OPTIONS] [CASE...]
 
   --runs N          runs of each program with each setting (default 3)
-  --bless           write docs/debug-costs.md
+  --bless           write docs/debug-costs.md, row by row
 ";
 
 /// The debug letters, alone and together. T prints a line for each request, which is a matter of the terminal.
@@ -47,18 +52,74 @@ struct Cost {
     peak: u64,
 }
 
+/// A program's rows, of times and of sizes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rows {
+    times: String,
+    sizes: String,
+}
+
+/// The rows of all programs, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Tables(BTreeMap<String, Rows>);
+
+const TIMES: &str = "## Processor time";
+const SIZES: &str = "## Peak resident size";
+
+impl Tables {
+    /// What a page has.
+    fn read(page: &str) -> Self {
+        let mut tables = Self::default();
+        let mut title = "";
+        for line in page.lines() {
+            if line.starts_with("## ") {
+                title = line;
+            }
+            let name = line.strip_prefix("| ").and_then(|line| line.split(" |").next());
+            // Not what stands over the columns.
+            let Some(name) = name.filter(|&name| name != "program") else { continue };
+            match title {
+                TIMES => tables.0.entry(name.to_owned()).or_default().times = line.to_owned(),
+                SIZES => tables.0.entry(name.to_owned()).or_default().sizes = line.to_owned(),
+                _ => {}
+            }
+        }
+        // A program with other columns than today's was measured by another version.
+        let whole = |row: &String| row.matches('|').count() == SETTINGS.len() + 3;
+        tables.0.retain(|_, rows| whole(&rows.times) && whole(&rows.sizes));
+        tables
+    }
+
+    /// The page.
+    fn page(&self) -> String {
+        let mut page = HEADER.to_owned();
+        let all: [(&str, &str, fn(&Rows) -> &str); 2] =
+            [(TIMES, "seconds", |rows| &rows.times), (SIZES, "MiB", |rows| &rows.sizes)];
+        for (title, unit, of) in all {
+            write!(page, "\n{title}\n\n{}", head(unit)).expect("a string");
+            for rows in self.0.values() {
+                writeln!(page, "{}", of(rows)).expect("a string");
+            }
+        }
+        page
+    }
+}
+
 pub(crate) fn run(arguments: &[String]) -> Count {
-    match options(arguments).and_then(|(runs, bless, names)| table(runs, &names).map(|text| (bless, text))) {
-        Ok((false, text)) => {
-            println!("{text}");
+    match options(arguments).and_then(|(runs, bless, names)| tables(runs, bless, &names)) {
+        Ok(tables) => {
+            println!("{}", tables.page());
             Count::PASSED
         }
-        Ok((true, text)) => Count::of(std::fs::write(tree::root().join(FILE), text).is_ok()),
         Err(message) => {
             println!("costs: {message}");
             Count::FAILED
         }
     }
+}
+
+fn file() -> PathBuf {
+    tree::root().join(FILE)
 }
 
 fn options(arguments: &[String]) -> Result<(usize, bool, Vec<String>), String> {
@@ -78,8 +139,8 @@ fn options(arguments: &[String]) -> Result<(usize, bool, Vec<String>), String> {
     Ok((runs, bless, names))
 }
 
-/// The page: a row for each program that this machine can run.
-fn table(runs: usize, names: &[String]) -> Result<String, String> {
+/// A row for each program that this machine can run.
+fn tables(runs: usize, bless: bool, names: &[String]) -> Result<Tables, String> {
     let cases = case::all()?;
     if let Some(name) = names.iter().find(|name| cases.iter().all(|case| case.name != **name)) {
         return Err(format!("no case is called `{name}`"));
@@ -87,33 +148,48 @@ fn table(runs: usize, names: &[String]) -> Result<String, String> {
     if library::build(Engine::Slub).failed > 0 {
         return Err("the library does not build".to_owned());
     }
-    let mut times = format!("\n## Processor time\n\n{}", head("seconds"));
-    let mut sizes = format!("\n## Peak resident size\n\n{}", head("MiB"));
+    let mut tables = if bless {
+        Tables::read(&std::fs::read_to_string(file()).unwrap_or_default())
+    } else {
+        Tables::default()
+    };
+    let mut failed = Vec::new();
     for case in cases.iter().filter(|case| names.is_empty() || names.contains(&case.name)) {
         if let Some(lack) = lacking(case) {
             println!("{:<15} left out: {lack}", case.name);
             continue;
         }
-        let costs = match measure(case, runs) {
-            Ok(costs) => costs,
+        match measure(case, runs) {
+            Ok(costs) => {
+                tables.0.insert(case.name.clone(), rows(&case.name, &costs));
+                println!("{:<15} measured", case.name);
+            }
             Err(message) => {
                 println!("{:<15} FAILED: {message}", case.name);
-                return Err("a program is not what it is without letters".to_owned());
+                failed.push(case.name.as_str());
             }
-        };
-        let (plain, letters) = (&costs[0], &costs[1..]);
-        write!(times, "| {} | {:.2} |", case.name, plain.cpu.as_secs_f64()).expect("a string");
-        write!(sizes, "| {} | {:.1} |", case.name, plain.peak as f64 / f64::from(1 << 20)).expect("a string");
-        for cost in letters {
-            let ratio = cost.cpu.as_secs_f64() / plain.cpu.as_secs_f64().max(1e-9);
-            write!(times, " {ratio:.2} |").expect("a string");
-            write!(sizes, " {:.2} |", cost.peak as f64 / plain.peak.max(1) as f64).expect("a string");
         }
-        times.push('\n');
-        sizes.push('\n');
-        println!("{:<15} measured", case.name);
+        if bless {
+            std::fs::write(file(), tables.page()).map_err(|error| format!("{FILE}: {error}"))?;
+        }
     }
-    Ok(format!("{HEADER}{times}{sizes}"))
+    match failed.as_slice() {
+        [] => Ok(tables),
+        names => Err(format!("not what they are without letters: {}", names.join(", "))),
+    }
+}
+
+/// The rows of one program: what it costs without letters, and the multiples of that with them.
+fn rows(name: &str, costs: &[Cost]) -> Rows {
+    let (plain, letters) = (&costs[0], &costs[1..]);
+    let mut times = format!("| {name} | {:.2} |", plain.cpu.as_secs_f64());
+    let mut sizes = format!("| {name} | {:.1} |", plain.peak as f64 / f64::from(1 << 20));
+    for cost in letters {
+        let ratio = cost.cpu.as_secs_f64() / plain.cpu.as_secs_f64().max(1e-9);
+        write!(times, " {ratio:.2} |").expect("a string");
+        write!(sizes, " {:.2} |", cost.peak as f64 / plain.peak.max(1) as f64).expect("a string");
+    }
+    Rows { times, sizes }
 }
 
 fn head(unit: &str) -> String {
@@ -159,6 +235,28 @@ mod tests {
         assert_eq!(columns(lines[0]), SETTINGS.len() + 3);
         assert_eq!(columns(lines[1]), SETTINGS.len() + 3);
         assert!(lines[0].ends_with("| FZPU |"));
+    }
+
+    #[test]
+    fn a_page_is_read_as_it_was_written() {
+        let cost = |millis, peak| Cost { cpu: Duration::from_millis(millis), peak };
+        let costs: Vec<Cost> =
+            (0..=SETTINGS.len() as u64).map(|n| cost(1000 + 250 * n, (n + 1) << 20)).collect();
+        let mut tables = Tables::default();
+        for name in ["sort", "gcc"] {
+            tables.0.insert(name.to_owned(), rows(name, &costs));
+        }
+        let page = tables.page();
+        assert!(
+            page.contains("| gcc | 1.00 | 1.25 | 1.50 | 1.75 | 2.00 | 2.25 | 2.50 | 2.75 | 3.00 |\n"),
+            "{page}"
+        );
+        assert!(page.contains("| sort | 1.0 | 2.00 |"), "{page}");
+        assert_eq!(Tables::read(&page), tables);
+        // What has fewer columns, or stands in one table only, is not kept.
+        let older = page.replace("| 3.00 |\n", "|\n");
+        assert_eq!(Tables::read(&older), Tables::default());
+        assert_eq!(Tables::read(""), Tables::default());
     }
 
     #[test]

@@ -111,6 +111,7 @@ unsafe impl Engine for Slub {
     const SPILL_OLDEST: bool = false;
     const LETTERS: SlabFlags = SlabFlags::DEBUG.union(SlabFlags::FAILSLAB);
     const SWITCHES: bool = true;
+    const CHECKS_RUNS: bool = true;
     const MAX_WINDOW_PAGES: usize = MAX_WINDOW_PAGES;
 
     type Cache = Own;

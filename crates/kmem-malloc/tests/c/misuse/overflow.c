@@ -61,6 +61,18 @@ static void slack(void)
     write_and_free(block, 50, 1, 49);
 }
 
+static void slack_large(void)
+{
+    char *block = block_of(200100);
+    write_and_free(block, 200100, 1, 200099);
+}
+
+static void slack_huge(void)
+{
+    ptrdiff_t size = (8 << 20) + 100;
+    write_and_free(block_of((size_t)size), size, 1, size - 1);
+}
+
 static void zero_bytes(void)
 {
     char *block = block_of(0);
@@ -157,6 +169,8 @@ static const struct sin sins[] = {
     {"right-1-large", right_1_large},
     {"right-8", right_8},
     {"slack", slack},
+    {"slack-large", slack_large},
+    {"slack-huge", slack_huge},
     {"zero-bytes", zero_bytes},
     {"left-1", left_1},
     {"left-8", left_8},

@@ -185,7 +185,8 @@ pub(in crate::engine::slub) unsafe fn note_origin<P: Platform>(
     }
 }
 
-/// How an object was asked for, where that is kept.
+/// How an object was asked for, where that is kept. What lies behind a damaged red zone is no evidence: nothing then, and the free
+/// will tell of the damage.
 pub(in crate::engine::slub) fn request_of<P: Platform>(
     floor: Floor<'_, P>,
     cache: &Cache,
@@ -196,5 +197,11 @@ pub(in crate::engine::slub) fn request_of<P: Platform>(
         return None;
     }
     let slab = Checked::new(floor, cache, page);
-    slab.geometry.original_size.map(|_| slab.request(address))
+    let geometry = slab.geometry;
+    geometry.original_size?;
+    let (end, zone) = (address + geometry.object_size, geometry.inuse - geometry.object_size);
+    if slab.flags.contains(SlabFlags::RED_ZONE) && slab.others(end, zone, RED_ACTIVE).is_some() {
+        return None;
+    }
+    Some(slab.request(address))
 }

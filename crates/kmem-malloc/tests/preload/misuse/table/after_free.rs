@@ -60,7 +60,7 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped("Poison overwritten"),
             ],
         ),
-        row("write-large", "a byte of 200000", [Fault, Fault, Fault, Fault]),
+        row("write-large", "a byte of 200000", [Fault, Fault, Fault, Stopped("Poison overwritten")]),
         row("write-huge", "a byte of 8 MiB", [Fault, Fault, Fault, Fault]),
         row(
             "write-everything",
@@ -99,7 +99,7 @@ pub(super) const PROGRAM: Program = Program {
                 Fault,
                 Stopped("realloc(): invalid pointer {}: not memory of this heap"),
                 Stopped("realloc(): invalid pointer {}: not memory of this heap"),
-                Stopped("realloc(): invalid pointer {}: not memory of this heap"),
+                Stopped("Object already free"),
             ],
         ),
         row(
@@ -109,7 +109,7 @@ pub(super) const PROGRAM: Program = Program {
                 Fault,
                 Stopped("realloc(): invalid pointer {}: not memory of this heap"),
                 Stopped("realloc(): invalid pointer {}: not memory of this heap"),
-                Stopped("realloc(): invalid pointer {}: not memory of this heap"),
+                Stopped("Object already free"),
             ],
         ),
         row(

@@ -45,7 +45,7 @@ pub(super) const PROGRAM: Program = Program {
                 Fault,
                 Stopped("invalid free of {}: not memory of this heap"),
                 Stopped("invalid free of {}: not memory of this heap"),
-                Stopped("invalid free of {}: not memory of this heap"),
+                Stopped("Slab has 0 allocated objects but 1 are to be freed"),
             ],
         ),
         row(
@@ -55,7 +55,7 @@ pub(super) const PROGRAM: Program = Program {
                 Fault,
                 Stopped("invalid free of {}: not memory of this heap"),
                 Stopped("invalid free of {}: not memory of this heap"),
-                Stopped("invalid free of {}: not memory of this heap"),
+                Stopped("Object already free"),
             ],
         ),
         row(

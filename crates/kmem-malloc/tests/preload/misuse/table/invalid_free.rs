@@ -45,7 +45,7 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped("free(): invalid pointer"),
                 Stopped("invalid free of {}: not memory of this heap"),
                 Stopped("invalid free of {}: not memory of this heap"),
-                Stopped("invalid free of {}: not memory of this heap"),
+                Stopped("Invalid object pointer {}"),
             ],
         ),
         row(
@@ -55,7 +55,7 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped("free(): invalid pointer"),
                 Stopped("invalid free of {}: not memory of this heap"),
                 Stopped("invalid free of {}: not memory of this heap"),
-                Stopped("invalid free of {}: not memory of this heap"),
+                Stopped("Invalid object pointer {}"),
             ],
         ),
         row(
@@ -65,7 +65,7 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped("free(): invalid pointer"),
                 Stopped("invalid free of {}: not memory of this heap"),
                 Stopped("invalid free of {}: not memory of this heap"),
-                Stopped("invalid free of {}: not memory of this heap"),
+                Stopped("Invalid object pointer {}"),
             ],
         ),
         row(
@@ -75,7 +75,7 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped("free(): invalid pointer"),
                 Stopped("invalid free of {}: not memory of this heap"),
                 Stopped("invalid free of {}: not memory of this heap"),
-                Stopped("invalid free of {}: not memory of this heap"),
+                Stopped("Invalid object pointer {}"),
             ],
         ),
         row(

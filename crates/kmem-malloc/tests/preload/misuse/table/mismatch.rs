@@ -45,7 +45,7 @@ pub(super) const PROGRAM: Program = Program {
                 Unnoticed,
                 Unnoticed,
                 Stopped("invalid free of {}: it has 200704 bytes, not 100000"),
-                Stopped("Given back as 100000 bytes, allocated as 200704"),
+                Stopped("Given back as 100000 bytes, allocated as 200000"),
             ],
         ),
         row(

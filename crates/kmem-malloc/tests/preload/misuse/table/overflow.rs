@@ -38,7 +38,11 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped("Right Redzone overwritten"),
             ],
         ),
-        row("right-1-large", "the same of 200000", [Unnoticed, Unnoticed, Fault, Unnoticed]),
+        row(
+            "right-1-large",
+            "the same of 200000",
+            [Unnoticed, Unnoticed, Fault, Stopped("Right Redzone overwritten")],
+        ),
         row(
             "right-8",
             "eight bytes behind 64",
@@ -58,6 +62,16 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped("{} (cache kmalloc-64) was written past its end"),
                 Stopped("kmalloc Redzone overwritten"),
             ],
+        ),
+        row(
+            "slack-large",
+            "one byte behind the 200100",
+            [Unnoticed, Unnoticed, Unnoticed, Stopped("kmalloc Redzone overwritten")],
+        ),
+        row(
+            "slack-huge",
+            "one byte behind the 8 MiB and 100 bytes",
+            [Unnoticed, Unnoticed, Unnoticed, Stopped("Right Redzone overwritten")],
         ),
         row(
             "zero-bytes",
@@ -89,7 +103,11 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped("Left Redzone overwritten"),
             ],
         ),
-        row("left-1-large", "one byte in front of 200000", [Unnoticed, Fault, Fault, Fault]),
+        row(
+            "left-1-large",
+            "one byte in front of 200000",
+            [Unnoticed, Fault, Fault, Stopped("Left Redzone overwritten")],
+        ),
         row(
             "into-the-next",
             "on into the next block",
