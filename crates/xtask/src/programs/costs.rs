@@ -93,14 +93,10 @@ impl Tables {
     /// The page.
     fn page(&self) -> String {
         let mut page = HEADER.to_owned();
-        let all: [(&str, &str, fn(&Rows) -> &str); 2] =
-            [(TIMES, "seconds", |rows| &rows.times), (SIZES, "MiB", |rows| &rows.sizes)];
-        for (title, unit, of) in all {
-            write!(page, "\n{title}\n\n{}", head(unit)).expect("a string");
-            for rows in self.0.values() {
-                writeln!(page, "{}", of(rows)).expect("a string");
-            }
-        }
+        write!(page, "\n{TIMES}\n\n{}", head("seconds")).expect("a string");
+        self.0.values().for_each(|rows| page += &format!("{}\n", rows.times));
+        write!(page, "\n{SIZES}\n\n{}", head("MiB")).expect("a string");
+        self.0.values().for_each(|rows| page += &format!("{}\n", rows.sizes));
         page
     }
 }
