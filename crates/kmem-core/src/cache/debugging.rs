@@ -392,6 +392,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// An address that is no block was given to a call that wants one: reported if it was a mapping's or lies in one.
     #[cold]
+    #[inline(never)]
     pub(crate) fn unknown(&self, error: FreeError) -> FreeError {
         match error {
             FreeError::Foreign(address) => self.refused_mapping(address),
