@@ -49,6 +49,36 @@ extern "C" fn count_pair_1024(n: u64) {
     }
 }
 
+/// malloc and free of more than a page, which the second table knows.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_pair_6000(n: u64) {
+    for _ in 0..n {
+        // SAFETY: freed once; free takes null.
+        unsafe { libc::free(black_box(libc::malloc(6000))) };
+    }
+}
+
+/// malloc and free of a block of whole pages.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_pair_256k(n: u64) {
+    for _ in 0..n {
+        // SAFETY: freed once; free takes null.
+        unsafe { libc::free(black_box(libc::malloc(256 << 10))) };
+    }
+}
+
+/// An aligned block, and its free.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_aligned_64(n: u64) {
+    for _ in 0..n {
+        // SAFETY: freed once; free takes null.
+        unsafe { libc::free(black_box(libc::aligned_alloc(64, 100))) };
+    }
+}
+
 /// malloc alone.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -174,6 +204,9 @@ fn round(kind: &Kind) {
     }
     count_pair_64(OPERATIONS);
     count_pair_1024(OPERATIONS);
+    count_pair_6000(OPERATIONS);
+    count_pair_256k(OPERATIONS);
+    count_aligned_64(OPERATIONS);
     count_calloc_64(OPERATIONS);
     let mut blocks = [std::ptr::null_mut(); FEW];
     for _ in 0..OPERATIONS / FEW as u64 {

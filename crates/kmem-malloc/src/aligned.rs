@@ -29,16 +29,32 @@ fn page_size() -> usize {
     unsafe { libc::getauxval(libc::AT_PAGESZ) as usize }
 }
 
-/// A block for an alignment that is a power of two; null when there is no memory. Sets no `errno`.
-#[inline]
-pub(crate) fn aligned_block(align: usize, size: usize, origin: Origin) -> *mut u8 {
+/// A block for an alignment that is a power of two, of those that wait for it; null: ask [`aligned_rest`].
+#[inline(always)]
+fn aligned_at_hand(align: usize, size: usize) -> *mut u8 {
     debug_assert!(align.is_power_of_two());
+    let block = heap::memalign_at_hand(align, size);
+    if block.is_null() {
+        return block;
+    }
+    if align <= MALLOC_ALIGN {
+        record::made(block, size);
+    } else {
+        record::made_aligned(block, align, size);
+    }
+    block
+}
+
+/// [`aligned_at_hand`] where that gave nothing. Null when there is no memory; sets no `errno`.
+#[cold]
+#[inline(never)]
+fn aligned_rest(align: usize, size: usize, origin: Origin) -> *mut u8 {
     if align <= MALLOC_ALIGN {
         return block_by(size, origin);
     }
     // The sum bounds what the heap has to search for, and keeps its arithmetic from wrapping.
     let block = match align.checked_add(size) {
-        Some(sum) if sum <= isize::MAX as usize => heap::memalign(align, size),
+        Some(sum) if sum <= isize::MAX as usize => heap::memalign_slow(align, size),
         _ => null_mut(),
     };
     // SAFETY: the heap just gave the block.
@@ -47,8 +63,31 @@ pub(crate) fn aligned_block(align: usize, size: usize, origin: Origin) -> *mut u
     block
 }
 
+/// A block for an alignment that is a power of two; null when there is no memory. Sets no `errno`.
+#[inline(always)]
+pub(crate) fn aligned_block(align: usize, size: usize, origin: Origin) -> *mut u8 {
+    let block = aligned_at_hand(align, size);
+    // The rest is a tail call, so that the usual way saves no register.
+    if block.is_null() { aligned_rest(align, size, origin) } else { block }
+}
+
+/// [`aligned_block`] as C sees it: null comes with `ENOMEM`.
+#[inline(always)]
+fn aligned_or_no_memory(align: usize, size: usize) -> *mut c_void {
+    let block = aligned_at_hand(align, size);
+    // As above.
+    if block.is_null() { aligned_rest_or_no_memory(align, size) } else { block.cast() }
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn aligned_rest_or_no_memory(align: usize, size: usize) -> *mut c_void {
+    or_no_memory(aligned_rest(align, size, Origin::Malloc))
+}
+
 /// Null, with `errno` set to `EINVAL`.
 #[cold]
+#[inline(never)]
 fn bad_argument() -> *mut c_void {
     set_errno(libc::EINVAL);
     null_mut()
@@ -64,7 +103,7 @@ pub unsafe extern "C" fn posix_memalign(result: *mut *mut c_void, align: size_t,
     if !align.is_power_of_two() || align < size_of::<*mut c_void>() {
         return libc::EINVAL;
     }
-    let block = or_no_memory(aligned_block(align, size, Origin::Malloc));
+    let block = aligned_or_no_memory(align, size);
     if block.is_null() {
         return libc::ENOMEM;
     }
@@ -80,7 +119,7 @@ pub extern "C" fn aligned_alloc(align: size_t, size: size_t) -> *mut c_void {
     if !align.is_power_of_two() {
         return bad_argument();
     }
-    or_no_memory(aligned_block(align, size, Origin::Malloc))
+    aligned_or_no_memory(align, size)
 }
 
 /// An aligned block; `align` is rounded up to a power of two. Null with `EINVAL` when no power of two
@@ -88,7 +127,7 @@ pub extern "C" fn aligned_alloc(align: size_t, size: size_t) -> *mut c_void {
 #[unsafe(no_mangle)]
 pub extern "C" fn memalign(align: size_t, size: size_t) -> *mut c_void {
     match align.checked_next_power_of_two() {
-        Some(align) => or_no_memory(aligned_block(align, size, Origin::Malloc)),
+        Some(align) => aligned_or_no_memory(align, size),
         None => bad_argument(),
     }
 }
@@ -96,7 +135,7 @@ pub extern "C" fn memalign(align: size_t, size: size_t) -> *mut c_void {
 /// A block aligned to the page size; null with `ENOMEM` when there is no memory.
 #[unsafe(no_mangle)]
 pub extern "C" fn valloc(size: size_t) -> *mut c_void {
-    or_no_memory(aligned_block(page_size(), size, Origin::Malloc))
+    aligned_or_no_memory(page_size(), size)
 }
 
 /// Whole pages for `size` bytes; null with `ENOMEM` when the rounded size does not fit or there is no
@@ -105,7 +144,7 @@ pub extern "C" fn valloc(size: size_t) -> *mut c_void {
 pub extern "C" fn pvalloc(size: size_t) -> *mut c_void {
     let page = page_size();
     match size.checked_next_multiple_of(page) {
-        Some(rounded) => or_no_memory(aligned_block(page, rounded, Origin::Malloc)),
+        Some(rounded) => aligned_or_no_memory(page, rounded),
         None => no_memory(),
     }
 }

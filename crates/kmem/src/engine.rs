@@ -5,8 +5,8 @@
 //! another engine than SLUB for the process-wide heap. [`Heap`] is the only type that depends on the choice;
 //! everything above it is the same source.
 //!
-//! The two fast paths work on constants: which stack serves a size (`PLACES`), and what proves that an object
-//! of a class starts at an address (`CHECKS`, `tag_at`). Both come from the classes and from the engine's geometry,
+//! The fast paths work on constants: which stack serves a size (`place_for`) with an alignment (`place_aligned`), and what proves
+//! that an object of a class starts at an address (`CHECKS`, `tag_at`). Both come from the classes and from the engine's geometry,
 //! so from the type as well. An engine without stacks or without classes has neither: `REGULAR` is false, the
 //! compiler drops the fast paths, and every request goes to the engine.
 //!
@@ -16,6 +16,8 @@
 //!
 //! # Never
 //! Nothing here takes a lock, writes memory, or divides.
+
+use core::hint::cold_path;
 
 use kmem_core::Kmem;
 use kmem_core::config::{USER_RULES, USER_SLAB_RULES, UserConfig};
@@ -27,6 +29,7 @@ use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::{self, Slub};
 use kmem_core::kmalloc::MAX_CLASSES;
 use kmem_core::kmalloc::classes::ClassSet;
+use kmem_core::percpu::StackId;
 use kmem_core::platform::PAGE_SIZE;
 
 use crate::host::{Host, HostCpus, Span};
@@ -169,6 +172,98 @@ pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
     table
 };
 
+/// Requests up to here find their class in a table of cache lines; longer ones by the position of their highest bit.
+const LINES_LIMIT: usize = 32 << 10;
+
+/// Tag of the class for requests of 0, 1 to 64, 65 to 128, … bytes. Every class above [`TABLE_LIMIT`] is a multiple of 64 bytes.
+static LINES: [u8; LINES_LIMIT / 64 + 1] = {
+    let mut table = [0; LINES_LIMIT / 64 + 1];
+    let mut class = 0;
+    let mut i = 0;
+    while i < table.len() {
+        while (Classes::SIZES[class] as usize) < i * 64 {
+            class += 1;
+        }
+        table[i] = class as u8 + 1;
+        i += 1;
+    }
+    table
+};
+
+/// The number of the stacks at a place.
+#[inline(always)]
+pub(crate) const fn stack_of(place: usize) -> StackId {
+    (place / HostCpus::place(1)) as StackId
+}
+
+/// The place of no class. No stack is ever installed there, so that every pop fails.
+pub(crate) const NO_PLACE: usize = HostCpus::place(0);
+
+/// Place of the CPU stack for a request of any size: [`NO_PLACE`] beyond the largest class.
+#[inline(always)]
+pub(crate) fn place_for(size: usize) -> usize {
+    if size <= TABLE_LIMIT {
+        return usize::from(PLACES[(size + 15) >> 4]);
+    }
+    // So the usual way has no jump in it.
+    cold_path();
+    if size <= LINES_LIMIT {
+        usize::from(LINES[(size + 63) >> 6]) * size_of::<Proof>()
+    } else if size <= Classes::LARGEST {
+        (Classes::class_of(size) + 1) * size_of::<Proof>()
+    } else {
+        NO_PLACE
+    }
+}
+
+/// Alignments below 2 to this power have their classes in [`FITS`].
+const FIT_POWERS: usize = 32;
+
+/// By the tag of the class that serves a size, and the binary logarithm of an alignment: the tag of the class that serves both,
+/// or 0 where none does. The rule is `Kmem::class_aligned`'s.
+static FITS: [[u8; FIT_POWERS]; MAX_CLASSES + 1] = {
+    let mut table = [[0; FIT_POWERS]; MAX_CLASSES + 1];
+    let mut class = 0;
+    while class < Classes::COUNT {
+        let mut power = 0;
+        while power < FIT_POWERS {
+            let mut fit = class;
+            while fit < Classes::COUNT && natural_log2(fit) < power {
+                fit += 1;
+            }
+            if fit < Classes::COUNT && (fit == class || 1 << power <= PAGE_SIZE) {
+                table[class + 1][power] = fit as u8 + 1;
+            }
+            power += 1;
+        }
+        class += 1;
+    }
+    table
+};
+
+/// Binary logarithm of what the blocks of a class are aligned to. A slab is aligned to its own length, and its first object opens
+/// it; a run of pages is cut from the front of a block of the next power of two.
+const fn natural_log2(class: usize) -> usize {
+    let size = Classes::SIZES[class];
+    let power =
+        if class < Classes::SLAB_CLASSES { size.trailing_zeros() } else { size.next_power_of_two().ilog2() };
+    power as usize
+}
+
+/// Place of the CPU stack for a request of any size with an alignment, which is a power of two: [`NO_PLACE`] where no class
+/// serves it.
+#[inline(always)]
+pub(crate) fn place_aligned(align: usize, size: usize) -> usize {
+    let power = align.trailing_zeros() as usize;
+    if power >= FIT_POWERS {
+        return NO_PLACE;
+    }
+    let tag = place_for(size) / size_of::<Proof>();
+    // SAFETY: all places are those of tags up to the number of classes: a test looks at each that the tables have.
+    unsafe { core::hint::assert_unchecked(tag <= MAX_CLASSES) };
+    usize::from(FITS[tag][power]) * size_of::<Proof>()
+}
+
 /// What proves that an object of a class starts at an address, by tag, which is the number of the class's stacks; tag 0 is no
 /// class and passes nothing.
 pub(crate) static CHECKS: [Proof; MAX_CLASSES + 1] = {
@@ -222,6 +317,27 @@ mod tests {
     use super::*;
     use crate::heap;
     use kmem_core::kmalloc::classes::Kind;
+
+    /// The tables say what the set's own arithmetic and the heap's search for an alignment say.
+    #[test]
+    fn places_are_those_of_the_classes() {
+        let place_of =
+            |class: Option<usize>| class.map_or(NO_PLACE, |class| HostCpus::place(Heap::class_id(class)));
+        let edges =
+            Classes::SIZES.iter().flat_map(|&size| [size as usize - 1, size as usize, size as usize + 1]);
+        let sizes = (0..=2 * LINES_LIMIT).chain(edges).chain([isize::MAX as usize, usize::MAX]);
+        for size in sizes {
+            let class = (size <= Classes::LARGEST).then(|| Classes::class_of(size));
+            assert_eq!(place_for(size), place_of(class), "{size} bytes");
+        }
+        let edges = Classes::SIZES.iter().flat_map(|&size| [size as usize, size as usize + 1]);
+        for size in [0, 1].into_iter().chain(edges).chain([usize::MAX]) {
+            for power in 0..usize::BITS {
+                let wanted = Heap::class_aligned(1 << power, size);
+                assert_eq!(place_aligned(1 << power, size), place_of(wanted), "{size} bytes at 2^{power}");
+            }
+        }
+    }
 
     /// I-ENGINE-1, and that a check accepts the objects of a live slab and nothing between them.
     #[test]

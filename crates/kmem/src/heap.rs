@@ -6,10 +6,10 @@
 //! at once and the window ends where it begins, so both fast paths fail into slow ones by themselves
 //! and spend no instruction on the question.
 //!
-//! # The two fast paths
-//! [`malloc`]: size to class by a table, pop the class's stack. [`free`]: distance from the window's
-//! base, the page's tag (the number of its class), one multiplication that proves an object starts here,
-//! the mark of a freed block, push.
+//! # The fast paths
+//! [`malloc`]: size to class by a table, beyond 32 KiB by arithmetic, pop the class's stack. [`memalign`]: the same with one table
+//! more. [`free`]: distance from the window's base, the page's tag (the number of its class), one multiplication that proves an
+//! object starts here, the mark of a freed block, push.
 //!
 //! # The mark
 //! While a block is free its second word holds a secret mixed with its address, from the moment on that its slab is made; malloc
@@ -38,7 +38,6 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use kmem_core::Kmem;
 pub use kmem_core::debug::Origin;
-use kmem_core::engine::proof::Proof;
 use kmem_core::gfp::Gfp;
 pub use kmem_core::kmalloc::claim::Claim;
 use kmem_core::kmalloc::classes::{ClassSet, Kind, MAX_BYTES};
@@ -47,7 +46,7 @@ use kmem_core::percpu::{CpuArea, Pushed, StackId};
 use kmem_core::platform::{PAGE_SHIFT, Platform};
 
 use crate::debugging;
-use crate::engine::{self, Classes, PLACES, REGULAR, TABLE_LIMIT};
+use crate::engine::{self, Classes, REGULAR, TABLE_LIMIT};
 use crate::fault;
 use crate::guard;
 use crate::host::{Host, HostCpus, Options};
@@ -225,10 +224,19 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
     if HARDENED {
         return hardened::malloc_at_hand(size);
     }
-    if !REGULAR || size > TABLE_LIMIT {
+    if !REGULAR {
         return core::ptr::null_mut();
     }
-    let place = usize::from(PLACES[(size + 15) >> 4]);
+    // SAFETY: a place for requests of that size.
+    unsafe { pop_at_hand(engine::place_for(size)) }
+}
+
+/// The block on top of this CPU's stack at that place, as restartable sequences find it. Null: there is none, or it was damaged.
+///
+/// # Safety
+/// The place is that of a class's stack, or of none.
+#[inline(always)]
+unsafe fn pop_at_hand(place: usize) -> *mut u8 {
     let secret = SECRET.load(Ordering::Relaxed);
     // SAFETY: the numbers of kmalloc's classes are always in use; before the heap is made every stack is empty. Blocks of
     // classes have marks.
@@ -337,9 +345,29 @@ fn give_everything_back(heap: &Heap) {
 }
 
 /// A block of at least `size` bytes, aligned to `align`, which is a power of two. Null as for [`malloc`].
+#[inline]
 pub fn memalign(align: usize, size: usize) -> *mut u8 {
+    let block = memalign_at_hand(align, size);
+    if block.is_null() { memalign_slow(align, size) } else { block }
+}
+
+/// The fast half of [`memalign`]: a class whose blocks are aligned so by their place in the slab serves the request as any other.
+/// Null says nothing: ask [`memalign_slow`].
+#[inline(always)]
+pub fn memalign_at_hand(align: usize, size: usize) -> *mut u8 {
+    if HARDENED || !REGULAR {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: a place for requests of that size, or none.
+    unsafe { pop_at_hand(engine::place_aligned(align, size)) }
+}
+
+/// The other half of [`memalign`], which serves every size and alignment.
+#[cold]
+#[inline(never)]
+pub fn memalign_slow(align: usize, size: usize) -> *mut u8 {
     if align <= Classes::MIN_ALIGN {
-        return malloc(size);
+        return malloc_slow(size);
     }
     if size > isize::MAX as usize || align > isize::MAX as usize {
         return core::ptr::null_mut();
@@ -347,7 +375,25 @@ pub fn memalign(align: usize, size: usize) -> *mut u8 {
     if HARDENED {
         return hardened::memalign(align, size);
     }
+    if REGULAR {
+        let place = engine::place_aligned(align, size);
+        // The portable half of the fast path.
+        let block = if place == engine::NO_PLACE {
+            core::ptr::null_mut()
+        } else {
+            pop_checked(engine::stack_of(place))
+        };
+        if !block.is_null() {
+            return block;
+        }
+    }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
+    debugging::pace::tick(heap);
+    aging::tick(heap);
+    reserve::tick(heap);
+    if size > Classes::size_of(Classes::SLAB_CLASSES - 1) {
+        reserve::expect();
+    }
     if heap.refuses_program(size, Gfp::KERNEL) {
         return core::ptr::null_mut();
     }
@@ -471,7 +517,7 @@ pub unsafe fn note_origin(ptr: *mut u8, origin: Origin, align: usize) {
 #[cold]
 #[inline(never)]
 unsafe fn free_rest(ptr: *mut u8, place: usize) {
-    let id = (place / size_of::<Proof>()) as StackId;
+    let id = engine::stack_of(place);
     // SAFETY: the caller's promise.
     if unsafe { cpus().push_cold(id, ptr) } == Pushed::Done {
         return;

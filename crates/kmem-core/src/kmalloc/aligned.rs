@@ -119,7 +119,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             && let Some(class) = Self::class_aligned(align, wanted)
         {
             let Some(cache) = self.class_cache(Kind::of(gfp), class) else { return core::ptr::null_mut() };
-            return self.alloc_block(cache, wanted, align, gfp);
+            // The objects of a checked class have something before them, and are aligned to no more than a page.
+            if align <= PAGE_SIZE || cache.engine.capacity() != 0 {
+                return self.alloc_block(cache, wanted, align, gfp);
+            }
         }
         if wanted > MAX_BYTES || align > MAX_BYTES || C::APART || self.letters_for_aligned() {
             return self.alloc_huge(wanted, align);
@@ -140,20 +143,25 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         C::EXACT_LARGE && C::Engine::CHECKS_RUNS && !self.debug.large_letters().is_empty()
     }
 
-    /// The class whose blocks serve requests of `size` bytes with this alignment, which is a power of two, if one does.
+    /// The class whose blocks serve requests of `size` bytes with this alignment, which is a power of two, if one does. More than a
+    /// page: only the very class that serves the size, as there is nothing else to gain from a class.
     pub fn class_aligned(align: usize, size: usize) -> Option<usize> {
-        if align > PAGE_SIZE || size > C::Classes::LARGEST {
+        if size > C::Classes::LARGEST {
             return None;
         }
         let version = C::rules(1).version;
-        (C::Classes::class_of(size.max(1))..C::Classes::COUNT).find(|&class| {
-            let aligned = if class >= C::Classes::SLAB_CLASSES {
-                PAGE_SIZE
-            } else {
+        let classes = C::Classes::class_of(size.max(1))..C::Classes::COUNT;
+        let aligned = |class: usize| {
+            if class < C::Classes::SLAB_CLASSES {
                 C::Classes::align_of(class, version)
-            };
-            aligned >= align
-        })
+            } else {
+                // A run of pages is cut from the front of a block of the next power of two, which is aligned to itself.
+                C::Classes::size_of(class).next_power_of_two()
+            }
+        };
+        let candidates =
+            if align > PAGE_SIZE { classes.start..classes.end.min(classes.start + 1) } else { classes };
+        candidates.into_iter().find(|&class| aligned(class) >= align)
     }
 
     /// A new block for one of `usable` bytes that could not take `size` bytes where it stands. One that grows to
