@@ -262,7 +262,7 @@ pub fn malloc_slow(size: usize) -> *mut u8 {
     }
     if REGULAR && size <= TABLE_LIMIT {
         // SAFETY: as in `malloc_at_hand`, which tried these sizes.
-        let block = unsafe { cpus().pop_cold(Heap::class_id(Classes::class_of(size))) };
+        let block = unsafe { cpus().pop_cold(engine::stack_of(engine::place_for(size))) };
         if !block.is_null() && unmark(block) {
             return block;
         }
