@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod manual;
 
 use crate::run::library::Build;
+use crate::units;
 use manual::{
     ENGINES_ABOUT, ENGINES_HELP, INFO_ABOUT, INFO_HELP, LAB_ABOUT, LAB_HELP, REPLAY_ABOUT, REPLAY_HELP,
     RUN_ABOUT, RUN_HELP, SWEEP_ABOUT, SWEEP_HELP, SYMBOLIZE_ABOUT, SYMBOLIZE_HELP,
@@ -101,6 +102,12 @@ pub(crate) struct RunArgs {
     /// A heap that stops what misuses it: double and wrong frees, overflows, writes to freed blocks
     #[arg(long, conflicts_with_all = ["engine", "record"])]
     pub(crate) hardened: bool,
+    /// With --hardened: keep so many bytes of freed blocks from being handed out again (512k, 8M)
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
+    pub(crate) quarantine: Option<u64>,
+    /// With --hardened: stop calls that do not belong together: malloc and delete, new and free
+    #[arg(long)]
+    pub(crate) origins: bool,
     /// Write the slab table at the end to FILE (of other processes: FILE.PID)
     #[arg(long, value_name = "FILE")]
     pub(crate) slabinfo: Option<PathBuf>,

@@ -19,6 +19,24 @@ pub(crate) fn bytes(value: u64) -> String {
     format!("{scaled:.1}E")
 }
 
+/// The bytes that a user means: a number, or one with `k`, `M` or `G` (powers of 1024) behind it.
+///
+/// # Errors
+/// What is expected instead.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number =
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "a number of bytes is expected, like 1048576, 512k or 8M".to_owned())
+}
+
 /// A count with a comma every three digits: `1,048,576`.
 pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
@@ -78,6 +96,18 @@ mod tests {
             (u64::MAX, "16.0E"),
         ] {
             assert_eq!(bytes(value), text, "{value}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_read_with_their_unit() {
+        for (text, value) in
+            [("0", 0), ("1048576", 1 << 20), ("512k", 512 << 10), ("8M", 8 << 20), ("3G", 3 << 30)]
+        {
+            assert_eq!(parse_bytes(text), Ok(value), "{text}");
+        }
+        for text in ["", "k", "much", "-1", "+1", "1.5M", "8 M", "8MB", "8T", "99999999999G"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
         }
     }
 

@@ -318,3 +318,40 @@ fn signal_state_is_inherited() {
         }
     }
 }
+
+#[test]
+fn what_only_a_hardened_heap_does_is_asked_of_one() {
+    // Another build of the library lies beside the usual one.
+    let scratch = Scratch::new("hardened");
+    let library = scratch.path("libkmem_malloc.so");
+    for name in ["libkmem_malloc.so", "libkmem_malloc_hardened.so"] {
+        fs::copy(fake_library(), scratch.path(name)).unwrap();
+    }
+    let script = "echo $KMEM_QUARANTINE $KMEM_ORIGINS; echo $LD_PRELOAD";
+    let run = |options: &[&str], hardened: Option<&str>| {
+        let mut command = kmem();
+        command.env("KMEM_LIB", &library).envs(hardened.map(|value| ("KMEM_HARDENED", value)));
+        said(command.arg("run").args(options).args(["--", "sh", "-c", script]))
+    };
+    for (options, hardened, told) in [
+        (&["--hardened", "--quarantine", "512k"][..], None, "524288"),
+        (&["--hardened", "--quarantine=8M", "--origins"], None, "8388608 1"),
+        (&["--origins"], Some("1"), "1"),
+        (&["--hardened"], None, ""),
+    ] {
+        let ran = run(options, hardened);
+        let lines: Vec<_> = ran.out.lines().collect();
+        assert_eq!((ran.status, ran.err.as_str(), lines[0]), (Some(0), "", told), "{options:?}");
+        assert!(lines[1].ends_with("/libkmem_malloc_hardened.so"), "{options:?}: {}", lines[1]);
+    }
+    for (options, complaint) in [
+        (&["--quarantine", "8M"][..], "--quarantine is for a hardened heap: give --hardened too"),
+        (&["--origins"], "--origins is for a hardened heap: give --hardened too"),
+        (&["--engine=slab", "--origins"], "--origins is for a hardened heap: give --hardened too"),
+        (&["--hardened", "--quarantine", "much"], "a number of bytes is expected, like 1048576, 512k or 8M"),
+    ] {
+        let refused = run(options, Some("0"));
+        assert_eq!((refused.status, refused.out.as_str()), (Some(125), ""), "{options:?}");
+        assert!(refused.err.contains(complaint), "{options:?}: {}", refused.err);
+    }
+}

@@ -63,10 +63,13 @@ it is for programs that run long or often. --guard=all puts the first 255 there,
 
 --hardened preloads a library whose malloc and free check every block: state and seal of what is
 freed, zeros of what is handed out; each size has address ranges of its own, with guard pages. It is
-for production: docs/hardened.md has what it stops and what that costs.
+for production: docs/hardened.md has what it stops and what that costs. Two more, of that heap only:
+--quarantine BYTES has freed blocks wait, so many bytes of them in all, before they are handed out
+again; --origins stops calls that do not belong together (malloc and delete, new and free, new[] and
+delete), which many programs mix without harm.
 
 Environment:
-  KMEM_HARDENED  1: as with --hardened
+  KMEM_HARDENED  1: as with --hardened (KMEM_QUARANTINE=BYTES and KMEM_ORIGINS=1, as those options)
   KMEM_LIB    the library to preload; else libkmem_malloc.so beside kmem or in ../lib. That of
               another engine is beside it, as libkmem_malloc_slab.so. In a source tree each is built
               when it is missing or older than its sources

@@ -76,6 +76,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         // The library refuses to be what it is not.
         command.env_remove("KMEM_HARDENED");
     }
+    if let Some(bytes) = args.quarantine {
+        command.env("KMEM_QUARANTINE", bytes.to_string());
+    }
+    if args.origins {
+        command.env("KMEM_ORIGINS", "1");
+    }
     if args.no_rseq {
         command.env("KMEM_RSEQ", "0");
     }
@@ -136,10 +142,26 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
 
 fn check_options(args: &RunArgs) -> Result<()> {
     args.debug.as_deref().map_or(Ok(()), |text| debug::check(text, args.engine)).map_err(Failure::run)?;
+    check_hardening(args)?;
     let Some(rules) = &args.fail else { return Ok(()) };
     // Rules keep parts of their text, for as long as a library lives; here that is this call.
     let kept: &'static str = Box::leak(rules.clone().into_boxed_str());
     options::parse(kept, 0).map(drop).map_err(|error| Failure::run(format!("--fail: {error}")))
+}
+
+/// What only a hardened heap does is not asked of another: it would run the program, and do nothing of it.
+fn check_hardening(args: &RunArgs) -> Result<()> {
+    let option = if args.quarantine.is_some() {
+        "--quarantine"
+    } else if args.origins {
+        "--origins"
+    } else {
+        return Ok(());
+    };
+    if args.build() == library::Build::Hardened {
+        return Ok(());
+    }
+    Err(Failure::run(format!("{option} is for a hardened heap: give --hardened too (docs/hardened.md)")))
 }
 
 /// What is to be told at the end.
