@@ -222,6 +222,12 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// Shows a message to whoever watches. Never allocates.
     fn console(&self, text: &str);
 
+    /// Shows a message of one line that is no part of a report. Where many programs write to one place it is given the name and
+    /// the number of this one. Never allocates. The default is [`Platform::console`].
+    fn message(&self, text: &str) {
+        self.console(text);
+    }
+
     /// Stops the program after a fatal report.
     fn fatal(&self) -> !;
 

@@ -32,7 +32,7 @@ impl<const N: usize> Text<N> {
 
 impl<const N: usize> Text<N> {
     /// Ends with a newline, whatever must go for it.
-    fn end_line(&mut self) {
+    pub fn end_line(&mut self) {
         if self.len == N {
             self.len = self.as_str().char_indices().next_back().map_or(0, |(at, _)| at);
         }
@@ -58,12 +58,21 @@ impl<const N: usize> fmt::Write for Text<N> {
     }
 }
 
-/// Shows one formatted message, ending it with a newline.
+/// Shows one formatted message of one line, which stands alone, ending it with a newline.
 pub fn say<P: Platform>(platform: &P, message: fmt::Arguments<'_>) {
+    platform.message(shown(message).as_str());
+}
+
+/// Shows one formatted line of a report, which tells elsewhere whose it is, ending it with a newline.
+pub fn line<P: Platform>(platform: &P, line: fmt::Arguments<'_>) {
+    platform.console(shown(line).as_str());
+}
+
+fn shown(message: fmt::Arguments<'_>) -> Text<1024> {
     // The line of a stack has names, of a function and of a file.
     let mut text = Text::<1024>::new();
     // Writing to a `Text` cannot fail.
     let _ = fmt::write(&mut text, message);
     text.end_line();
-    platform.console(text.as_str());
+    text
 }

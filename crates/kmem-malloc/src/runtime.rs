@@ -16,16 +16,13 @@ pub(crate) fn errno() -> c_int {
     unsafe { *libc::__errno_location() }
 }
 
-/// Prints one line on the standard error stream's descriptor.
+/// Says one line, where messages go.
 #[cold]
 pub(crate) fn say(message: core::fmt::Arguments<'_>) {
-    use core::fmt::Write;
-    let mut out = crate::text::FdWriter::new(libc::STDERR_FILENO);
-    let _ = writeln!(out, "kmem: {message}");
-    out.flush();
+    kmem::host::sink::say(message);
 }
 
-/// Prints one line on the standard error stream's descriptor and aborts.
+/// Says one line and aborts.
 #[cold]
 pub(crate) fn die(message: core::fmt::Arguments<'_>) -> ! {
     say(message);

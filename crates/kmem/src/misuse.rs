@@ -5,12 +5,11 @@
 
 use core::fmt;
 
+use kmem_core::debug::report::brief;
 use kmem_core::kmalloc::FreeError;
 use kmem_core::kmalloc::classes::{ClassSet, Kind};
 
 use crate::engine::Classes;
-use kmem_core::platform::Platform;
-use kmem_core::report;
 
 use crate::heap::Heap;
 
@@ -59,8 +58,11 @@ impl fmt::Display for Reason {
 #[cold]
 #[inline(never)]
 pub(crate) fn refused(heap: &Heap, call: Call, error: FreeError) {
-    report::say(heap.platform(), format_args!("kmem: {call}(): {}", Reason(call, error)));
-    stop(heap);
+    let cache = match error {
+        FreeError::Double { cache, .. } | FreeError::Interior { cache, .. } => cache,
+        _ => "",
+    };
+    brief(heap.platform(), heap.debug(), cache, format_args!("kmem: {call}(): {}", Reason(call, error)));
 }
 
 /// Says that a free block of a class is not as a free left it. The process ends, or the block is left alone.
@@ -69,12 +71,6 @@ pub(crate) fn refused(heap: &Heap, call: Call, error: FreeError) {
 pub(crate) fn written_when_free(heap: &Heap, block: *mut u8, class: Option<usize>) {
     let cache = class.map_or("?", |class| Classes::name(Kind::Normal, class));
     let what = "was written to after its free, or freed twice";
-    report::say(heap.platform(), format_args!("kmem: malloc(): {block:p} (cache {cache}) {what}"));
-    stop(heap);
-}
-
-fn stop(heap: &Heap) {
-    if heap.debug().aborts() {
-        heap.platform().fatal();
-    }
+    let text = format_args!("kmem: malloc(): {block:p} (cache {cache}) {what}");
+    brief(heap.platform(), heap.debug(), cache, text);
 }

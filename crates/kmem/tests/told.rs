@@ -45,6 +45,16 @@ fn receive(line: &str) {
     LINES.fetch_add(1, Ordering::Relaxed);
 }
 
+/// A line that stands alone says whose it is.
+fn receive_one(line: &str) {
+    let begin = format!("[{}]: free(): double free of 0x", std::process::id());
+    assert!(
+        line.starts_with("kmem: ") && line.contains(&begin) && line.ends_with("(cache kmalloc-64)\n"),
+        "{line}"
+    );
+    LINES.fetch_add(1, Ordering::Relaxed);
+}
+
 fn note(what: Error, cache: &str, _text: fmt::Arguments<'_>) {
     assert_eq!(cache, "kmalloc-64");
     match what {
@@ -76,6 +86,20 @@ fn a_case() {
             overflow();
             unreachable!("the second report stops the process");
         }
+        Ok("brief") => {
+            // Without letters a double free is one line; hook and judge are asked all the same.
+            debugging::set_receiver(Some(receive_one));
+            debugging::set_hook(Some(note));
+            debugging::set_judge(judge);
+            let block = heap::malloc(64);
+            // SAFETY: freed twice on purpose: the second is refused.
+            unsafe {
+                heap::free(block);
+                heap::free(block);
+            }
+            let seen = [&LINES, &BUGS, &FIXES, &ASKED].map(|count| count.load(Ordering::Relaxed));
+            assert_eq!(seen, [1, 1, 0, 1]);
+        }
         Ok("validate") => {
             let block = heap::malloc(50);
             assert_eq!(pace::validate().errors, 0);
@@ -100,6 +124,13 @@ fn a_programs_functions_are_called() {
     // The first report went to the function, the second to standard error.
     assert_eq!(said.matches("BUG kmalloc-64").count(), 1, "{said}");
     assert!(said.contains("kfree_any"), "stacks name functions: {said}");
+}
+
+#[test]
+fn a_single_line_has_receiver_hook_and_judge_too() {
+    let (status, said) = child("brief", &[]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(!said.contains("double free"), "{said}");
 }
 
 #[test]

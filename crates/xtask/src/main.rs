@@ -11,6 +11,7 @@ mod cross;
 mod golden;
 mod kernel;
 mod library;
+mod misuse;
 mod peers;
 mod programs;
 mod step;
@@ -34,6 +35,7 @@ cargo xtask <command>
   bench [OPTIONS]          kmem beside other allocators: rows, typed caches, hardened heaps, real programs (--help tells more)
   golden [OPTIONS]         instructions of the fast paths against golden/fast-path.txt; --bless writes it,
                            --code writes docs/fast-path.md: the code that runs
+  misuse --peers           what becomes of misuse under scudo and hardened_malloc: the columns of docs/misuse.md
   kernel [OPTIONS]         the kernel that has nothing but kmem, booted in QEMU (--help tells more)
 ";
 
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "golden" => golden::run(rest),
         "kernel" => kernel::run(rest),
+        "misuse" => misuse::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

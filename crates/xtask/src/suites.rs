@@ -44,6 +44,8 @@ fn other_engines() -> Count {
             "--lib",
             "--test",
             "heap",
+            "--test",
+            "misuse",
         ];
         count += Step::cargo(heap, &of_heap).run_counting(outcomes);
         count += Step::cargo(malloc, &["test", "-p", "kmem-malloc"])

@@ -103,6 +103,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let result = self.try_create(name, size, args, flags);
         if let Err(error) = result {
             let fatal = flags.contains(SlabFlags::PANIC);
+            if !fatal && self.speaks_as_kernel() {
+                self.report_not_created(name, error);
+                return result;
+            }
             report::say(
                 &self.platform,
                 format_args!(
@@ -205,6 +209,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                     // Slots may be larger than was asked for: I-GUARD-2.
                     cache.object_size.store(size, Ordering::Relaxed);
                 }
+                drop(registry);
+                self.report_twin(cache);
                 Ok(CacheRef::new(cache))
             }
             None => {
@@ -353,6 +359,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// Gives back the memory of a cache that is not listed (any more) and has no slabs. Not its name, not its number.
     pub(crate) fn dismantle(&self, cache: &KmemCache<C::Engine>) {
         let floor = self.floor();
+        // Relaxed: who still uses it after this does so on no one's word.
+        cache.life.store(life::GONE, Ordering::Relaxed);
         // SAFETY: `build` ran, so both exist.
         let (caches, nodes) = unsafe {
             (&*self.kmem_cache.load(Ordering::Acquire), &*self.kmem_cache_node.load(Ordering::Acquire))

@@ -5,7 +5,7 @@
 use core::fmt;
 use core::sync::atomic::Ordering;
 
-use crate::cache::{CacheRef, KmemCache, life};
+use crate::cache::{CacheRef, CreateError, KmemCache, life};
 use crate::config::Config;
 use crate::debug::locations::Locations;
 use crate::debug::report::Symbol;
@@ -18,6 +18,11 @@ use crate::heap::Kmem;
 use crate::kmalloc::FreeError;
 use crate::platform::{MAX_ORDER, PAGE_SIZE, Platform};
 use crate::report;
+
+/// The kernel's numbers of the errors that a creation answers.
+const ENOMEM: u32 = 12;
+/// See [`ENOMEM`].
+const EINVAL: u32 = 22;
 
 /// What a validation found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -320,6 +325,59 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 Symbol(&self.platform, caller[0])
             ),
         );
+    }
+
+    /// Complaints that no cache's letters ask for are a kernel's, word for word: the heap was given debug options, and errors do
+    /// not stop it.
+    pub(crate) fn speaks_as_kernel(&self) -> bool {
+        self.debug.options().is_some() && !self.debug.stops(C::ABORT)
+    }
+
+    /// A cache cannot be made. A kernel tells the number of the error only; the reason is in the answer.
+    #[cold]
+    pub(crate) fn report_not_created(&self, name: &str, error: CreateError) {
+        let number = match error {
+            CreateError::NoMemory => ENOMEM,
+            CreateError::BadName | CreateError::BadFlags(_) | CreateError::Geometry(_) => EINVAL,
+        };
+        let reporter = Reporter { platform: &self.platform, debug: &self.debug, name, abort: false };
+        reporter.speak();
+        reporter.line(format_args!("kmem_cache_create_usercopy({name}) failed with error -{number}"));
+        reporter.here();
+    }
+
+    /// A cache with tracks was made: its traces would lie in the directory of another that lives and has its name.
+    pub(crate) fn report_twin(&self, cache: &KmemCache<C::Engine>) {
+        let tracks =
+            |cache: &KmemCache<C::Engine>| C::Engine::letters(&cache.engine).contains(SlabFlags::STORE_USER);
+        if !tracks(cache) || !self.speaks_as_kernel() {
+            return;
+        }
+        let mut twins = 0;
+        self.for_each_cache(|other| twins += usize::from(other.name() == cache.name() && tracks(other)));
+        // It is on the list itself.
+        if twins > 1 {
+            let name = cache.name();
+            report::say(
+                &self.platform,
+                format_args!("debugfs: Directory '{name}' with parent 'slab' already present!"),
+            );
+        }
+    }
+
+    /// A block was asked for that no size of pages serves. Once for a heap, as in a kernel, where it speaks as one.
+    #[cold]
+    pub(crate) fn report_too_large(&self, size: usize) {
+        if !self.speaks_as_kernel() {
+            report::say(
+                &self.platform,
+                format_args!("kmalloc of {size} bytes: more than the largest block, 4 MiB"),
+            );
+        } else if !self.debug.told_of_large() {
+            let (platform, debug) = (&self.platform, &self.debug);
+            let reporter = Reporter { platform, debug, name: "kmalloc", abort: false };
+            reporter.warn("__alloc_pages", format_args!(""));
+        }
     }
 
     /// An object was given to `wanted` that is from `real`.

@@ -2,8 +2,9 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::cache::{CacheRef, life};
+use crate::cache::{CacheRef, KmemCache, life};
 use crate::config::Config;
+use crate::debug::report::brief;
 use crate::engine::{counts, sheaf};
 use crate::heap::Kmem;
 use crate::platform::Platform;
@@ -87,5 +88,23 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             let _ = unsafe { self.kfree(name.as_ptr()) };
         }
         Ok(true)
+    }
+
+    /// True, and told, when a cache that somebody uses is none any more. Asked where memory is looked up anyway, so it is found at
+    /// the first use that a CPU's stack does not serve, and as long as nobody else got the descriptor's memory.
+    #[inline]
+    pub(crate) fn is_gone(&self, cache: &KmemCache<C::Engine>) -> bool {
+        // Relaxed: whoever uses a live cache has seen it made.
+        !life::is_there(cache.life.load(Ordering::Relaxed)) && self.tell_of_use(cache)
+    }
+
+    /// Always true.
+    #[cold]
+    #[inline(never)]
+    fn tell_of_use(&self, cache: &KmemCache<C::Engine>) -> bool {
+        // Nothing in the descriptor means anything, its name least of all.
+        let text = format_args!("BUG kmem_cache: cache {cache:p} is used, which was destroyed");
+        brief(&self.platform, &self.debug, "", text);
+        true
     }
 }

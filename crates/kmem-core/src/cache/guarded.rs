@@ -9,6 +9,7 @@
 
 use crate::cache::create::Plan;
 use crate::config::Config;
+use crate::debug::Error;
 use crate::engine::guard::{self, GRAIN};
 use crate::engine::{Cache, Engine, sheaf};
 use crate::flags::SlabFlags;
@@ -178,6 +179,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// Ends the program with a message.
     pub(crate) fn stop(&self, what: core::fmt::Arguments<'_>) -> ! {
+        self.debug.note(Error::Bug, "", what);
         report::say(&self.platform, format_args!("kmem: {what}"));
         self.platform.fatal()
     }

@@ -63,11 +63,18 @@ pub struct KmemCache<E: Engine = Slub> {
 
 /// Where a cache is in its life.
 pub(crate) mod life {
-    pub(crate) const LIVE: u8 = 0;
-    pub(crate) const DYING: u8 = 1;
-    pub(crate) const ZOMBIE: u8 = 2;
+    /// Its descriptor is free memory. So is every value that is none of these: what a free leaves there, zeros or poison.
+    pub(crate) const GONE: u8 = 0;
+    pub(crate) const LIVE: u8 = 1;
+    pub(crate) const DYING: u8 = 2;
+    pub(crate) const ZOMBIE: u8 = 3;
     /// Alive; its debug letters were changed, so that its slabs are of several kinds.
-    pub(crate) const MIXED: u8 = 3;
+    pub(crate) const MIXED: u8 = 4;
+
+    /// There is such a cache, in whatever state.
+    pub(crate) const fn is_there(life: u8) -> bool {
+        matches!(life, LIVE..=MIXED)
+    }
 
     pub(crate) const fn is_alive(life: u8) -> bool {
         matches!(life, LIVE | MIXED)

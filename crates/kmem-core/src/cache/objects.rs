@@ -91,7 +91,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn refill(&self, cache: &KmemCache<C::Engine>, part: Part, gfp: Gfp) -> *mut u8 {
-        if self.refuses_object(cache, gfp) {
+        if self.is_gone(cache) || self.refuses_object(cache, gfp) {
             return core::ptr::null_mut();
         }
         if self.guard.is_on()
@@ -117,7 +117,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 self.guard_out(&cache.engine, object);
                 object
             }
-        } else if self.refuses_object(cache, gfp) {
+        } else if self.is_gone(cache) || self.refuses_object(cache, gfp) {
             core::ptr::null_mut()
         } else if self.guard.is_on()
             && let Some(object) = self.sample(cache, part, gfp)
@@ -151,7 +151,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // SAFETY: the caller's promise.
         let cache = unsafe { cache.get() };
         let gfp = if gfp.intersects(Gfp::SLAB_BUG) { strip(&self.platform, gfp) } else { gfp };
-        if self.refuses_object(cache, gfp) {
+        if self.is_gone(cache) || self.refuses_object(cache, gfp) {
             return core::ptr::null_mut();
         }
         let object = C::Engine::alloc_one(self.floor(), &cache.engine, gfp, Some(node.unwrap_or(here)));
@@ -269,6 +269,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             // SAFETY: the caller's promise.
             return unsafe { self.free_guarded(Some(wanted), object) };
         }
+        if self.is_gone(wanted) {
+            return Err(FreeError::NotObject(object.addr()));
+        }
         if !C::Engine::KNOWS_CACHE {
             // SAFETY: the caller's promise.
             return unsafe { self.free_as_told(wanted, object) };
@@ -383,6 +386,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     #[cold]
     #[inline(never)]
     fn fill_bulk(&self, cache: &KmemCache<C::Engine>, gfp: Gfp, out: &mut [*mut u8], got: usize) -> bool {
+        if self.is_gone(cache) {
+            return false;
+        }
         if self.refuses_object(cache, gfp) {
             // SAFETY: these objects were just taken and are this thread's.
             unsafe { C::Engine::free_many(self.floor(), &cache.engine, &mut out[..got]) };
@@ -450,6 +456,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     ) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         let wanted = unsafe { cache.get() };
+        if self.is_gone(wanted) {
+            return Err(FreeError::NotObject(objects.first().map_or(0, |object| object.addr())));
+        }
         let mut result = Ok(());
         let mut good = 0;
         for i in 0..objects.len() {

@@ -4,7 +4,11 @@
 //! <bytes> bytes in <n> objects of <size>[-<size>] bytes[, <class>], allocated at
 //!         <frame>
 //!
+//! <bytes> bytes in <n> objects of <size> bytes[, <class>], of cache <name>
+//!
 //! ```
+//! The second form is of caches without tracks, where only the cache is known.
+//!
 //! What is lost first, and of that the group with the most bytes. Sizes are those that were asked for, where the cache notes them (classes of
 //! kmalloc), else those of the cache's objects.
 //!
@@ -54,9 +58,21 @@ struct Group {
     class: Class,
     address: usize,
     stack: Handle,
+    /// Start and length of the name of a cache without tracks; null: who allocated is known by `stack` or `address`.
+    cache: (*const u8, usize),
     sizes: (usize, usize),
     count: u64,
     bytes: u64,
+}
+
+impl Group {
+    /// The name of the cache, for objects without tracks.
+    fn cache(&self) -> Option<&'static str> {
+        let (start, len) = self.cache;
+        // SAFETY: set by `Leaks::add_of` from one `&'static str`, or null.
+        (!start.is_null())
+            .then(|| unsafe { core::str::from_utf8_unchecked(core::slice::from_raw_parts(start, len)) })
+    }
 }
 
 /// Sums of what was written, and of what was not.
@@ -68,6 +84,8 @@ pub struct Totals {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Groups that were written of which nobody knows who allocated them: only their cache.
+    pub nameless: u64,
     /// Objects of groups that nobody wanted to see.
     pub hidden_objects: u64,
     /// Their bytes.
@@ -116,6 +134,22 @@ impl<'a, P: Platform> Leaks<'a, P> {
 
     /// Adds one object.
     pub fn add(&mut self, class: Class, stack: Handle, address: usize, size: usize) {
+        self.add_to(class, stack, address, (core::ptr::null(), 0), size);
+    }
+
+    /// Adds one object of a cache without tracks: those of a cache are a group.
+    pub fn add_of(&mut self, class: Class, cache: &'static str, size: usize) {
+        self.add_to(class, 0, cache.as_ptr().addr(), (cache.as_ptr(), cache.len()), size);
+    }
+
+    fn add_to(
+        &mut self,
+        class: Class,
+        stack: Handle,
+        address: usize,
+        cache: (*const u8, usize),
+        size: usize,
+    ) {
         let mask = self.slots - 1;
         // One slot in four stays empty, so that searches are short and end.
         let full = self.used >= self.slots / 4 * 3;
@@ -134,7 +168,7 @@ impl<'a, P: Platform> Leaks<'a, P> {
                 self.overflow = true;
                 return;
             }
-            *group = Group { class, address, stack, sizes: (size, size), count: 0, bytes: 0 };
+            *group = Group { class, address, stack, cache, sizes: (size, size), count: 0, bytes: 0 };
         }
         group.count += 1;
         group.bytes += size as u64;
@@ -164,7 +198,9 @@ impl<'a, P: Platform> Leaks<'a, P> {
         for group in table.iter().filter(|group| group.count > 0) {
             let stored = debug.stacks.get(group.stack);
             let site = [group.address];
-            let frames = if stored.is_empty() { &site[..usize::from(group.address != 0)] } else { stored };
+            let cache = group.cache();
+            let known = usize::from(group.address != 0 && cache.is_none());
+            let frames = if stored.is_empty() { &site[..known] } else { stored };
             if !shown(frames) {
                 totals.hidden_objects += group.count;
                 totals.hidden_bytes += group.bytes;
@@ -185,6 +221,11 @@ impl<'a, P: Platform> Leaks<'a, P> {
             write!(out, "{} bytes in {} object{plural} of {}", group.bytes, group.count, group.sizes.0)?;
             if group.sizes.1 > group.sizes.0 {
                 write!(out, "-{}", group.sizes.1)?;
+            }
+            if let Some(cache) = cache {
+                totals.nameless += 1;
+                writeln!(out, " bytes{}, of cache {cache}\n", group.class.text())?;
+                continue;
             }
             writeln!(out, " bytes{}, allocated at", group.class.text())?;
             if frames.is_empty() {

@@ -88,6 +88,8 @@ pub struct Debug {
     claimed: AtomicBool,
     /// Letters of what has no cache, as [`SlabFlags`].
     large: AtomicU32,
+    told_of_large: AtomicBool,
+    gathered: AtomicBool,
     /// What the heap was built to do after a report: stop the program.
     abort: bool,
     errors: AtomicU64,
@@ -111,6 +113,8 @@ impl Debug {
             options_len: AtomicUsize::new(0),
             claimed: AtomicBool::new(false),
             large: AtomicU32::new(0),
+            told_of_large: AtomicBool::new(false),
+            gathered: AtomicBool::new(false),
             abort,
             errors: AtomicU64::new(0),
             quiet: AtomicBool::new(false),
@@ -158,6 +162,22 @@ impl Debug {
     pub fn large_letters(&self) -> SlabFlags {
         // Relaxed: stored once, before the heap is used.
         SlabFlags::from_bits_retain(self.large.load(Ordering::Relaxed)) & SlabFlags::DEBUG
+    }
+
+    /// Whether somebody was told before that a block is too large for pages; from now on, yes.
+    pub(crate) fn told_of_large(&self) -> bool {
+        // Relaxed: nothing else depends on it.
+        self.told_of_large.swap(true, Ordering::Relaxed)
+    }
+
+    /// CPUs keep nothing of caches without tracks ([`Kmem::quieten`](crate::heap::Kmem::quieten)).
+    pub(crate) fn is_gathered(&self) -> bool {
+        // Relaxed: who looks is who settled.
+        self.gathered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_gathered(&self, gathered: bool) {
+        self.gathered.store(gathered, Ordering::Relaxed);
     }
 
     /// Errors so far: reports, repairs and warnings.
@@ -231,7 +251,7 @@ impl Debug {
     }
 
     /// Counts an error and shows it to the hook.
-    pub(crate) fn note(&self, what: Error, cache: &str, text: fmt::Arguments<'_>) {
+    pub fn note(&self, what: Error, cache: &str, text: fmt::Arguments<'_>) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         let hook = self.hook.load(Ordering::Acquire);
         if !hook.is_null() {

@@ -46,7 +46,7 @@ impl<P: Platform> Reporter<'_, P> {
     /// One line.
     pub fn line(&self, text: fmt::Arguments<'_>) {
         if !self.is_silent() {
-            report::say(self.platform, text);
+            report::line(self.platform, text);
         }
     }
 
@@ -60,7 +60,7 @@ impl<P: Platform> Reporter<'_, P> {
     }
 
     /// A report begins: is it one too many?
-    fn admit(&self) {
+    pub(crate) fn admit(&self) {
         if self.debug.is_quiet() {
             return;
         }
@@ -194,7 +194,7 @@ impl<P: Platform> fmt::Display for Frame<'_, P> {
 }
 
 /// The program, where there is such a thing.
-struct Program<'a, P: Platform>(&'a P);
+pub(crate) struct Program<'a, P: Platform>(pub(crate) &'a P);
 
 impl<P: Platform> fmt::Display for Program<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -204,6 +204,27 @@ impl<P: Platform> fmt::Display for Program<'_, P> {
             "" => Ok(()),
             name => write!(f, "Comm: {name} "),
         }
+    }
+}
+
+/// Tells of damage or misuse in one line: where there is no letter there is nothing more to tell. The program stops, if its
+/// user or the heap wants it to. `cache`: its name, empty where none is known.
+pub fn brief<P: Platform>(platform: &P, debug: &Debug, cache: &str, text: fmt::Arguments<'_>) {
+    debug.note(Error::Bug, cache, text);
+    if !debug.is_quiet() {
+        let token = platform.lock_token();
+        let suppressed = debug.limit.admit(token, platform.now());
+        if suppressed > 0 {
+            report::say(platform, format_args!("slab_bug: {suppressed} callbacks suppressed"));
+        }
+        if !debug.limit.mutes(token) {
+            report::say(platform, text);
+        }
+        // The report was this line alone.
+        debug.limit.hear(token);
+    }
+    if debug.decide(cache, debug.built_to_abort()) {
+        platform.fatal();
     }
 }
 

@@ -366,6 +366,16 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     ) {
     }
 
+    /// Shows the objects in use of a slab of the cache, by the slab's own notes: what CPUs and barns keep counts as in use, so they keep
+    /// nothing now. A slab that somebody works on meanwhile shows none. Engines without such notes show nothing at all.
+    fn visit_in_use<P: Platform>(
+        _floor: Floor<'_, P, Self>,
+        _cache: &Cache<Self>,
+        _slab: &Page,
+        _visit: &mut dyn FnMut(usize),
+    ) {
+    }
+
     /// False, with a report, when the object that starts at `address` is known to be free: in a checked slab.
     fn check_held<P: Platform>(
         _floor: Floor<'_, P, Self>,

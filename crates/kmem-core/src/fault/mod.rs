@@ -205,10 +205,11 @@ impl Fault {
     fn tell<P: Platform>(&self, platform: &P, injection: &Injection<'_>) {
         let (rule, request) = (&self.attributes, &injection.request);
         if rule.verbose > 0 && !request.gfp.contains(Gfp::NOWARN) {
-            report::say(
+            report::say(platform, format_args!("FAULT_INJECTION: forcing a failure."));
+            report::line(
                 platform,
                 format_args!(
-                    "FAULT_INJECTION: forcing a failure.\nname {}, interval {}, probability {}, space {}, times {}",
+                    "name {}, interval {}, probability {}, space {}, times {}",
                     request.kind.name(),
                     rule.interval,
                     Percent(rule.probability),
@@ -216,7 +217,7 @@ impl Fault {
                     Times(rule.times.saturating_sub(injection.before).max(1), rule.times),
                 ),
             );
-            report::say(
+            report::line(
                 platform,
                 format_args!(
                     "request {}: {} bytes{}{}",
@@ -230,16 +231,17 @@ impl Fault {
         if rule.verbose > 1 && !request.gfp.contains(Gfp::NOWARN) {
             let mut frames = [0; filter::DEPTH];
             let len = platform.backtrace(&mut frames);
-            report::say(platform, format_args!("Call Trace:\n <TASK>"));
+            report::line(platform, format_args!("Call Trace:"));
+            report::line(platform, format_args!(" <TASK>"));
             for &frame in &frames[..len] {
                 let mut name = report::Text::<256>::new();
                 // A text that is full is cut.
                 let _ = platform.symbol(frame, &mut name);
                 let mut line = report::Text::<260>::new();
                 let _ = write!(line, " {}", name.as_str());
-                report::say(platform, format_args!("{}", line.as_str()));
+                report::line(platform, format_args!("{}", line.as_str()));
             }
-            report::say(platform, format_args!(" </TASK>"));
+            report::line(platform, format_args!(" </TASK>"));
         }
         if let Some(hook) = self.hook {
             hook(injection);

@@ -22,7 +22,7 @@
 
 use core::fmt;
 
-use crate::debug::report::Symbol;
+use crate::debug::report::{Program, Symbol};
 use crate::debug::{Error, Reporter, Track, taint};
 use crate::guard::Access;
 use crate::guard::canary::Damage;
@@ -76,6 +76,7 @@ pub(crate) fn print<P: Platform>(
     let nearest = Symbol(platform, frames.first().copied().unwrap_or_default());
     let say = |text: fmt::Arguments<'_>| reporter.line(text);
     reporter.debug.note(Error::Bug, reporter.name, format_args!("{what}"));
+    reporter.admit();
     say(format_args!("{RULE}"));
     say(format_args!("BUG: kmem: {what} in {nearest}"));
     say(format_args!(""));
@@ -118,7 +119,7 @@ pub(crate) fn print<P: Platform>(
     }
     say(format_args!(""));
     let (cpu, thread, taints) = (platform.current_cpu(), platform.thread(), reporter.debug.taint());
-    say(format_args!("CPU: {cpu} PID: {thread} {taints}"));
+    say(format_args!("CPU: {cpu} PID: {thread} {}{taints}", Program(platform)));
     say(format_args!("{RULE}"));
     reporter.debug.add_taint(taint::BAD_PAGE);
 }

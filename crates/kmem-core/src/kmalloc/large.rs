@@ -10,17 +10,13 @@ use crate::kmalloc::FreeError;
 use crate::kmalloc::classes::{ClassSet, LargeRule};
 use crate::page::{Kind, PageRun};
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
-use crate::report;
 
 impl<P: Platform, C: Config> Kmem<P, C> {
     /// A block of whole pages for `size` bytes, up to 4 MiB.
     pub(crate) fn kmalloc_large(&self, size: usize, gfp: Gfp, node: Option<usize>) -> *mut u8 {
         let Some(pages) = C::Classes::large_pages(size) else {
             if !gfp.contains(Gfp::NOWARN) {
-                report::say(
-                    &self.platform,
-                    format_args!("kmalloc of {size} bytes: more than the largest block, 4 MiB"),
-                );
+                self.report_too_large(size);
             }
             return core::ptr::null_mut();
         };

@@ -229,6 +229,97 @@ fn kfree_of_a_page() {
     pages.free(&rig.machine, run);
 }
 
+/// A heap with debug options whose errors do not stop it: it says what a kernel says.
+fn warned() -> crate::rig::Rig<kmem_core::config::KernelConfig> {
+    let rig = crate::rig::Rig::raw(kmem_sim::Machine::builder().cpus(1).build());
+    assert!(rig.heap.set_debug_options("-"));
+    assert!(rig.init());
+    rig
+}
+
+/// The lines of a report that [`normal`] takes out: who is here, and the stack.
+fn told_who(said: &str) {
+    let lines: Vec<_> = said.lines().collect();
+    let at = lines.iter().position(|line| line.starts_with("CPU: 0 PID: ")).expect("who is here");
+    assert_eq!(lines[at + 1..at + 3], ["Call Trace:", " <TASK>"], "{said}");
+    assert!(lines[at + 3..].contains(&" </TASK>"), "{said}");
+}
+
+#[test]
+fn create_dup() {
+    let rig = warned();
+    let flags = |flags| CacheArgs { flags: Some(flags), ..CacheArgs::default() };
+    let make = |name: &str, letters| rig.create(name, 56, flags(letters)).expect("a cache");
+    let first = make("bad_create_dup", FZPU);
+    assert_eq!(rig.said(), "");
+    let second = make("bad_create_dup", FZPU);
+    assert_ne!(first, second);
+    assert_same("create_dup", &normal(&rig.said()), &golden("create_dup"));
+    // Without tracks there is no directory, and another name has its own.
+    let others = [make("bad_create_dup", Z), make("other", FZPU)];
+    // Nor is there one any more once the twin is gone.
+    assert_eq!((rig.destroy(first), rig.destroy(second)), (Ok(true), Ok(true)));
+    let third = make("bad_create_dup", FZPU);
+    assert_eq!(rig.said(), "");
+    for cache in others.into_iter().chain([third]) {
+        assert_eq!(rig.destroy(cache), Ok(true));
+    }
+}
+
+#[test]
+fn create_big_and_with_a_bad_flag() {
+    let rig = warned();
+    let plain = CacheArgs::default();
+    assert!(rig.create("bad_create_big", (4 << 20) + 1, plain).is_err());
+    let said = rig.said();
+    told_who(&said);
+    assert_same("create_big", &normal(&said), &golden("create_big"));
+    let flag = CacheArgs { flags: Some(SlabFlags::from_bits_retain(1)), ..plain };
+    assert!(rig.create("bad_create_badflag", 64, flag).is_err());
+    let said = rig.said();
+    told_who(&said);
+    assert_same("create_badflag", &normal(&said), &golden("create_badflag"));
+}
+
+/// The kernel divides by the size, and the report is that of its crash. Here the size is refused like any other that cannot be: with
+/// the lines of `create_big`.
+#[test]
+fn create_zero_is_refused_where_a_kernel_crashes() {
+    assert_eq!(golden("create_zero")[0], "divide error: 0000 [#1] SMP");
+    let rig = warned();
+    assert!(rig.create("bad_create_zero", 0, CacheArgs::default()).is_err());
+    let said = rig.said();
+    told_who(&said);
+    let refused: Vec<_> = golden("create_big").iter().map(|line| line.replace("_big", "_zero")).collect();
+    assert_same("create_zero", &normal(&said), &refused);
+}
+
+#[test]
+fn kmalloc_huge() {
+    let rig = warned();
+    assert!(rig.heap.kmalloc((4 << 20) + 1, Gfp::KERNEL | Gfp::NOWARN).is_null());
+    assert_eq!(rig.said(), "");
+    assert!(rig.heap.kmalloc((4 << 20) + 1, Gfp::KERNEL).is_null());
+    let said = rig.said();
+    told_who(&said);
+    assert_same("kmalloc_huge", &normal(&said), &golden("kmalloc_huge"));
+    // Once, as there.
+    assert!(rig.heap.kmalloc((4 << 20) + 1, Gfp::KERNEL).is_null());
+    assert_eq!(rig.said(), "");
+}
+
+/// Where nobody asked for a kernel's words the reason is told, in one line.
+#[test]
+fn without_options_the_reason_is_told() {
+    let rig = crate::rig::Rig::<kmem_core::config::KernelConfig>::new();
+    assert!(rig.create("big", (4 << 20) + 1, CacheArgs::default()).is_err());
+    assert!(rig.said().starts_with("kmem_cache_create(big) failed: "));
+    for _ in 0..2 {
+        assert!(rig.heap.kmalloc((4 << 20) + 1, Gfp::KERNEL).is_null());
+        assert_eq!(rig.said(), "kmalloc of 4194305 bytes: more than the largest block, 4 MiB\n");
+    }
+}
+
 /// What an object without poison holds is whatever it held; the captured bytes are another machine's.
 fn without_contents(lines: Vec<String>) -> Vec<String> {
     let masked = |line: String| {

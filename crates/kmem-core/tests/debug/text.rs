@@ -22,8 +22,7 @@ pub(crate) fn normal(text: &str) -> Vec<String> {
         if line.starts_with("Call Trace:") {
             in_trace = true;
         }
-        let machine =
-            ["SLBAD", "sl_bad:", "Stack Depot", "Disabling lock", "Modules linked", "CPU: ", "debugfs:"];
+        let machine = ["SLBAD", "sl_bad:", "Stack Depot", "Disabling lock", "Modules linked", "CPU: "];
         // The captured stacks of a free begin at the caller's caller.
         let site = line.starts_with(" sl_free_site+");
         if !in_trace && !site && !machine.iter().any(|start| line.starts_with(start)) {

@@ -173,6 +173,10 @@ int main(int argc, char **argv)
 	} else if (!strcmp(what, "storm")) {
 		for (int i = 0; i < 40; i++)
 			overflow();
+	} else if (!strcmp(what, "strays")) {
+		char local[64];
+		for (int i = 0; i < 40; i++)
+			free(local + 16);
 	} else if (!strcmp(what, "idle")) {
 		char *volatile block = malloc(50);
 		block[50] = 1;

@@ -142,8 +142,10 @@ fn failures_are_told_if_asked() {
     assert_eq!(
         outcome.stderr,
         format!(
-            "FAULT_INJECTION: forcing a failure.\nname failmalloc, interval 1, probability 100, space 0, times -1\n\
-             request 2: 100 bytes of {class}\n"
+            "kmem: fail[{}]: FAULT_INJECTION: forcing a failure.\n\
+             name failmalloc, interval 1, probability 100, space 0, times -1\n\
+             request 2: 100 bytes of {class}\n",
+            outcome.pid
         )
     );
 }
@@ -152,8 +154,8 @@ fn failures_are_told_if_asked() {
 fn what_cannot_be_understood_is_said() {
     let outcome = run(&["draw"], "nth=0", None);
     assert_eq!(
-        (outcome.stdout.find('x'), outcome.stderr.as_str()),
-        (None, "kmem: KMEM_FAIL: 'nth=0' has a value that it cannot have: no faults are injected\n")
+        (outcome.stdout.find('x'), outcome.words("fail")),
+        (None, vec!["KMEM_FAIL: 'nth=0' has a value that it cannot have: no faults are injected"])
     );
     assert_eq!(letters(&["draw"], "").find('x'), None);
 }

@@ -41,7 +41,12 @@ fn run(of: &Program, case: &str, legal: bool, mode: Mode) -> Outcome {
     command.arg(case).args(legal.then_some(OsStr::new("legal"))).envs(mode.variables.iter().copied());
     // How large slabs are.
     command.env("KMEM_TEST_ENGINE", engine());
-    outcome(&mut command)
+    let outcome = outcome(&mut command);
+    if mode.heap != Heap::Plain && mode.variables.iter().all(|(name, _)| *name != "KMEM_DEBUG") {
+        // Without letters what is said is lines that stand alone: each tells whose it is.
+        let _ = outcome.words(of.name);
+    }
+    outcome
 }
 
 /// The message is part of what was said, with the address that the program was about to misuse.
@@ -242,6 +247,8 @@ fn new_without_a_runtime() {
         let outcome = outcome(&mut command(&compiled("new_without_runtime.c", &[]), heap));
         assert_eq!(outcome.signal(), Some(SIGABRT), "{outcome:#?}");
         assert_eq!(outcome.stdout, "ok\n", "{outcome:#?}");
-        assert!(outcome.stderr.starts_with("kmem: operator new: no memory for "), "{outcome:#?}");
+        // A process's name has 15 characters.
+        let said = outcome.words("new_without_run");
+        assert!(said[0].starts_with("operator new: no memory for "), "{outcome:#?}");
     }
 }

@@ -39,6 +39,7 @@ pub(crate) const THREADED: &[Heap] = &[Heap::Plain, Heap::Preloaded, Heap::Porta
 /// How a program ended.
 #[derive(Debug)]
 pub(crate) struct Outcome {
+    pub(crate) pid: u32,
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -48,6 +49,13 @@ impl Outcome {
     /// The signal that ended the program.
     pub(crate) fn signal(&self) -> Option<i32> {
         self.status.signal()
+    }
+
+    /// What the library said on standard error, in lines that stand alone. Each must name the program and the process.
+    pub(crate) fn words(&self, program: &str) -> Vec<&str> {
+        let begin = format!("kmem: {program}[{}]: ", self.pid);
+        let words = self.stderr.lines().map(|line| line.strip_prefix(begin.as_str()));
+        words.map(|words| words.unwrap_or_else(|| panic!("not {begin:?}: {self:#?}"))).collect()
     }
 }
 
@@ -226,7 +234,7 @@ pub(crate) fn outcome(command: &mut Command) -> Outcome {
     let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).expect("output")).into_owned();
     let (stdout, stderr) = (text(&out), text(&err));
     match status {
-        Some(status) => Outcome { status, stdout, stderr },
+        Some(status) => Outcome { pid: child.id(), status, stdout, stderr },
         None => panic!("{command:?} did not end within {TIME_LIMIT:?}\nstdout: {stdout}\nstderr: {stderr}"),
     }
 }

@@ -373,12 +373,62 @@ fn reports_are_limited() {
     ends_well(&limited);
     assert_eq!(limited.stderr.matches("BUG kmalloc-64").count(), 10, "{}", limited.stderr);
     assert_eq!(limited.stderr.matches("FIX kmalloc-64: Restoring").count(), 10);
-    assert_eq!(limited.stderr.lines().last(), Some("slab_bug: 30 callbacks suppressed"));
+    let last = format!("kmem: watch[{}]: slab_bug: 30 callbacks suppressed", limited.pid);
+    assert_eq!(limited.stderr.lines().last(), Some(last.as_str()));
     let three = outcome(warned("storm").env("KMEM_RATELIMIT", "3/60"));
     assert_eq!(three.stderr.matches("BUG kmalloc-64").count(), 3);
     let all = outcome(warned("storm").env("KMEM_RATELIMIT", "0"));
     assert_eq!(all.stderr.matches("BUG kmalloc-64").count(), 40);
     assert!(!all.stderr.contains("suppressed"));
+}
+
+/// What has no report is told of in one line, which names the program and the process wherever it goes, and is limited like
+/// reports are.
+#[test]
+fn single_lines_are_named_and_limited() {
+    let strays = |variables: &[(&str, &str)]| {
+        let mut command = watched(Heap::Preloaded, "strays");
+        let outcome = outcome(command.env("KMEM_ON_ERROR", "warn").envs(variables.iter().copied()));
+        ends_well(&outcome);
+        outcome
+    };
+    let stray = |line: &&str| {
+        line.starts_with("free(): invalid free of 0x") && line.ends_with(": not memory of this heap")
+    };
+    let limited = strays(&[]);
+    let words = limited.words("watch");
+    assert_eq!(
+        (words.len(), words.iter().copied().filter(|line| stray(line)).count()),
+        (11, 10),
+        "{limited:#?}"
+    );
+    assert_eq!(words[10], "slab_bug: 30 callbacks suppressed");
+    assert_eq!(strays(&[("KMEM_RATELIMIT", "3/60")]).words("watch").len(), 4);
+    assert_eq!(strays(&[("KMEM_RATELIMIT", "0")]).words("watch").len(), 40);
+
+    let dir = ScratchDir::new();
+    let file = dir.path().join("log");
+    let outcome = strays(&[("KMEM_LOG", file.to_str().unwrap())]);
+    assert_eq!(outcome.stderr, "");
+    let text = fs::read_to_string(&file).unwrap();
+    let words = logged(&text);
+    assert!(text.starts_with(&format!("watch[{}]: kmem: free(): invalid free of", outcome.pid)), "{text}");
+    assert_eq!((words.len(), words[10]), (11, "slab_bug: 30 callbacks suppressed"), "{text}");
+
+    let socket = UnixDatagram::bind(dir.path().join("socket")).unwrap();
+    let place = format!("syslog:{}", dir.path().join("socket").display());
+    let reader = std::thread::spawn(move || {
+        let mut buffer = [0; 2000];
+        std::array::from_fn::<String, 11, _>(|_| {
+            let len = socket.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..len]).into_owned()
+        })
+    });
+    let outcome = strays(&[("KMEM_LOG", &place)]);
+    assert_eq!(outcome.stderr, "");
+    let messages = reader.join().unwrap();
+    let begin = format!("<12>watch[{}]: ", outcome.pid);
+    assert!(messages.iter().all(|message| message.starts_with(&begin)), "{messages:?}");
 }
 
 /// Lines of a log: program and process, then the words.
@@ -455,14 +505,14 @@ fn what_cannot_be_logged_is_said() {
 #[test]
 fn what_cannot_be_understood_is_said() {
     for (name, value, said) in [
-        ("KMEM_VALIDATE", "soon", "kmem: KMEM_VALIDATE is a number of seconds"),
-        ("KMEM_SIGNAL", "KILL", "kmem: KMEM_SIGNAL is a signal, like `USR1`"),
-        ("KMEM_SIGNAL", "9", "kmem: KMEM_SIGNAL is a signal, like `USR1`"),
-        ("KMEM_LEAKS", "yes", "kmem: KMEM_LEAKS is `0`, `1`, `all` or `in-use`"),
-        ("KMEM_RATELIMIT", "many", "kmem: KMEM_RATELIMIT is `0` or reports/seconds, like `10/5`"),
+        ("KMEM_VALIDATE", "soon", "KMEM_VALIDATE is a number of seconds"),
+        ("KMEM_SIGNAL", "KILL", "KMEM_SIGNAL is a signal, like `USR1`"),
+        ("KMEM_SIGNAL", "9", "KMEM_SIGNAL is a signal, like `USR1`"),
+        ("KMEM_LEAKS", "yes", "KMEM_LEAKS is `0`, `1`, `all` or `in-use`"),
+        ("KMEM_RATELIMIT", "many", "KMEM_RATELIMIT is `0` or reports/seconds, like `10/5`"),
     ] {
         let outcome = outcome(watched(Heap::Preloaded, "clean").env(name, value));
         ends_well(&outcome);
-        assert_eq!(outcome.stderr.trim_end(), said, "{name}={value}");
+        assert_eq!(outcome.words("watch"), [said], "{name}={value}");
     }
 }

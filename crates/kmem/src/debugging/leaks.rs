@@ -183,6 +183,8 @@ pub(super) fn report(heap: &Heap) -> Option<i32> {
 pub fn write(heap: &Heap, show: Show) -> bool {
     // Before anything else: what lies below here on the stack is nobody's.
     let here = Here::now();
+    // Caches without tracks tell, too, what of theirs is in use.
+    let _quiet = heap.quieten();
     let reach = if show == Show::InUse { None } else { Reach::find(heap, &here) };
     write_with(heap, show, reach)
 }
@@ -226,7 +228,12 @@ fn write_with(heap: &Heap, show: Show, mut reach: Option<Reach>) -> bool {
         let (bytes, objects) = (found.hidden_bytes, found.hidden_objects);
         let _ = write!(line, "; suppressed: {bytes} bytes in {objects} object{}", plural(objects));
     }
-    report::say(heap.platform(), format_args!("{}", line.as_str()));
+    report::line(heap.platform(), format_args!("{}", line.as_str()));
+    if found.nameless > 0 {
+        let hint = "Who allocated objects of a cache is known where it has the letter U: KMEM_DEBUG=U, or 'kmem run --leaks' \
+                    without --debug";
+        report::line(heap.platform(), format_args!("{hint}"));
+    }
     found.groups > 0
 }
 
@@ -247,7 +254,7 @@ impl Lines<'_> {
             return;
         }
         self.begun = true;
-        let say = |text: fmt::Arguments<'_>| report::say(self.heap.platform(), text);
+        let say = |text: fmt::Arguments<'_>| report::line(self.heap.platform(), text);
         let mut program = Text::<64>::new();
         let _ = sink::program(&mut program);
         say(format_args!("{}", report::RULE));
@@ -264,7 +271,7 @@ impl Write for Lines<'_> {
             // What does not fit into a line is cut.
             let _ = self.line.write_str(part.trim_end_matches('\n'));
             if part.ends_with('\n') {
-                report::say(self.heap.platform(), format_args!("{}", self.line.as_str()));
+                report::line(self.heap.platform(), format_args!("{}", self.line.as_str()));
                 self.line = Text::new();
             }
         }

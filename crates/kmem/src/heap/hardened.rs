@@ -181,6 +181,7 @@ fn damaged(block: *mut u8, slot: usize) -> ! {
     let address = block.addr();
     let error =
         if written { FreeError::Written { address, cache } } else { FreeError::Double { address, cache } };
+    HEAP.debug().note(debugging::Error::Bug, cache, format_args!("{error}"));
     kmem_core::report::say(HEAP.platform(), format_args!("kmem: malloc(): {error}"));
     HEAP.platform().fatal()
 }

@@ -393,7 +393,7 @@ unsafe impl Platform for Host {
         let (address, len) = (self.span.base() + (range.first << PAGE_SHIFT), range.count << PAGE_SHIFT);
         // SAFETY: as in `wall`.
         if unsafe { sys::protect(address, len, true) }.is_err() {
-            self.console("kmem: guard pages cannot be made usable again\n");
+            self.message("kmem: guard pages cannot be made usable again\n");
             self.fatal();
         }
     }
@@ -456,7 +456,7 @@ unsafe impl Platform for Host {
         };
         if self.in_window(got, new) {
             // The only addresses left in the whole process: there is no way back and no way on.
-            self.console("kmem: out of address space\n");
+            self.message("kmem: out of address space\n");
             self.fatal();
         }
         NonNull::new(got as *mut u8)
@@ -500,6 +500,10 @@ unsafe impl Platform for Host {
 
     fn console(&self, text: &str) {
         sink::write(text);
+    }
+
+    fn message(&self, text: &str) {
+        sink::message(text);
     }
 
     fn fatal(&self) -> ! {

@@ -2,7 +2,7 @@
 //!
 //! | `KMEM_LOG` | |
 //! |---|---|
-//! | not set | standard error, the words alone |
+//! | not set | standard error: the lines of a report alone, a message of one line with who says it: `kmem: name[pid]: ` |
 //! | `stderr` | standard error |
 //! | `syslog`, `syslog:PATH` | the system's log, by its socket (`/dev/log`) |
 //! | anything else | that file, to whose end each line is added; `%p` in its name is the process, `%%` a `%` |
@@ -71,6 +71,28 @@ pub fn set_receiver(receiver: Option<Receiver>) {
     let receiver = receiver.map_or(null_mut(), |receiver| receiver as *mut ());
     // Release pairs with the Acquire of `write`: what the function uses was made before.
     RECEIVER.store(receiver, Ordering::Release);
+}
+
+/// Sends one message, formatted: for libraries around the heap. What does not fit into a line is cut.
+pub fn say(what: fmt::Arguments<'_>) {
+    let mut text = kmem_core::report::Text::<LINE_BYTES>::new();
+    let _ = text.write_fmt(format_args!("kmem: {what}"));
+    text.end_line();
+    message(text.as_str());
+}
+
+/// Sends a message of one line that stands alone: who reads it learns which program and which process speak.
+pub(super) fn message(line: &str) {
+    // Every line of these has both anyway.
+    if WAY.load(Ordering::Acquire) != way::PLAIN && RECEIVER.load(Ordering::Acquire).is_null() {
+        return write(line);
+    }
+    let mut text = kmem_core::report::Text::<LINE_BYTES>::new();
+    let _ = text.write_str("kmem: ").and_then(|()| prefix(&mut text));
+    let words = line.trim_end_matches('\n');
+    let _ = text.write_str(words.strip_prefix("kmem: ").unwrap_or(words));
+    text.end_line();
+    write(text.as_str());
 }
 
 /// Sends one line, ending in a newline.

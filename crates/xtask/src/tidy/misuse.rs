@@ -2,17 +2,22 @@
 
 use std::fmt::Write;
 
+use crate::misuse::{FILE as MEASURED, PEERS};
 use crate::tree;
 
 #[path = "../../../kmem-malloc/tests/preload/misuse/table/mod.rs"]
 mod table;
+
+#[path = "../../../kmem/tests/misuse/table.rs"]
+mod caches;
 
 use table::{End, GLIBC, PROGRAMS, Program, Row};
 
 const FILE: &str = "docs/misuse.md";
 
 const HEADER: &str = "\
-<!-- Written by `cargo xtask tidy --bless` from the table in crates/kmem-malloc/tests/preload/misuse/table/. -->
+<!-- Written by `cargo xtask tidy --bless` from the tables in crates/kmem-malloc/tests/preload/misuse/table/ and
+     crates/kmem/tests/misuse/table.rs. -->
 
 # What becomes of misuse
 
@@ -32,8 +37,10 @@ whole afterwards.
 | unnoticed | the program goes on; the heap hands nothing out twice and loses nothing |
 | **broken** | the program goes on, and the heap hands out memory that is in use |
 
-`…` in a message stands for the address. Columns: the C library's own allocator; kmem as it comes; the hardened library
-(`kmem run --hardened`); kmem with the debug letters F Z P U (`KMEM_DEBUG=FZPU`, `kmem run --debug`). One row by hand:
+`…` in a message stands for the address. Columns: the C library's own allocator; two that are made to be attacked, as `cargo xtask misuse
+--peers` found them in five runs of each row ({peers}; *cannot be done*: there is no such function, or no two blocks
+lie side by side); kmem as it comes; the hardened library (`kmem run --hardened`); kmem with the debug letters F Z P U
+(`KMEM_DEBUG=FZPU`, `kmem run --debug`). One row by hand:
 
 ```
 gcc -pthread -fno-builtin -w -o double_free crates/kmem-malloc/tests/c/misuse/double_free.c
@@ -41,9 +48,62 @@ LD_PRELOAD=target/release/libkmem_malloc.so ./double_free small
 LD_PRELOAD=target/release/libkmem_malloc.so KMEM_DEBUG=FZPU ./double_free small
 ```
 
-Misuse of caches of one's own (an object freed to another cache, a cache destroyed with objects in use, and so on) has its rows in
-`crates/kmem/tests/misuse.rs`, and in process in `crates/kmem-core/tests/debug`.
+Misuse of caches of one's own has a table at the end; each detection of the debug letters is tested in process, too, in
+`crates/kmem-core/tests/debug`.
 ";
+
+const CACHES: &str = "
+## A cache of one's own is misused
+
+Caches are made by `Kmem::create`; `Cache<T>` of the crate `kmem` cannot be misused so by safe code. The tests
+(`crates/kmem/tests/misuse/`) run each row in a process of its own. Where a call has an answer to give, it gives it and nothing is
+said: to whom it matters, asks. *Told*: a message, and the process goes on. With letters a row that is stopped goes on after the same
+message where errors do not stop the process.
+
+| row | what | default | hardened | F Z P U |
+|---|---|---|---|---|
+";
+
+const LEAKS: &str = "
+## A block is never freed
+
+No allocator can know before the end. By default, hardened, and with letters alone nothing is said. `kmem run --leaks` (`KMEM_LEAKS=1`)
+tells at the end which blocks no pointer leads to any more: [diagnostics.md](diagnostics.md). A cache that is destroyed with objects
+in use tells of them in every mode: the row `live`.
+";
+
+/// The programs of misuse, and the names of their rows.
+pub(crate) fn rows() -> impl Iterator<Item = (&'static str, impl Iterator<Item = &'static str>)> {
+    PROGRAMS.iter().map(|program| (program.name, program.rows.iter().map(|row| row.case)))
+}
+
+/// What was measured under other allocators: a cell for each of [`PEERS`].
+struct Measured(String);
+
+impl Measured {
+    fn read() -> Self {
+        Self(std::fs::read_to_string(tree::root().join(MEASURED)).unwrap_or_default())
+    }
+
+    /// The cells of a row. Where nobody measured it yet, they say so.
+    fn cells(&self, program: &str, case: &str) -> [&str; PEERS.len()] {
+        let line = self.0.lines().find_map(|line| {
+            line.strip_prefix(program)?.strip_prefix('/')?.strip_prefix(case)?.strip_prefix('\t')
+        });
+        let mut cells = line.unwrap_or_default().split('\t');
+        PEERS.map(|_| cells.next().filter(|cell| !cell.is_empty()).unwrap_or("not measured"))
+    }
+
+    /// What the peers were, as the file's header says.
+    fn versions(&self) -> String {
+        let told = |(_, shown): (&str, &str)| {
+            let begin = format!("# {shown}: ");
+            let version = self.0.lines().find_map(|line| line.strip_prefix(begin.as_str()));
+            format!("{shown} {}", version.unwrap_or("of an unknown version"))
+        };
+        PEERS.map(told).join(", ")
+    }
+}
 
 pub(super) fn check(bless: bool) -> Vec<String> {
     let now = page();
@@ -61,15 +121,22 @@ pub(super) fn check(bless: bool) -> Vec<String> {
 }
 
 fn page() -> String {
-    let mut out = String::from(HEADER);
+    let measured = Measured::read();
+    let mut out = HEADER.replace("{peers}", &measured.versions());
     let (mut rows, mut stopped, mut worse, mut better) = (0, 0, 0, 0);
     for program in PROGRAMS {
-        write!(out, "\n{}", section(program)).expect("a string");
+        write!(out, "\n{}", section(program, &measured)).expect("a string");
         rows += program.rows.len();
         stopped += program.rows.iter().filter(|row| matches!(row.debug, End::Stopped(_))).count();
         worse += program.rows.iter().filter(|row| table::worse(row)).count();
         better += program.rows.iter().filter(|row| table::better(row)).count();
     }
+    out.push_str(CACHES);
+    for caches::Row { case, what, default, hardened, debug } in caches::ROWS {
+        let [default, hardened, debug] = [default, hardened, debug].map(|end| of_cache(*end));
+        writeln!(out, "| `{case}` | {what} | {default} | {hardened} | {debug} |").expect("a string");
+    }
+    out.push_str(LEAKS);
     write!(
         out,
         "\n## Sum\n\nOf {rows} rows, kmem by default stops {better} with a message that the C library does not notice or cannot \
@@ -80,19 +147,21 @@ fn page() -> String {
     out
 }
 
-fn section(program: &Program) -> String {
+fn section(program: &Program, measured: &Measured) -> String {
     let mut out = format!("## {}\n\n", program.title);
     let name = program.name;
     writeln!(
         out,
-        "| `{name}` | what | glibc {GLIBC} | default | hardened | F Z P U |\n|---|---|---|---|---|---|"
+        "| `{name}` | what | glibc {GLIBC} | {} | default | hardened | F Z P U |\n|---|---|---|---|---|---|---|---|",
+        PEERS.map(|(_, shown)| shown).join(" | ")
     )
     .expect("a string");
     for row in program.rows {
         let Row { case, what, glibc, default, hardened, debug } = row;
+        let peers = measured.cells(name, case).join(" | ");
         let note = if table::worse(row) { " ¹" } else { "" };
         let [glibc, default, hardened, debug] = [glibc, default, hardened, debug].map(|end| shown(*end));
-        writeln!(out, "| `{case}` | {what} | {glibc} | {default}{note} | {hardened} | {debug} |")
+        writeln!(out, "| `{case}` | {what} | {glibc} | {peers} | {default}{note} | {hardened} | {debug} |")
             .expect("a string");
     }
     if !program.remark.is_empty() {
@@ -101,8 +170,21 @@ fn section(program: &Program) -> String {
     out
 }
 
+/// A text as a table can hold it.
+fn said(text: &str) -> String {
+    text.replace("{}", "…").replace('|', "\\|")
+}
+
+fn of_cache(end: caches::End) -> String {
+    match end {
+        caches::End::Stopped(text) => format!("**stopped**: {}", said(text)),
+        caches::End::Told(text) => format!("told: {}", said(text)),
+        caches::End::Answers(text) => text.to_owned(),
+        caches::End::Unnoticed => "unnoticed".to_owned(),
+    }
+}
+
 fn shown(end: End) -> String {
-    let said = |text: &str| text.replace("{}", "…").replace('|', "\\|");
     match end {
         End::Stopped(text) => format!("**stopped**: {}", said(text)),
         End::Later(text) => format!("**stopped later**: {}", said(text)),
@@ -126,6 +208,43 @@ mod tests {
             for (at, row) in program.rows.iter().enumerate() {
                 assert!(page.contains(&format!("| `{}` | {} |", row.case, row.what)), "{}", row.case);
                 assert!(program.rows[..at].iter().all(|before| before.case != row.case), "{}", row.case);
+            }
+        }
+        for (at, row) in caches::ROWS.iter().enumerate() {
+            assert!(page.contains(&format!("| `{}` | {} |", row.case, row.what)), "{}", row.case);
+            assert!(caches::ROWS[..at].iter().all(|before| before.case != row.case), "{}", row.case);
+        }
+    }
+
+    /// Somebody measured each row, and none that is not there.
+    #[test]
+    fn every_row_was_measured_under_the_peers() {
+        let measured = Measured::read();
+        let lines = measured.0.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(lines, PROGRAMS.iter().map(|program| program.rows.len()).sum::<usize>());
+        for (program, row) in
+            PROGRAMS.iter().flat_map(|program| program.rows.iter().map(move |row| (program, row)))
+        {
+            let cells = measured.cells(program.name, row.case);
+            assert!(!cells.contains(&"not measured"), "{} {}", program.name, row.case);
+        }
+    }
+
+    /// What is made to be attacked stops nothing that the hardened heap lets go on.
+    #[test]
+    fn the_hardened_heap_stops_what_the_peers_stop() {
+        let measured = Measured::read();
+        for (program, row) in
+            PROGRAMS.iter().flat_map(|program| program.rows.iter().map(move |row| (program, row)))
+        {
+            let stops =
+                matches!(row.hardened, End::Stopped(_) | End::Later(_) | End::Fault | End::Perhaps(_));
+            for ((_, peer), cell) in PEERS.iter().zip(measured.cells(program.name, row.case)) {
+                let always = !cell.contains("unnoticed")
+                    && !cell.contains("reads")
+                    && cell != "cannot be done"
+                    && cell != "**broken**";
+                assert!(stops || !always, "{peer}, {} {}: {cell}", program.name, row.case);
             }
         }
     }

@@ -13,6 +13,8 @@ mod sizes;
 mod source;
 mod words;
 
+pub(crate) use misuse::rows as misuse_rows;
+
 use crate::step::Count;
 
 pub(crate) fn run(arguments: &[String]) -> Count {

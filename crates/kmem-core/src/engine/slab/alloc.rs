@@ -5,6 +5,7 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::debug::report::brief;
 use crate::engine::cache::count;
 use crate::engine::slab::grow::{self, Wish};
 use crate::engine::slab::node::Lists;
@@ -12,7 +13,6 @@ use crate::engine::slab::{Cache, Floor, desc};
 use crate::gfp::Gfp;
 use crate::page::Page;
 use crate::platform::Platform;
-use crate::report;
 
 /// Takes up to `out.len()` objects; makes a new slab only while it has fewer than `at_least`. Returns how many, those
 /// taken first first. `node`: `None` for the caller's own; strict with [`Gfp::THISNODE`].
@@ -278,8 +278,10 @@ pub(super) fn take_at_once<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> *
 /// Says that a slab's index was written to; ends the program where the heap is built to.
 #[cold]
 fn report_damage<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page) {
-    report::say(
+    brief(
         floor.platform,
+        floor.debug,
+        cache.name,
         format_args!(
             "BUG {}: the index of free objects of slab {:p} was written to; FIX {}: Marking all objects used ({})",
             cache.name,
@@ -288,7 +290,4 @@ fn report_damage<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page) {
             slab.objects.load(Ordering::Relaxed)
         ),
     );
-    if floor.debug.aborts() {
-        floor.platform.fatal();
-    }
 }

@@ -8,6 +8,7 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::debug::report::brief;
 use crate::engine::list;
 use crate::engine::sheaf::MAX_BATCH;
 use crate::engine::slab::node::Lists;
@@ -15,7 +16,6 @@ use crate::engine::slab::{Cache, Floor, desc};
 use crate::flags::SlabFlags;
 use crate::page::Page;
 use crate::platform::{PAGE_SHIFT, Platform};
-use crate::report;
 use crate::sync::{Guard, rank};
 
 /// The slab of an object and the object's number; reports an object that is none of this cache.
@@ -273,14 +273,13 @@ pub(super) fn discard_all<P: Platform>(floor: Floor<'_, P>, cache: &Cache, node:
 /// Reports an object that is not freed; ends the program where the heap is built to.
 #[cold]
 fn bad_free<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8, what: &str) {
-    report::say(
+    brief(
         floor.platform,
+        floor.debug,
+        cache.name,
         format_args!(
             "BUG {}: object {object:p} {what}; FIX {}: Object at {object:p} not freed",
             cache.name, cache.name
         ),
     );
-    if floor.debug.aborts() {
-        floor.platform.fatal();
-    }
 }

@@ -23,13 +23,13 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::heap::{Ask, BlockError, Heap, World};
 use super::kmalloc::{HEADER, LARGEST, align_of, usable_size};
 use super::{Fault, geometry};
+use crate::debug::report::brief;
 use crate::engine::geometry::{Geometry, GeometryError, Request, Rules};
 use crate::engine::{self, Counts, Engine, Setup, SharedPages, sheaf};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::page::Page;
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
-use crate::report;
 
 /// The engine.
 pub struct Slob;
@@ -109,10 +109,12 @@ unsafe fn give<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8)
 /// A free that nobody can be told about failed.
 #[cold]
 fn complain<P: Platform>(floor: Floor<'_, P>, cache: &Cache, object: *mut u8, error: BlockError) {
-    report::say(floor.platform, format_args!("BUG {}: free of {object:p}: {error}", cache.name));
-    if floor.debug.aborts() {
-        floor.platform.fatal();
-    }
+    brief(
+        floor.platform,
+        floor.debug,
+        cache.name,
+        format_args!("BUG {}: free of {object:p}: {error}", cache.name),
+    );
 }
 
 fn kind_of(fault: Fault, address: usize) -> engine::Fault {

@@ -6,6 +6,7 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::debug::report::brief;
 use crate::engine::cache::count;
 use crate::engine::list;
 use crate::engine::slub::Floor;
@@ -16,7 +17,6 @@ use crate::engine::slub::{Cache, Cpu, Stack, slab};
 use crate::gfp::Gfp;
 use crate::page::Page;
 use crate::platform::Platform;
-use crate::report;
 
 /// Clears what the chains of slabs left in objects that were taken off them, where a free object is zero (I-GUARD-3).
 pub(super) fn clear_links<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &[*mut u8]) {
@@ -238,13 +238,12 @@ pub(crate) fn tail<P: Platform>(
 /// Reports damage in free memory; ends the program where the heap is built to.
 #[cold]
 fn damaged<P: Platform>(floor: Floor<'_, P>, cache: &Cache, what: core::fmt::Arguments<'_>) {
-    report::say(
+    brief(
         floor.platform,
+        floor.debug,
+        cache.name,
         format_args!("BUG {}: {what}; FIX {}: Isolate corrupted freechain", cache.name, cache.name),
     );
-    if floor.debug.aborts() {
-        floor.platform.fatal();
-    }
 }
 
 /// The object after `object`; nothing at the end or after a damaged link, which is reported.

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::debug::report::brief;
 use crate::engine::list;
 use crate::engine::slub::Floor;
 use crate::engine::slub::word::{self, Word};
@@ -9,7 +10,6 @@ use crate::engine::slub::{Cache, checked, maintain, slab};
 use crate::flags::SlabFlags;
 use crate::page::Page;
 use crate::platform::Platform;
-use crate::report;
 
 /// Gives free objects back, those of one slab together by one compare-and-swap. The order of the array is lost.
 ///
@@ -56,16 +56,15 @@ fn slab_of<'a, P: Platform>(floor: Floor<'a, P>, cache: &Cache, object: *mut u8)
     {
         return Some(slab);
     }
-    report::say(
+    brief(
         floor.platform,
+        floor.debug,
+        cache.name,
         format_args!(
             "BUG {}: object {object:p} is in no slab of this cache; FIX {}: Object at {object:p} not freed",
             cache.name, cache.name
         ),
     );
-    if floor.debug.aborts() {
-        floor.platform.fatal();
-    }
     None
 }
 
@@ -144,14 +143,13 @@ unsafe fn free_chain<P: Platform>(
 
 #[cold]
 fn overflow<P: Platform>(floor: Floor<'_, P>, cache: &Cache, inuse: u16, count: u16, object: *mut u8) {
-    report::say(
+    brief(
         floor.platform,
+        floor.debug,
+        cache.name,
         format_args!(
             "BUG {}: Slab has {inuse} allocated objects but {count} are to be freed; FIX {}: Object at {object:p} not freed",
             cache.name, cache.name
         ),
     );
-    if floor.debug.aborts() {
-        floor.platform.fatal();
-    }
 }

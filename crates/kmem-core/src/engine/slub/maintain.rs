@@ -259,3 +259,75 @@ pub(super) fn validate<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Resul
     }
     Ok(checked)
 }
+
+/// Objects of the largest slab, in words of a map.
+const MAP: usize = 32768 / 64;
+/// How often a slab is looked at that changes meanwhile.
+const LOOKS: usize = 3;
+
+/// Shows the objects in use of a slab that no CPU owns: all but those on its list, and those that were never carved.
+pub(super) fn visit_in_use<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    slab: &Page,
+    visit: &mut dyn FnMut(usize),
+) {
+    if checked::is_checked_slab(slab) {
+        return checked::visit_in_use(floor, cache, slab, visit);
+    }
+    let mut free = [0_u64; MAP];
+    let objects = usize::from(slab.objects.load(Ordering::Relaxed));
+    let sound = (0..LOOKS).any(|_| {
+        free = [0; MAP];
+        let before = word::load(slab);
+        !before.frozen() && map_free(floor, cache, slab, before, &mut free) && before == word::load(slab)
+    });
+    if sound {
+        let extent = slab::extent(floor, slab);
+        for index in (0..objects).filter(|index| free[index / 64] >> (index % 64) & 1 == 0) {
+            visit(cache.object(extent.base, index).addr());
+        }
+    }
+}
+
+/// Notes which objects of a slab are free. False: its list leads nowhere.
+fn map_free<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    slab: &Page,
+    word: Word,
+    free: &mut [u64; MAP],
+) -> bool {
+    let extent = slab::extent(floor, slab);
+    let geometry = &cache.geometry;
+    let objects = usize::from(slab.objects.load(Ordering::Relaxed));
+    let start = usize::from(slab.start.load(Ordering::Relaxed));
+    let mut count = 0;
+    let mut note = |index: usize| {
+        count += 1;
+        let fits = index < objects && count <= objects;
+        if fits {
+            free[index / 64] |= 1 << (index % 64);
+        }
+        fits
+    };
+    for position in usize::from(slab.carved.load(Ordering::Relaxed))..objects {
+        if !note(slab::index_at(cache, objects, start, position)) {
+            return false;
+        }
+    }
+    let mut next = word.head();
+    while let Some(offset) = next {
+        let Some(place) = (offset as usize).checked_sub(geometry.red_left_pad) else { return false };
+        if !note(place / geometry.size) {
+            return false;
+        }
+        // SAFETY: the link of an object of this slab, whose memory stays mapped; a value that somebody else put there meanwhile is
+        // refused, or found out by the slab's word.
+        match unsafe { cache.checked_link((extent.base + offset as usize) as *mut u8, extent) } {
+            Ok(link) => next = link,
+            Err(_) => return false,
+        }
+    }
+    true
+}

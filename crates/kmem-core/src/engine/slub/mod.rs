@@ -267,6 +267,15 @@ unsafe impl Engine for Slub {
         checked::visit_tracks(floor, cache, which, visit);
     }
 
+    fn visit_in_use<P: Platform>(
+        floor: Floor<'_, P>,
+        cache: &Cache,
+        slab: &Page,
+        visit: &mut dyn FnMut(usize),
+    ) {
+        maintain::visit_in_use(floor, cache, slab, visit);
+    }
+
     fn check_held<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page, address: usize) -> bool {
         checked::check_held(floor, cache, slab, address)
     }

@@ -27,6 +27,19 @@ static void write_last(void)
     write_at(64, 63);
 }
 
+/* The byte behind it: a checked heap's red zone. A block follows that stays. */
+static void write_behind(void)
+{
+    char *first, *second;
+    neighbours(64, &first, &second);
+    volatile char *at = first + malloc_usable_size(first);
+    announce(first);
+    if (legal) at[-1] ^= 0x55;
+    free(first);
+    if (!legal) *at ^= 0x55;
+    free(block_of(64));
+}
+
 static void write_medium(void)
 {
     write_at(2000, 1000);
@@ -128,6 +141,7 @@ static const struct sin sins[] = {
     {"write-first", write_first},
     {"write-middle", write_middle},
     {"write-last", write_last},
+    {"write-behind", write_behind},
     {"write-medium", write_medium},
     {"write-pages", write_pages},
     {"write-large", write_large},

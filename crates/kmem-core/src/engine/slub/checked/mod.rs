@@ -40,7 +40,8 @@ pub(super) use free::free_one;
 pub(super) use layout::{lay_out, link_all, note_origin, note_size, request_of};
 pub(super) use modes::{Layout, drop_layouts, geometry_of, is_checked, is_checked_slab, layout_now, switch};
 pub(super) use walk::{
-    check_all, check_held, invalid_free, print_tracks, remaining, report_object, verify, visit_tracks,
+    check_all, check_held, invalid_free, print_tracks, remaining, report_object, verify, visit_in_use,
+    visit_tracks,
 };
 
 pub use modes::Modes;

@@ -214,3 +214,18 @@ pub(in crate::engine::slub) fn visit_tracks<P: Platform>(
         });
     }
 }
+
+/// Shows the objects in use of a checked slab.
+pub(in crate::engine::slub) fn visit_in_use<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    page: &Page,
+    visit: &mut dyn FnMut(usize),
+) {
+    let _list = cache.node(page.node()).own.list.lock(floor.platform);
+    let slab = Checked::new(floor, cache, page);
+    let free = Map::of(&slab);
+    (0..usize::from(slab.objects()))
+        .filter(|&index| !free.has(index))
+        .for_each(|index| visit(slab.object(index)));
+}

@@ -41,6 +41,16 @@ pub(super) const PROGRAM: Program = Program {
             ],
         ),
         row(
+            "write-behind",
+            "the byte behind it, in front of a block that stays",
+            [
+                Unnoticed,
+                Unnoticed,
+                Stopped("{} (cache kmalloc-80) was written to after it was freed"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
             "write-medium",
             "a byte of 2000",
             [
