@@ -51,10 +51,11 @@ FZPU,kmalloc-64;Z,kmalloc-1*. The first damage is reported on stderr and ends th
 
 Reports name functions and lines: kmem itself, in a process of its own, reads the debug information
 ('kmem symbolize'). --leaks and --traces need to know who allocated what: without --debug they are
---debug U. A leak is what was not freed at the end, and what no pointer leads to any more;
-KMEM_LEAKS_SUPPRESS lists, with commas, functions, libraries or files (with * for anything) whose
-memory is none. While the program runs, the signal that KMEM_SIGNAL names (USR1) has all blocks
-validated and the traces written.
+--debug U. With letters that leave caches without U, or with none (--debug=-), --leaks tells of those
+by cache and size, without stacks. A leak is what was not freed at the end, and what no pointer leads
+to any more; KMEM_LEAKS_SUPPRESS lists, with commas, functions, libraries or files (with * for
+anything) whose memory is none. While the program runs, the signal that KMEM_SIGNAL names (USR1) has
+all blocks validated and the traces written.
 
 --guard puts one block every 100 milliseconds (--guard=MS: every MS) beside pages that nobody may
 touch. An access beyond it, or after it was freed, is reported on stderr at the instruction that
