@@ -159,7 +159,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let letters = letters & all;
         let runs = cache.engine.exact_pages != 0 && cache.object_size() > Self::PAGES_FROM;
         let long = runs && !C::Engine::CHECKS_RUNS;
-        if !C::Engine::SWITCHES || !C::Engine::LETTERS.contains(letters) || long {
+        if !C::Engine::SWITCHES || !C::Engine::switchable(&cache.engine).contains(letters) || long {
             return Err(SwitchError::Unsupported);
         }
         // What reads a free object reads around the link: it stays where it is, if it is in the object.

@@ -446,6 +446,11 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
         cache.geometry.flags & (Self::LETTERS | SlabFlags::FAILSLAB)
     }
 
+    /// The letters that this cache may be given while it is used. Only with [`Engine::SWITCHES`].
+    fn switchable(_cache: &Cache<Self>) -> SlabFlags {
+        Self::LETTERS | SlabFlags::FAILSLAB
+    }
+
     /// Gives a cache other letters: slabs that are made from now on follow. The CPUs must be flushed
     /// afterwards. Only with [`Engine::SWITCHES`]. False: there is no memory; nothing changed.
     fn switch<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>, _switch: &Switch<'_>) -> bool {

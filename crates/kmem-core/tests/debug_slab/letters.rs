@@ -1,6 +1,6 @@
 //! What each letter finds, what it leaves alone, and what is as before afterwards.
 
-use kmem_core::cache::CacheArgs;
+use kmem_core::cache::{CacheArgs, SwitchError};
 use kmem_core::config::KernelConfig;
 use kmem_core::debug::Which;
 use kmem_core::engine::slab::Slab;
@@ -231,4 +231,135 @@ fn two_nodes_and_bulk() {
     assert!(unsafe { rig.heap.free_bulk(Some(cache), &mut objects) }.is_ok());
     assert_eq!((rig.heap.debug().errors(), rig.heap.validate_all().errors), (0, 0));
     assert_eq!(rig.destroy(cache), Ok(true));
+}
+
+fn set(bad: &Bad, letters: SlabFlags) -> Result<(), SwitchError> {
+    // SAFETY: the cache is alive.
+    let set = unsafe { bad.rig.heap.set_debug_letters(bad.cache, letters) };
+    if set.is_ok() {
+        // SAFETY: as above.
+        assert_eq!(unsafe { bad.rig.heap.debug_letters(bad.cache) }, letters);
+    }
+    set
+}
+
+/// Letters that need no room come and go in a cache that was made without any: new slabs follow, old ones stay what they are.
+#[test]
+fn letters_come_while_a_cache_is_used() {
+    for size in SIZES {
+        let bad = Bad::lettered("changing", size, SlabFlags::empty());
+        let mut objects: Vec<_> = (0..50).map(|_| bad.alloc()).collect();
+        for round in 0..3 {
+            for letters in [P, F, F | P, SlabFlags::empty(), P, SlabFlags::FAILSLAB] {
+                assert_eq!(set(&bad, letters), Ok(()));
+                objects.extend((0..30).map(|_| bad.alloc()));
+                for object in &objects {
+                    // SAFETY: objects of this size, the test's own.
+                    unsafe { object.write_bytes(0x20 + round, size) };
+                }
+                for at in (0..objects.len()).rev().step_by(3) {
+                    bad.free(objects.swap_remove(at));
+                }
+                assert_eq!((bad.validate().errors, bad.rig.said().as_str()), (0, ""), "{size} {letters:?}");
+            }
+        }
+        let mut sorted: Vec<_> = objects.iter().map(|object| object.addr()).collect();
+        sorted.sort_unstable();
+        assert!(sorted.windows(2).all(|pair| pair[1] - pair[0] >= size), "no object lies in another");
+        assert_eq!(bad.rig.in_use(bad.cache), objects.len() as u64);
+        objects.into_iter().for_each(|object| bad.free(object));
+        bad.assert_sound();
+        assert_eq!(bad.rig.destroy(bad.cache), Ok(true));
+        assert_eq!((bad.errors(), bad.rig.said().as_str()), (0, ""), "{size}");
+    }
+}
+
+/// Poison is in new slabs only, and stays in those when the letter goes; it is looked at while the letter is there.
+#[test]
+fn new_slabs_follow_and_old_ones_keep_their_poison() {
+    let bad = Bad::lettered("following", 1000, SlabFlags::empty());
+    let old = bad.alloc();
+    assert_eq!(set(&bad, P), Ok(()));
+    bad.free(old);
+    poke(old, 500, 1);
+    let filled: Vec<_> = (0..40).map(|_| bad.alloc()).collect();
+    assert_eq!(bad.rig.said(), "", "that slab has none");
+    // One of a slab's free objects may hold its index, and has no poison.
+    for &new in &filled[20..] {
+        bad.free(new);
+        poke(new, 500, 1);
+    }
+    assert_eq!(set(&bad, F), Ok(()));
+    assert_eq!(bad.validate().errors, 0, "not looked at");
+    assert_eq!(set(&bad, P), Ok(()));
+    let found = bad.validate().errors;
+    assert!((10..20).contains(&found), "{found}");
+    assert_eq!(bad.validate().errors, 0, "mended");
+    assert!(bad.rig.said().starts_with("Slab corruption ("));
+    for &object in &filled[..20] {
+        bad.free(object);
+    }
+    bad.assert_sound();
+}
+
+/// A second free is found from the first letter on, in slabs of either kind.
+#[test]
+fn a_second_free_is_found_once_there_are_letters() {
+    let bad = Bad::lettered("later", 100, SlabFlags::empty());
+    let (old, kept) = (bad.alloc(), bad.alloc());
+    assert_eq!(set(&bad, F), Ok(()));
+    bad.free(old);
+    bad.free(old);
+    assert!(bad.rig.said().contains("double free detected in cache 'later'"));
+    assert_eq!(set(&bad, SlabFlags::empty()), Ok(()));
+    bad.free(kept);
+    bad.free(kept);
+    assert!(bad.rig.said().contains("double free detected in cache 'later'"), "whatever the letters");
+    bad.assert_sound();
+}
+
+/// What needs room beside each object can be left off and taken up by a cache that has it, and comes to no other.
+#[test]
+fn red_zones_and_tracks_are_for_caches_made_with_them() {
+    let plain = Bad::lettered("plain", 56, SlabFlags::empty());
+    for letters in [Z, U, ZPU, F | Z] {
+        assert_eq!(set(&plain, letters), Err(SwitchError::Unsupported), "{letters:?}");
+    }
+    assert!(plain.rig.said().is_empty());
+    let bad = Bad::new("roomy");
+    let object = bad.alloc();
+    assert_eq!(set(&bad, P), Ok(()));
+    poke(object, 56, 1);
+    bad.free(object);
+    assert_eq!(bad.rig.said(), "", "not looked at");
+    let object = bad.alloc();
+    assert_eq!(set(&bad, ZPU), Ok(()));
+    poke(object, 56, 1);
+    bad.free(object);
+    assert!(bad.rig.said().contains("memory outside object was overwritten"));
+    bad.assert_sound();
+}
+
+unsafe extern "C" fn construct_64(object: *mut u8) {
+    // SAFETY: an object of 64 bytes.
+    unsafe { object.write_bytes(0xc0, 64) };
+}
+
+/// A constructor runs once for each object of a slab without poison, and for each owner of one in a slab with it.
+#[test]
+fn constructed_objects_are_constructed_in_slabs_of_either_kind() {
+    let bad = Bad::with("made", CacheArgs { ctor: Some(construct_64), ..CacheArgs::default() }, 64);
+    let mut held = Vec::new();
+    for letters in [P, SlabFlags::empty(), F | P, F] {
+        assert_eq!(set(&bad, letters), Ok(()));
+        for _ in 0..100 {
+            let object = bad.alloc();
+            // SAFETY: as above, and the test's own.
+            assert!((0..64).all(|at| unsafe { object.add(at).read() } == 0xc0), "{letters:?}");
+            held.push(object);
+        }
+        held.drain(..70).for_each(|object| bad.free(object));
+    }
+    held.drain(..).for_each(|object| bad.free(object));
+    assert_eq!((bad.errors(), bad.rig.said().as_str()), (0, ""));
 }

@@ -7,6 +7,7 @@
 //! | `chain` | address of the index; 0: it has none now |
 //! | `start` | offset of the first slot, in words: its colour, and what lies before the slots |
 //! | `slab_flags` | the list it is on, a [`State`] |
+//! | `carved` | 1: its free objects have poison |
 //! | `debug` | one bit for each free object, where there are at most 64 ([`Packed`] only) |
 //! | `objects` | objects it holds |
 //!
@@ -202,6 +203,7 @@ pub(super) fn has_end(cache: &Cache) -> bool {
 pub(super) unsafe fn end<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page) {
     if checked::is_checked(cache) {
         checked::before_discard(floor, cache, slab);
+        checked::unmark(slab);
     }
     if let Some(dtor) = cache.dtor {
         for index in 0..objects(slab) {

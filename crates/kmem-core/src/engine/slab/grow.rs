@@ -98,6 +98,9 @@ fn start_of(cache: &Cache, colour: usize) -> u16 {
 
 /// A new slab: all objects free and constructed, on no list yet, known to nobody else.
 pub(super) fn create<'a, P: Platform>(floor: Floor<'a, P>, cache: &Cache, wish: Wish) -> Option<&'a Page> {
+    // Asked first: a cache that is checked by now has no arrays, so that the slab gets no tag; one that becomes it later has a
+    // slab without poison.
+    let checked = checked::is_checked(cache);
     let (slab, off_slab) = begin(floor, cache, wish)?;
     let own = &cache.own;
     let objects = cache.geometry.objects;
@@ -131,14 +134,14 @@ pub(super) fn create<'a, P: Platform>(floor: Floor<'a, P>, cache: &Cache, wish: 
         }
     }
     // Poison would not leave anything of it: then the constructor runs for each owner.
-    let constructed = !checked::is_checked(cache) || !cache.geometry.flags.contains(SlabFlags::POISON);
-    if let Some(ctor) = cache.ctor.filter(|_| constructed || cache.dtor.is_some()) {
+    let poisoned = checked && checked::mark(cache, slab);
+    if let Some(ctor) = cache.ctor.filter(|_| !poisoned) {
         for index in 0..objects as u32 {
             // SAFETY: the object lies in the new slab, which nobody else knows; the constructor is the cache's own.
             unsafe { ctor(object(floor, cache, slab, index)) };
         }
     }
-    if checked::is_checked(cache) {
+    if checked {
         checked::lay_out(floor, cache, slab);
     }
     count_new(floor, cache);

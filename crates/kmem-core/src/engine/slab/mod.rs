@@ -19,7 +19,7 @@
 //!
 //! # Invariants
 //! I-SLAB-1 to 3 (a slab), I-SLABNODE-1 to 3 (a node), I-QUEUE-1 (an array), I-INDEX-1 and 2, I-SLABGEO-1 to 5,
-//! I-SLABCHECK-1 to 3, I-TUNE-1.
+//! I-SLABCHECK-1 to 3, I-SLABMODE-1 and 2, I-TUNE-1.
 //!
 //! # Lock order
 //! Alien arrays (rank of the barn), then a node's lists. None is held while pages or arrays are fetched or given back.
@@ -45,6 +45,7 @@ mod reap;
 mod stock;
 mod tune;
 
+pub use checked::Modes;
 pub use cpu::Seen;
 pub use node::{Lists, Stock};
 pub use queue::Queue;
@@ -53,7 +54,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::debug::{Track, Which};
 use crate::engine::geometry::{Geometry, GeometryError, KernelVersion, Request, Rules};
-use crate::engine::{self, Counts, Engine, Fault, NotTunable, Setup, sheaf};
+use crate::engine::{self, Counts, Engine, Fault, NotTunable, Setup, Switch, sheaf};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::page::Page;
@@ -107,6 +108,8 @@ pub struct Own {
     shared: AtomicU32,
     /// Free slabs that a node keeps at most, whatever its limit of free objects.
     max_free: u32,
+    /// Its letters now.
+    pub(super) modes: Modes,
 }
 
 impl Own {
@@ -185,6 +188,7 @@ unsafe impl Engine for Slab {
     const SPILL_OLDEST: bool = true;
     const LEADS: bool = true;
     const LETTERS: SlabFlags = SlabFlags::DEBUG;
+    const SWITCHES: bool = true;
     const MAX_WINDOW_PAGES: usize = 1 << (40 - PAGE_SHIFT);
 
     type Cache = Own;
@@ -226,6 +230,7 @@ unsafe impl Engine for Slab {
             batch: AtomicU32::new(tunables.batch),
             shared: AtomicU32::new(tunables.shared),
             max_free: setup.reserves.min_partial,
+            modes: Modes::new(setup.geometry.flags, setup.capacity != 0),
         })
     }
 
@@ -360,6 +365,19 @@ unsafe impl Engine for Slab {
         visit: &mut dyn FnMut(usize, &Track, usize, usize),
     ) {
         checked::visit_tracks(floor, cache, which, visit);
+    }
+
+    fn letters(cache: &Cache) -> SlabFlags {
+        checked::letters(cache)
+    }
+
+    fn switchable(cache: &Cache) -> SlabFlags {
+        checked::switchable(cache)
+    }
+
+    fn switch<P: Platform>(_floor: Floor<'_, P>, cache: &Cache, switch: &Switch<'_>) -> bool {
+        checked::switch(cache, switch);
+        true
     }
 
     fn rename_slabs<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {

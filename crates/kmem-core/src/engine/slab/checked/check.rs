@@ -22,7 +22,7 @@ impl<P: Platform> Checked<'_, P> {
 
     /// The words of an object that is about to be handed out.
     pub(super) fn check_words_of_free(&self, object: usize) {
-        if self.words(object).is_some_and(|words| words != [INACTIVE; 2]) {
+        if self.has(SlabFlags::RED_ZONE) && self.words(object).is_some_and(|words| words != [INACTIVE; 2]) {
             self.slab_error(
                 "cache_alloc_debugcheck_after",
                 format_args!("double free, or memory outside object was overwritten"),
@@ -33,7 +33,7 @@ impl<P: Platform> Checked<'_, P> {
 
     /// The words of an object in use that is being freed.
     pub(super) fn check_words_of_used(&self, object: usize) {
-        if self.words(object).is_some_and(|words| words != [ACTIVE; 2]) {
+        if self.has(SlabFlags::RED_ZONE) && self.words(object).is_some_and(|words| words != [ACTIVE; 2]) {
             let message = format_args!("memory outside object was overwritten");
             self.slab_error("verify_redzone_free", message, Some(object));
         }
@@ -42,7 +42,7 @@ impl<P: Platform> Checked<'_, P> {
     /// The words of a free object that stays free: when its slab goes, or on demand. Restored.
     pub(super) fn check_words_at_rest(&self, object: usize) {
         let Some(words) = self.words(object) else { return };
-        if words == [INACTIVE; 2] {
+        if words == [INACTIVE; 2] || !self.has(SlabFlags::RED_ZONE) {
             return;
         }
         let end = if words[0] == INACTIVE { "end" } else { "start" };
@@ -54,7 +54,7 @@ impl<P: Platform> Checked<'_, P> {
 
     /// The words of an object that stays in use. Restored.
     pub(super) fn check_words_in_use(&self, object: usize) {
-        if self.words(object).is_none_or(|words| words == [ACTIVE; 2]) {
+        if !self.has(SlabFlags::RED_ZONE) || self.words(object).is_none_or(|words| words == [ACTIVE; 2]) {
             return;
         }
         let message = format_args!("memory outside object was overwritten");
@@ -65,7 +65,7 @@ impl<P: Platform> Checked<'_, P> {
 
     /// The bytes of a free object. `home`: the slab's index lies there, or lay there until just now. Not restored.
     pub(super) fn check_poison(&self, object: usize, home: bool) -> bool {
-        if !self.is_poisoned() || home {
+        if !self.is_poisoned() || !self.has(SlabFlags::POISON) || home {
             return true;
         }
         let size = self.cache.geometry.object_size;

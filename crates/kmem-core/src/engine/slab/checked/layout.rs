@@ -125,7 +125,7 @@ impl<P: Platform> Checked<'_, P> {
 
     /// Who is here, in a cache that keeps it.
     pub(super) fn capture(floor: super::Floor<'_, P>, cache: &Cache) -> Track {
-        if cache.geometry.flags.contains(SlabFlags::STORE_USER) {
+        if super::letters(cache).contains(SlabFlags::STORE_USER) {
             Track::capture(floor.debug, floor.platform, floor.pages)
         } else {
             Track::default()

@@ -28,11 +28,14 @@
 
 mod check;
 mod layout;
+mod modes;
 mod say;
 mod step;
 mod walk;
 
 pub(super) use layout::lay_out;
+pub use modes::Modes;
+pub(super) use modes::{is_checked, letters, mark, switch, switchable, unmark};
 pub(super) use step::{alloc_many, free_many};
 pub(super) use walk::{before_discard, check_all, invalid_free, print_tracks, visit_tracks};
 
@@ -43,12 +46,6 @@ use crate::engine::slab::{Cache, Floor, desc};
 use crate::flags::SlabFlags;
 use crate::page::Page;
 use crate::platform::{PAGE_SIZE, Platform};
-
-/// The cache has letters, and none of what makes their checks impossible.
-#[inline]
-pub(super) fn is_checked(cache: &Cache) -> bool {
-    cache.geometry.is_debug() && cache.capacity() == 0
-}
 
 /// A slab of a checked cache (I-SLABCHECK-1).
 #[derive(Clone, Copy)]
@@ -73,7 +70,7 @@ impl<'a, P: Platform> Checked<'a, P> {
             floor,
             cache,
             slab,
-            flags: cache.geometry.flags,
+            flags: modes::flags_now(cache),
             base,
             len: match cache.exact_pages {
                 0 => PAGE_SIZE << cache.geometry.order,
@@ -88,9 +85,9 @@ impl<'a, P: Platform> Checked<'a, P> {
         self.flags.contains(letter)
     }
 
-    /// Free objects are filled with poison. Not where a destructor will want to see what the constructor made.
+    /// Free objects of this slab are filled with poison, whether that is looked at now or not (I-SLABMODE-1).
     fn is_poisoned(&self) -> bool {
-        self.has(SlabFlags::POISON) && self.cache.dtor.is_none()
+        modes::is_poisoned_slab(self.slab)
     }
 
     fn objects(&self) -> u32 {

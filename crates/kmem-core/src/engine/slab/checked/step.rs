@@ -5,7 +5,6 @@ use crate::engine::cache::count;
 use crate::engine::slab::checked::Checked;
 use crate::engine::slab::checked::layout::{ACTIVE, INACTIVE};
 use crate::engine::slab::{Cache, Floor, alloc, desc, free};
-use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::page::Page;
 use crate::platform::Platform;
@@ -22,7 +21,9 @@ pub(in crate::engine::slab) fn alloc_many<P: Platform>(
     for (got, place) in out[..at_least].iter_mut().enumerate() {
         // I-SLABCHECK-3: saved before any lock is taken.
         let who = Checked::capture(floor, cache);
+        let mut poisoned = false;
         let mut hand_out = |slab: &Page, object: *mut u8| {
+            poisoned = super::modes::is_poisoned_slab(slab);
             // SAFETY: the lock is held or the slab is new, and the object was taken off its index just now.
             unsafe { Checked::new(floor, cache, slab).hand_out(object as usize, &who) };
         };
@@ -30,10 +31,7 @@ pub(in crate::engine::slab) fn alloc_many<P: Platform>(
         if place.is_null() {
             return got;
         }
-        if cache.geometry.flags.contains(SlabFlags::POISON)
-            && cache.dtor.is_none()
-            && let Some(ctor) = cache.ctor
-        {
+        if poisoned && let Some(ctor) = cache.ctor {
             // SAFETY: the object is this caller's alone, and the constructor is the cache's own.
             unsafe { ctor(*place) };
         }
