@@ -214,6 +214,9 @@ pub(crate) struct SweepArgs {
     /// How objects are kept in pages: slub, slab or slob
     #[arg(long, value_enum, default_value_t = Engine::Slub, value_name = "NAME", hide_possible_values = true)]
     pub(crate) engine: Engine,
+    /// On the hardened library, which stops what misuses it
+    #[arg(long, conflicts_with = "engine")]
+    pub(crate) hardened: bool,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<OsString>,

@@ -220,6 +220,78 @@ pub fn finish() {
     }
 }
 
+/// Rules of threads that ask for one themselves.
+static ARMED: Fault = Fault::new(Attributes::armed());
+/// Who changes whether [`ARMED`] is in place.
+static ARMING: AtomicBool = AtomicBool::new(false);
+
+/// Why a thread cannot have its n-th request fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailNthError {
+    /// Another rule for the requests of programs is in place.
+    OtherRule,
+    /// As many threads as there can be count already ([`kmem_core::fault::PLACES`]).
+    TooManyThreads,
+    /// There is no heap: no memory.
+    NoHeap,
+}
+
+impl fmt::Display for FailNthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OtherRule => "another rule of fault injection is in place",
+            Self::TooManyThreads => "too many threads count their requests",
+            Self::NoHeap => "out of memory",
+        })
+    }
+}
+
+impl core::error::Error for FailNthError {}
+
+/// Has the `n`-th request of the calling thread fail, counted from now, and none of other threads: what a kernel's
+/// `/proc/self/fail-nth` does. 0: none, as before. Requests are those of programs, of every size, as malloc gets them.
+///
+/// A test tries every point of failure of a piece of work with `n` = 1, 2, 3, … until [`fail_nth_left`] says afterwards that it was not
+/// reached.
+///
+/// # Errors
+/// [`FailNthError`]; nothing changed.
+pub fn fail_nth(n: u64) -> Result<(), FailNthError> {
+    let Some(heap) = heap::heap() else { return Err(FailNthError::NoHeap) };
+    let thread = heap.platform().thread();
+    // Acquire and Release pair with each other: rules are put in place by one thread at a time. No request waits for that.
+    while ARMING.swap(true, Ordering::Acquire) {
+        core::hint::spin_loop();
+    }
+    let mine = |fault: &'static Fault| core::ptr::eq(fault, &raw const ARMED);
+    let result = match heap.fault(Kind::Malloc) {
+        Some(fault) if !mine(fault) => Err(FailNthError::OtherRule),
+        _ if n != 0 && !ARMED.arm(thread, n) => Err(FailNthError::TooManyThreads),
+        None if n != 0 => {
+            heap.inject(Kind::Malloc, Some(&ARMED));
+            Ok(())
+        }
+        known => {
+            if n == 0 {
+                ARMED.disarm(thread);
+                if known.is_some() && !ARMED.is_armed() {
+                    // Nobody counts: the heap is as fast as before.
+                    heap.inject(Kind::Malloc, None);
+                }
+            }
+            Ok(())
+        }
+    };
+    ARMING.store(false, Ordering::Release);
+    result
+}
+
+/// How many requests of this thread there are until one fails by [`fail_nth`]; 0: one failed. `None`: none will.
+pub fn fail_nth_left() -> Option<u64> {
+    let heap = heap::made()?;
+    ARMED.left(heap.platform().thread())
+}
+
 /// In the child of a fork: it is none that the report tells of.
 pub(crate) fn forked() {
     if OWNER.load(Ordering::Relaxed) != 0 {

@@ -56,7 +56,8 @@ pub(crate) fn run(args: &SweepArgs) -> Result<u8> {
     };
     let file = find::program(program, env::var_os("PATH").as_deref())?;
     preload::check(&file)?;
-    let library = library::locate(&library::PLAIN, library::Build::Engine(args.engine))?;
+    let build = if args.hardened { library::Build::Hardened } else { library::Build::Engine(args.engine) };
+    let library = library::locate(&library::PLAIN, build)?;
     let scratch = ReportDir::new()?;
     // A name without the characters that separate names.
     let library = scratch.link(&library, &library::PLAIN)?;
@@ -100,8 +101,18 @@ fn check_filters(text: &str) -> Result<String> {
     if rules[Kind::Slab as usize].is_some() || rules[Kind::Page as usize].is_some() {
         return refuse("only the requests of programs are swept".to_owned());
     }
-    let decides =
-        ["nth", "probability", "interval", "times", "space", "seed", "verbose", "since", "failmalloc"];
+    let decides = [
+        "each",
+        "nth",
+        "probability",
+        "interval",
+        "times",
+        "space",
+        "seed",
+        "verbose",
+        "since",
+        "failmalloc",
+    ];
     match text.split([',', ':', ';', '=']).find(|word| decides.contains(word)) {
         Some(word) => refuse(format!("'{word}' is no filter")),
         None => Ok(text.trim_start_matches("malloc:").to_owned()),
@@ -178,7 +189,7 @@ mod tests {
         assert_eq!(check_filters("").unwrap(), "");
         assert_eq!(check_filters("malloc:size=10-20").unwrap(), "size=10-20");
         assert_eq!(check_filters("cache=kmalloc-64,stack=libz*").unwrap(), "cache=kmalloc-64,stack=libz*");
-        for bad in ["nth=3", "size=1-2,probability=4", "since=start", "slab:size=4"] {
+        for bad in ["nth=3", "task=each", "size=1-2,probability=4", "since=start", "slab:size=4"] {
             assert!(check_filters(bad).is_err(), "{bad}");
         }
         let refused = check_filters("sizes=3").unwrap_err();

@@ -17,6 +17,9 @@ pub enum Task {
     All,
     /// The thread's with this number ([`Platform::thread`]).
     Thread(u32),
+    /// Each thread counts its own requests, and its n-th fails: that of [`Attributes::nth`], or of [`Fault::arm`](super::Fault::arm)
+    /// for a thread that armed itself. Probability, interval, times and space count for nothing.
+    Each,
 }
 
 /// A rule. Requests that pass all filters are counted; of these some fail.
@@ -95,6 +98,12 @@ impl Attributes {
     #[must_use]
     pub const fn nth(n: u64) -> Self {
         Self { nth: n, ..Self::ALWAYS }
+    }
+
+    /// Of each thread that arms itself the n-th request fails ([`Fault::arm`](super::Fault::arm)), as by a kernel's `fail-nth`.
+    #[must_use]
+    pub const fn armed() -> Self {
+        Self { task: Task::Each, ..Self::ALWAYS }
     }
 
     /// Nothing fails, but requests are counted.

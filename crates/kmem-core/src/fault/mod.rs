@@ -28,8 +28,10 @@
 mod attributes;
 pub mod filter;
 pub mod options;
+mod threads;
 
 pub use attributes::{Attributes, CERTAIN, Task};
+pub use threads::PLACES;
 
 use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -107,6 +109,8 @@ pub struct Fault {
     /// Requests that `interval` counts.
     turns: AtomicU64,
     failed: AtomicU64,
+    /// What threads count that count for themselves ([`Task::Each`]).
+    threads: threads::Threads,
 }
 
 impl Fault {
@@ -121,6 +125,7 @@ impl Fault {
             asked: AtomicU64::new(0),
             turns: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            threads: threads::Threads::new(),
         }
     }
 
@@ -153,6 +158,28 @@ impl Fault {
         self.turns.store(0, Ordering::Relaxed);
         self.failed.store(0, Ordering::Relaxed);
         self.space.store(self.attributes.space, Ordering::Relaxed);
+        self.threads.clear();
+    }
+
+    /// Has the n-th request of this thread ([`Platform::thread`]) fail, counted from now, and no other of its requests; for
+    /// rules with [`Task::Each`]. False: too many threads count already.
+    pub fn arm(&self, thread: u32, n: u64) -> bool {
+        self.threads.arm(thread, n)
+    }
+
+    /// Ends what [`Fault::arm`] began.
+    pub fn disarm(&self, thread: u32) {
+        self.threads.disarm(thread);
+    }
+
+    /// How many requests of this thread there are until one fails; 0: one failed. `None`: the thread does not count.
+    pub fn left(&self, thread: u32) -> Option<u64> {
+        self.threads.left(thread)
+    }
+
+    /// Some thread counts.
+    pub fn is_armed(&self) -> bool {
+        self.threads.any()
     }
 
     /// True: this request fails.
@@ -162,7 +189,13 @@ impl Fault {
         }
         // Relaxed, here and below: counters that nothing else depends on.
         let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
-        let Some(before) = self.draw(number, request.size) else { return false };
+        let before = if self.attributes.task == Task::Each {
+            let fails = self.threads.ask(platform.thread(), self.attributes.nth);
+            fails.then(|| self.failed.fetch_add(1, Ordering::Relaxed))
+        } else {
+            self.draw(number, request.size)
+        };
+        let Some(before) = before else { return false };
         self.tell(platform, &Injection { request: *request, number, before });
         true
     }

@@ -19,7 +19,7 @@
 //! | `size=A-B` | requests of A to B bytes (`size=A`: exactly; `A-`: at least; `-B`: at most) | any |
 //! | `cache=PATTERNS` | requests that such a cache would serve: names or prefixes with a star, separated by a bar | any |
 //! | `cache-filter` | caches with the debug letter A | all |
-//! | `task=N` | the thread with this number; `task=main`: the first | all |
+//! | `task=N` | the thread with this number; `task=main`: the first; `task=each`: `nth` counts each thread's own | all |
 //! | `stack=PATTERNS`, `no-stack=PATTERNS` | requests with, without such a call on their stack | any |
 //! | `stacktrace-depth=N` | calls that are looked at for that, to 32 | 32 |
 //! | `ignore-gfp-wait` | not requests that may wait | all |
@@ -142,6 +142,7 @@ fn set(rule: &mut Attributes, item: &'static str, main: u32) -> Result<(), Optio
         "size" => put(&mut rule.sizes, value.and_then(range)),
         "cache" => put(&mut rule.caches, some(value).map(Some)),
         "cache-filter" => put(&mut rule.marked_only, truth(value)),
+        "task" if value == Some("each") => put(&mut rule.task, Some(Task::Each)),
         "task" if value == Some("main") => put(&mut rule.task, Some(Task::Thread(main))),
         "task" => put(&mut rule.task, number(value).and_then(|n| u32::try_from(n).ok()).map(Task::Thread)),
         "stack" => put(&mut rule.stack, some(value).map(Some)),

@@ -82,3 +82,33 @@ fn nothing_counts_before_the_beginning() {
     assert_eq!(fault.asked(), 1);
     rig.give(cache, vec![early]);
 }
+
+/// Each thread's own n-th request fails, whatever the others ask meanwhile.
+#[test]
+fn threads_count_for_themselves() {
+    let rig = Rig::<KernelConfig>::new();
+    let each = rule(Attributes { task: Task::Each, ..Attributes::nth(3) });
+    rig.heap.inject(Kind::Slab, Some(each));
+    let failed = |rig: &Rig<KernelConfig>| {
+        let asks = (1..=6).map(|_| rig.heap.kmalloc(100, QUIET));
+        asks.map(|block| if block.is_null() { true } else { rig.kfree(block).is_err() }).collect::<Vec<_>>()
+    };
+    let expected = [false, false, true, false, false, false];
+    assert_eq!(failed(&rig), expected);
+    assert_eq!((each.failed(), each.asked()), (1, 6));
+    let me = rig.heap.platform().thread();
+    assert_eq!((each.left(me), each.left(me + 1)), (Some(0), None));
+    assert!(each.arm(me, 1));
+    assert_eq!(failed(&rig), [true, false, false, false, false, false]);
+    each.restart();
+    assert_eq!(failed(&rig), expected, "as new");
+    // Only those that arm themselves.
+    let armed = rule(Attributes::armed());
+    rig.heap.inject(Kind::Slab, Some(armed));
+    assert_eq!(failed(&rig), [false; 6]);
+    assert!(armed.arm(me, 5) && armed.is_armed());
+    assert_eq!(failed(&rig), [false, false, false, false, true, false]);
+    armed.disarm(me);
+    assert!(!armed.is_armed());
+    rig.heap.inject(Kind::Slab, None);
+}

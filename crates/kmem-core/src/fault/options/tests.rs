@@ -44,6 +44,8 @@ fn every_item_has_its_value() {
     assert_eq!((all.stack, all.not_stack, all.program), (Some("libz*"), Some("main"), Some("sh")));
     assert!(all.ignore_gfp_wait && all.since_main);
     assert_eq!(rule("task=main").task, Task::Thread(7));
+    let each = rule("nth=4,task=each");
+    assert_eq!((each.task, each.nth), (Task::Each, 4));
     assert_eq!(rule("times=-1").times, u64::MAX);
     assert!(!rule("cache-filter=N,since=start").since_main);
     let (none, always) = (rule("verbose=0"), Attributes::ALWAYS);
