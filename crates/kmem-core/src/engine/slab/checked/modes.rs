@@ -32,8 +32,8 @@ const ROOM: SlabFlags = SlabFlags::RED_ZONE.union(SlabFlags::STORE_USER);
 /// The letters of a cache.
 pub struct Modes {
     letters: AtomicU32,
-    /// It got letters after it was made.
-    switched: AtomicBool,
+    /// Objects go through checks.
+    checked: AtomicBool,
     /// It was made with letters, and its slots with what they ask for.
     made_checked: bool,
 }
@@ -41,10 +41,12 @@ pub struct Modes {
 impl Modes {
     /// Those of a new cache with these flags. `stacks`: free objects lie in arrays.
     pub(in crate::engine::slab) const fn new(flags: SlabFlags, stacks: bool) -> Self {
+        // Stacks are what a build with checks of its own keeps, where nobody asked for letters.
+        let checked = flags.intersects(SlabFlags::DEBUG) && !stacks;
         Self {
             letters: AtomicU32::new(flags.intersection(LETTERS).bits()),
-            switched: AtomicBool::new(false),
-            made_checked: flags.intersects(SlabFlags::DEBUG) && !stacks,
+            checked: AtomicBool::new(checked),
+            made_checked: checked,
         }
     }
 }
@@ -64,7 +66,7 @@ pub(super) fn flags_now(cache: &Cache) -> SlabFlags {
 #[inline]
 pub(in crate::engine::slab) fn is_checked(cache: &Cache) -> bool {
     // Acquire pairs with the Release of `switch`: who works on the checked path sees that there are no arrays.
-    cache.own.modes.switched.load(Ordering::Acquire) || cache.geometry.is_debug() && cache.capacity() == 0
+    cache.own.modes.checked.load(Ordering::Acquire)
 }
 
 /// Marks a new slab of a checked cache: has it poison? Not where a destructor will want to see what the constructor made.
@@ -102,5 +104,5 @@ pub(in crate::engine::slab) fn switch(cache: &Cache, switch: &Switch<'_>) {
     modes.letters.store((switch.letters & switchable(cache)).bits(), Ordering::Relaxed);
     // Relaxed: a wish for the next array; what is in arrays now goes back when they are flushed.
     cache.capacity.store(0, Ordering::Relaxed);
-    modes.switched.store(true, Ordering::Release);
+    modes.checked.store(true, Ordering::Release);
 }
