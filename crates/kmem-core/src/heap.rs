@@ -182,6 +182,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         self.free_mark.store(secret, Ordering::Relaxed);
     }
 
+    /// Where the platform lies in a heap, in bytes: for code that takes a static heap's platform for an address.
+    pub const PLATFORM_AT: usize = core::mem::offset_of!(Self, platform);
+
     /// The platform.
     #[inline]
     pub fn platform(&self) -> &P {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kmem_core::percpu::{
-    COLD_SIZE, COLD_STRIDE, CpuArea, FULL, HOT_STRIDE, Hot, MAX_STACKS, Pushed, StackId, empty,
+    COLD_SIZE, COLD_STRIDE, CpuArea, FULL, HOT_STRIDE, Hot, MAX_STACKS, Pushed, StackId, empty, is_nothing,
 };
 use kmem_core::platform::CACHE_LINE;
 use kmem_core::platform::PAGE_SIZE;
@@ -24,7 +24,7 @@ use crate::os::Region;
 use crate::thread::Schedule;
 
 /// What lies in the entries of a CPU stack from its top on, once they were used: an address that nothing owns.
-pub const STALE: *mut u8 = ((0x57A1_E000_0000_57A1_u64 >> (u64::BITS - usize::BITS)) as usize | 1) as *mut u8;
+pub const STALE: *mut u8 = ((0x57A1_E000_0000_57A2_u64 >> (u64::BITS - usize::BITS)) as usize | 2) as *mut u8;
 
 /// A stack's word, to be written.
 fn word_of(hot: &Hot) -> &AtomicPtr<*mut u8> {
@@ -182,9 +182,9 @@ fn top(hot: &Hot) -> *mut *mut u8 {
 unsafe fn take(hot: &Hot, out: &mut [*mut u8]) -> usize {
     let top = top(hot);
     let mut count = 0;
-    // SAFETY: I-CPU-1: below the top lie entries, and below them the null sentinel ends the walk.
+    // SAFETY: I-CPU-1: below the top lie entries, and below them the sentinel ends the walk.
     unsafe {
-        while count < out.len() && !(*top.sub(count + 1)).is_null() {
+        while count < out.len() && !is_nothing(*top.sub(count + 1)) {
             count += 1;
         }
         let from = top.sub(count);

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kmem_core::percpu::{COLD_SIZE, CpuArea, FULL, Pushed, StackId, empty, install};
+use kmem_core::percpu::{COLD_SIZE, CpuArea, FULL, Pushed, StackId, empty, install, nothing};
 use kmem_core::platform::Platform;
 use kmem_sim::{Machine, Rng, STALE};
 
 /// An array for a stack: sentinel, `capacity` entries, sentinel. Lives as long as the test program.
 fn array(capacity: usize) -> &'static mut [*mut u8] {
     let mut words = vec![ptr::null_mut(); capacity + 2];
+    words[0] = nothing();
     words[capacity + 1] = FULL;
     words.leak()
 }
@@ -65,7 +66,7 @@ fn last_in_first_out_to_both_ends_and_a_double_is_seen() {
         assert_eq!(cpus.push(1, object(9)), Pushed::Full);
         assert_eq!([cpus.pop(1), cpus.pop(1), cpus.pop(1)], [object(2), object(1), object(0)]);
         assert!(cpus.pop(1).is_null());
-        assert_eq!([*base.sub(1), *base, *base.add(2), *base.add(3)], [ptr::null_mut(), STALE, STALE, FULL]);
+        assert_eq!([*base.sub(1), *base, *base.add(2), *base.add(3)], [nothing(), STALE, STALE, FULL]);
     }
     assert_eq!(cpus.hot(0, 1).allocs.load(Ordering::Relaxed), 3);
 }

@@ -17,13 +17,14 @@
 //! # Never
 //! Nothing here takes a lock, writes memory, or divides.
 
+pub(crate) mod check;
+
 use core::hint::cold_path;
 
 use kmem_core::Kmem;
 use kmem_core::config::{USER_RULES, USER_SLAB_RULES, UserConfig};
 use kmem_core::engine::Engine;
 use kmem_core::engine::geometry::Request;
-use kmem_core::engine::proof::Proof;
 use kmem_core::engine::slab::{self, Slab};
 use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::{self, Slub};
@@ -31,6 +32,8 @@ use kmem_core::kmalloc::MAX_CLASSES;
 use kmem_core::kmalloc::classes::ClassSet;
 use kmem_core::percpu::StackId;
 use kmem_core::platform::PAGE_SIZE;
+
+use check::Check;
 
 use crate::host::{Host, HostCpus, Span};
 
@@ -67,6 +70,13 @@ pub(crate) type Classes = kmem_core::kmalloc::classes::ShortSet;
 
 /// The type of the process-wide heap.
 pub type Heap = Kmem<Host, ChosenConfig>;
+
+/// Free's fast path is written for an engine whose slabs begin with an object.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const QUICK: bool = REGULAR && !<Chosen as Shape>::LEADS;
+/// Nobody has written the fast paths for this architecture.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) const QUICK: bool = false;
 
 /// Requests are served by the CPUs' stacks of size classes, and an object's place in its slab follows from its address.
 pub(crate) const REGULAR: bool = Chosen::STACKS && Chosen::CLASSES;
@@ -208,9 +218,9 @@ pub(crate) fn place_for(size: usize) -> usize {
     // So the usual way has no jump in it.
     cold_path();
     if size <= LINES_LIMIT {
-        usize::from(LINES[(size + 63) >> 6]) * size_of::<Proof>()
+        usize::from(LINES[(size + 63) >> 6]) * size_of::<Check>()
     } else if size <= Classes::LARGEST {
-        (Classes::class_of(size) + 1) * size_of::<Proof>()
+        (Classes::class_of(size) + 1) * size_of::<Check>()
     } else {
         NO_PLACE
     }
@@ -258,17 +268,17 @@ pub(crate) fn place_aligned(align: usize, size: usize) -> usize {
     if power >= FIT_POWERS {
         return NO_PLACE;
     }
-    let tag = place_for(size) / size_of::<Proof>();
+    let tag = place_for(size) / size_of::<Check>();
     // SAFETY: all places are those of tags up to the number of classes: a test looks at each that the tables have.
     unsafe { core::hint::assert_unchecked(tag <= MAX_CLASSES) };
-    usize::from(FITS[tag][power]) * size_of::<Proof>()
+    usize::from(FITS[tag][power]) * size_of::<Check>()
 }
 
 /// What proves that an object of a class starts at an address, by tag, which is the number of the class's stacks; tag 0 is no
 /// class and passes nothing.
-pub(crate) static CHECKS: [Proof; MAX_CLASSES + 1] = {
-    assert!(Heap::class_id(0) == 1 && HostCpus::place(1) == size_of::<Proof>());
-    let mut table = [Proof::NONE; MAX_CLASSES + 1];
+pub(crate) static CHECKS: [Check; MAX_CLASSES + 1] = {
+    assert!(Heap::class_id(0) == 1 && HostCpus::place(1) == size_of::<Check>());
+    let mut table = [Check::NONE; MAX_CLASSES + 1];
     let mut class = 0;
     while class < Classes::COUNT {
         let size = Classes::SIZES[class] as usize;
@@ -278,7 +288,7 @@ pub(crate) static CHECKS: [Proof; MAX_CLASSES + 1] = {
             Slabs { bytes: size.next_power_of_two(), objects: 1 }
         };
         if objects > 0 {
-            table[class + 1] = Proof::new(bytes, size, objects);
+            table[class + 1] = Check::new(bytes, size, objects);
         }
         class += 1;
     }
@@ -288,7 +298,7 @@ pub(crate) static CHECKS: [Proof; MAX_CLASSES + 1] = {
 /// The tag of the block at `ptr` (one more than its class); see [`place_at`].
 #[inline(always)]
 pub(crate) fn tag_at(span: &Span, ptr: *const u8) -> Option<usize> {
-    place_at(span, ptr).map(|place| place / size_of::<Proof>())
+    place_at(span, ptr).map(|place| place / size_of::<Check>())
 }
 
 /// The place of the block's CPU stack, its tag times 16, when a class's page lies at `ptr` and arithmetic says that an
@@ -304,7 +314,7 @@ pub(crate) fn place_at(span: &Span, ptr: *const u8) -> Option<usize> {
         return None;
     }
     // One product finds proof and stack.
-    let place = tag * size_of::<Proof>();
+    let place = tag * size_of::<Check>();
     // SAFETY: `tag` is one of the table's indexes.
     let check = unsafe { &*CHECKS.as_ptr().byte_add(place) };
     // SAFETY: the tag is that of this class, and not 0 where that matters.

@@ -19,7 +19,8 @@
 //!
 //! A block must still have it when it is handed out: one that was written over while it was free and freed again would be
 //! handed out twice, and an overflow from the block before ends there. The mark is taken off by mixing it in once
-//! more, so whether it was there is what is left: three instructions more than clearing the word.
+//! more, so whether it was there is what is left; and below the lowest block of a stack lies what never has one, so the same look
+//! tells whether there is a block at all (module `quick`).
 //!
 //! # Errors
 //! What a wrong call did is reported to standard error with address and cache, and the process aborts, as with the C library
@@ -28,6 +29,8 @@
 mod aging;
 mod fork;
 mod hardened;
+#[cfg(target_arch = "x86_64")]
+mod quick;
 mod reserve;
 mod resize;
 mod tell;
@@ -46,7 +49,7 @@ use kmem_core::percpu::{CpuArea, Pushed, StackId};
 use kmem_core::platform::{PAGE_SHIFT, Platform};
 
 use crate::debugging;
-use crate::engine::{self, Classes, REGULAR, TABLE_LIMIT};
+use crate::engine::{self, Classes, QUICK, REGULAR, TABLE_LIMIT};
 use crate::fault;
 use crate::guard;
 use crate::host::{Host, HostCpus, Options};
@@ -237,20 +240,21 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
 /// The place is that of a class's stack, or of none.
 #[inline(always)]
 unsafe fn pop_at_hand(place: usize) -> *mut u8 {
-    let secret = SECRET.load(Ordering::Relaxed);
-    // SAFETY: the numbers of kmalloc's classes are always in use; before the heap is made every stack is empty. Blocks of
-    // classes have marks.
-    let (block, left) = unsafe { cpus().try_pop_marked(place, secret) };
-    if left != 0 {
-        // No block, or one whose mark was damaged: that is reported, and it is given to nobody.
-        if !block.is_null() {
-            unmarked(block, left);
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: the caller's promise. The numbers of kmalloc's classes are always in use, and their blocks have marks.
+        let (block, left) = unsafe { quick::malloc(place) };
+        if left != 0 {
+            // No block, or one whose mark was damaged: the slow half meets it again, reports it, and gives it to nobody.
+            return core::ptr::null_mut();
         }
-        return core::ptr::null_mut();
+        block
     }
-    // SAFETY: without a block the secret is left, which is odd.
-    unsafe { core::hint::assert_unchecked(!block.is_null()) };
-    block
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = place;
+        core::ptr::null_mut()
+    }
 }
 
 /// The other half of [`malloc`], which serves every size.
@@ -444,6 +448,17 @@ pub unsafe fn free_as(ptr: *mut u8, claim: Claim) {
 /// As [`free`].
 #[inline(always)]
 unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
+    #[cfg(target_arch = "x86_64")]
+    if QUICK {
+        // SAFETY: the caller's promise.
+        return unsafe {
+            match quick::free(ptr) {
+                quick::Freed::Done => {}
+                quick::Freed::Full => free_full(ptr),
+                quick::Freed::Other => other(ptr),
+            }
+        };
+    }
     if let Some(place) = engine::place_at(HEAP.platform().span(), ptr) {
         let mark = mark_of(ptr);
         // SAFETY: a block of a class starts here, so its first 16 bytes are memory.
@@ -511,6 +526,16 @@ pub unsafe fn note_origin(ptr: *mut u8, origin: Origin, align: usize) {
     {
         // SAFETY: the caller's promise.
         unsafe { heap.note_origin(ptr, origin, align) };
+    }
+}
+
+/// Frees a block that has its mark, where this CPU's stack has no room, or has it already.
+#[cold]
+#[inline(never)]
+unsafe fn free_full(ptr: *mut u8) {
+    if let Some(place) = engine::place_at(HEAP.platform().span(), ptr) {
+        // SAFETY: the caller's promise.
+        unsafe { free_rest(ptr, place) }
     }
 }
 

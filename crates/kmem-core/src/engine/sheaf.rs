@@ -25,7 +25,7 @@ use crate::engine::cache::count;
 use crate::engine::{Cache, Engine, Floor, Stack};
 use crate::gfp::Gfp;
 use crate::page::Page;
-use crate::percpu::{CpuArea, FULL, Pushed, empty, install};
+use crate::percpu::{CpuArea, FULL, Pushed, empty, install, nothing};
 use crate::platform::Platform;
 
 /// Objects that move between a stack and anything else at once, at most.
@@ -229,7 +229,7 @@ fn alloc_stack<P: Platform, E: Engine>(floor: Floor<'_, P, E>, room: u32, gfp: G
     let base = array.wrapping_add(1);
     // SAFETY: the array has room for so many entries and two sentinels, and belongs to this thread until it is installed.
     unsafe {
-        array.write(ptr::null_mut());
+        array.write(nothing());
         for i in 0..room as usize {
             base.add(i).write(ptr::null_mut());
         }

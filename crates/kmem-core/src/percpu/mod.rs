@@ -8,10 +8,10 @@
 //! ```text
 //!        base-1  base                       top          end
 //!        +-----+------+------+------+------+------+-----+------+
-//!        | 0   | obj  | obj  | obj  | obj  | old  | ... | FULL |
+//!        | odd | obj  | obj  | obj  | obj  | old  | ... | FULL |
 //!        +-----+------+------+------+------+------+-----+------+
 //! ```
-//! *pop* reads `top[-1]`; zero means empty; else the store `top -= 1` commits.
+//! *pop* reads `top[-1]`; an odd address ([`nothing()`]) means empty; else the store `top -= 1` commits.
 //! *push* reads `top[0]`; [`FULL`] means full; else it stores the object there and the store
 //! `top += 1` commits. Because one store commits, an interrupted operation has either happened or
 //! not, whatever interrupts it: another thread on this CPU, a signal, a fork.
@@ -33,7 +33,6 @@
 
 pub mod barn;
 
-use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// Number of a cache's CPU stacks: 1..[`MAX_STACKS`]. 0 means "has none".
@@ -53,6 +52,26 @@ pub const COLD_STRIDE: usize = MAX_STACKS * COLD_SIZE;
 
 /// The end marker of a stack.
 pub const FULL: *mut u8 = usize::MAX as *mut u8;
+
+/// What lies below the lowest object of a stack. It is odd, as no object's address is, and memory lies there: who reads an
+/// object's words before it knows that there is one finds words that are odd.
+#[inline]
+#[must_use]
+pub const fn nothing() -> *mut u8 {
+    (&raw const NOTHING.0).cast::<u8>().wrapping_add(1).cast_mut()
+}
+
+/// The entry below a stack's top is [`nothing()`]: the stack is empty.
+#[inline]
+#[must_use]
+pub fn is_nothing(entry: *mut u8) -> bool {
+    entry.addr() & 1 != 0
+}
+
+#[repr(C, align(16))]
+struct Odd([u8; 32]);
+
+static NOTHING: Odd = Odd([1; 32]);
 
 /// The words that the fast paths touch: one per CPU and cache.
 #[repr(C, align(16))]
@@ -102,7 +121,7 @@ struct Sentinels([*mut u8; 2]);
 // SAFETY: the two words are never written.
 unsafe impl Sync for Sentinels {}
 
-static EMPTY_WORDS: Sentinels = Sentinels([ptr::null_mut(), FULL]);
+static EMPTY_WORDS: Sentinels = Sentinels([nothing(), FULL]);
 
 /// The stack that is empty and full at once.
 #[inline]

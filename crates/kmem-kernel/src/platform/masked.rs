@@ -4,7 +4,7 @@
 
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use kmem_core::percpu::{FULL, Hot, Pushed, StackId};
+use kmem_core::percpu::{FULL, Hot, Pushed, StackId, is_nothing};
 
 use crate::{cpu, smp};
 
@@ -67,12 +67,12 @@ pub(crate) unsafe fn push(id: StackId, object: *mut u8) -> Pushed {
 /// As there; `out` has room for `len` pointers.
 pub(crate) unsafe fn pop_many(id: StackId, out: *mut *mut u8, len: usize) -> usize {
     cpu::without_interrupts(|| {
-        // SAFETY: as in `push`; below the lowest object lies null.
+        // SAFETY: as in `push`; below the lowest object lies what no object is.
         unsafe {
             let (_, word) = word(id);
             let mut top = word.load(Ordering::Relaxed);
             let mut count = 0;
-            while count < len && !(*top.sub(1)).is_null() {
+            while count < len && !is_nothing(*top.sub(1)) {
                 top = top.sub(1);
                 *out.add(count) = *top;
                 count += 1;

@@ -85,19 +85,24 @@ macro_rules! piece {
 #[inline(always)]
 pub(crate) unsafe fn pop(id: StackId) -> *mut u8 {
     let object: *mut u8;
-    // SAFETY: by I-CPU-3 every `top` has a readable word below it, by I-CPU-1 an object or null; the last store commits.
+    // SAFETY: by I-CPU-3 every `top` has a readable word below it, by I-CPU-1 an object or the odd sentinel; the last store commits.
     unsafe {
         piece!(
             [
                 "mov {top}, qword ptr gs:[{slot}]",
                 "mov {object}, qword ptr [{top} - 8]",
-                "test {object}, {object}",
-                "jz 7f",
+                "test {object:e}, 1",
+                "jnz 8f",
                 "add {top}, -8",
                 "mov qword ptr gs:[{slot}], {top}",
                 "4:",
                 "inc qword ptr gs:[{slot} + 8]",
                 "7:",
+                ".pushsection .text.unlikely.kmem_pop,\"ax\",@progbits",
+                "8:",
+                "xor {object:e}, {object:e}",
+                "jmp 7b",
+                ".popsection",
             ],
             top = out(reg) _,
             object = out(reg) object,
@@ -156,8 +161,8 @@ pub(crate) unsafe fn pop_many(id: StackId, out: *mut *mut u8, len: usize) -> usi
                 "cmp {count}, {len}",
                 "je 9f",
                 "mov {object}, qword ptr [{top} - 8]",
-                "test {object}, {object}",
-                "jz 9f",
+                "test {object:e}, 1",
+                "jnz 9f",
                 "mov qword ptr [{out} + 8*{count}], {object}",
                 "add {top}, -8",
                 "inc {count}",

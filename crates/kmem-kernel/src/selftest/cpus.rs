@@ -247,8 +247,8 @@ fn leave_and_return() -> Outcome {
                 // SAFETY: the cache is in the list, which stands still.
                 let id = unsafe { CacheRef::new(cache).stack_id() };
                 let top = smp::hot(last, id).top.load(Ordering::Relaxed);
-                // SAFETY: every top has a readable word below it; null means that there is nothing.
-                kept += usize::from(id != 0 && unsafe { !(*top.sub(1)).is_null() });
+                // SAFETY: every top has a readable word below it; an odd one means that there is nothing.
+                kept += usize::from(id != 0 && unsafe { !kmem_core::percpu::is_nothing(*top.sub(1)) });
             });
             kept
         });

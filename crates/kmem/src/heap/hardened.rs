@@ -32,8 +32,8 @@ mod quarantine;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::engine::check::Check;
 use kmem_core::engine::guard;
-use kmem_core::engine::proof::Proof;
 use kmem_core::fault::Kind as Injected;
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::FreeError;
@@ -360,7 +360,7 @@ pub(super) unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
             if asked(ptr, slot).is_some() && guard::give(span.state(ptr.addr()), HEAP.platform().alone()) {
                 guard::wipe::<true>(ptr, slot);
                 let ptr = if quarantine::on() { quarantine::wait(ptr, tag - 1) } else { ptr };
-                if !ptr.is_null() && super::cpus().try_push(tag * size_of::<Proof>(), ptr) != Pushed::Done {
+                if !ptr.is_null() && super::cpus().try_push(tag * size_of::<Check>(), ptr) != Pushed::Done {
                     free_rest(ptr);
                 }
                 return;

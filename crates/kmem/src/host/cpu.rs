@@ -31,10 +31,12 @@
 //! [`CpuArea::seize`] returns [`empty`], and leaves the stack as it was, in two cases: a signal handler
 //! that interrupted an operation on the very slot it wants, and a sandbox that forbids all that would help.
 
+#[cfg(target_arch = "x86_64")]
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use kmem_core::percpu::{
-    COLD_SIZE, COLD_STRIDE, CpuArea, FULL, HOT_STRIDE, Hot, Pushed, StackId, Top, empty,
+    COLD_SIZE, COLD_STRIDE, CpuArea, FULL, HOT_STRIDE, Hot, Pushed, StackId, Top, empty, is_nothing,
 };
 
 use super::ownership::{BARRIER, Layout, Ownership, register_barrier, visit_all};
@@ -76,6 +78,7 @@ fn word_of(hot: &Hot) -> &AtomicPtr<*mut u8> {
 }
 
 /// The CPU layer. See the module.
+#[repr(C)]
 pub struct HostCpus {
     /// First hot area. The fast path reads this and the next word.
     /// Before [`HostCpus::lay_out`] it leads every thread to [`EARLY`].
@@ -90,6 +93,13 @@ pub struct HostCpus {
 
 // The fields are written once by `lay_out`, before anybody else knows the value; Relaxed loads suffice ever after.
 impl HostCpus {
+    /// Where the address of the first hot area lies in it, in bytes.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const HOT_AT: usize = offset_of!(Self, hot);
+    /// Where the offset of the field that numbers CPUs lies in it.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const INDEX_AT: usize = offset_of!(Self, index_at);
+
     pub(super) const fn new() -> Self {
         Self {
             hot: AtomicPtr::new((&raw const EARLY).cast_mut().cast::<u8>().wrapping_sub(NO_CPU)),
@@ -340,26 +350,6 @@ impl HostCpus {
         }
     }
 
-    /// As [`HostCpus::try_pop`], for objects whose second word is `secret` mixed with their address while they are free. It is mixed
-    /// with both again, which leaves 0 if it was right: the second half of the answer, which is `secret` where there is no object.
-    ///
-    /// # Safety
-    /// As [`HostCpus::try_pop`]; each object has that word, aligned.
-    #[inline(always)]
-    pub unsafe fn try_pop_marked(&self, place: usize, secret: u64) -> (*mut u8, u64) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let slot = self.hot.load(Ordering::Relaxed) as usize + place;
-            // SAFETY: the words of the number are ready on every CPU (I-HOST-1).
-            unsafe { rseq::pop_marked(slot, self.index_at.load(Ordering::Relaxed), secret) }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            let _ = place;
-            (core::ptr::null_mut(), secret)
-        }
-    }
-
     /// The fast half of [`CpuArea::push`]: full also where [`HostCpus::try_pop`] would be empty.
     /// [`HostCpus::push_cold`] is the other half.
     ///
@@ -405,11 +395,12 @@ impl HostCpus {
                     let top = hot.top.load(Ordering::Acquire);
                     // SAFETY: I-CPU-3: a readable word lies below `top`.
                     let object = unsafe { top.sub(1).read() };
-                    if !object.is_null() {
-                        word_of(hot).store(top.wrapping_sub(1), Ordering::Relaxed);
-                        let count = hot.allocs.load(Ordering::Relaxed);
-                        hot.allocs.store(count + 1, Ordering::Relaxed);
+                    if is_nothing(object) {
+                        return core::ptr::null_mut();
                     }
+                    word_of(hot).store(top.wrapping_sub(1), Ordering::Relaxed);
+                    let count = hot.allocs.load(Ordering::Relaxed);
+                    hot.allocs.store(count + 1, Ordering::Relaxed);
                     object
                 })
                 .unwrap_or(core::ptr::null_mut())
@@ -480,7 +471,7 @@ impl HostCpus {
                     for place in out {
                         // SAFETY: I-CPU-3: a readable word lies below `top`.
                         let object = unsafe { top.sub(1).read() };
-                        if object.is_null() {
+                        if is_nothing(object) {
                             break;
                         }
                         *place = object;

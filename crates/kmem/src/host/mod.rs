@@ -41,7 +41,7 @@ pub mod misc;
 pub(crate) mod names;
 mod ownership;
 #[cfg(target_arch = "x86_64")]
-mod rseq;
+pub(crate) mod rseq;
 pub mod sink;
 mod slots;
 mod sys;
@@ -52,6 +52,8 @@ mod unwind;
 mod weak;
 pub mod window;
 
+#[cfg(target_arch = "x86_64")]
+use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -68,6 +70,36 @@ pub use window::{BLOCK_SIZE, HugePages, Span, TAGS_BELOW};
 
 use apart::Held;
 use window::{Growth, MAX_GUARDED_PAGES, MAX_PAGES, STATES_BELOW, WINDOW_RANK};
+
+/// Where the words of the fast paths lie, in bytes from the start of what holds them.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words {
+    /// The first CPU's hot area.
+    pub(crate) hot: usize,
+    /// The field of a thread's area that numbers its CPU.
+    pub(crate) index_at: usize,
+    /// The window's first address.
+    pub(crate) base: usize,
+    /// Bytes of the window that was ever grown.
+    pub(crate) end: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Words {
+    /// In a host.
+    pub(crate) const AT: Self = Self {
+        hot: offset_of!(Host, cpus) + HostCpus::HOT_AT,
+        index_at: offset_of!(Host, cpus) + HostCpus::INDEX_AT,
+        base: offset_of!(Host, span) + Span::BASE_AT,
+        end: offset_of!(Host, span) + Span::END_AT,
+    };
+
+    /// In what has a host so many bytes from its start.
+    pub(crate) const fn behind(self, at: usize) -> Self {
+        Self { hot: at + self.hot, index_at: at + self.index_at, base: at + self.base, end: at + self.end }
+    }
+}
 
 /// What a heap may choose about its host.
 #[derive(Clone, Copy, Debug)]
@@ -111,8 +143,9 @@ impl Default for Options {
 }
 
 /// The Linux process as a [`Platform`].
+// The words of the fast paths first: one cache line.
+#[repr(C, align(64))]
 pub struct Host {
-    // The words of the fast paths first: one cache line.
     cpus: HostCpus,
     span: Span,
     nodes: AtomicUsize,

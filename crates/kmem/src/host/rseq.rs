@@ -153,9 +153,13 @@ pub(super) unsafe fn field(area: usize, offset: usize) -> i32 {
 }
 
 /// The frame of a piece: descriptor, thread's area, entry; body; abort stub.
-/// The body lies between `3:` (supplied here) and its own `4:`. Operands `area` and `top` are scratch.
+/// The body lies between `3:` (supplied here) and its own `4:`. Operands `area` and `top` are scratch. What stands before the piece is
+/// executed once, and what it computes must survive the body, which may start again.
 macro_rules! piece {
     ([$($body:literal),* $(,)?], $($operands:tt)*) => {
+        $crate::host::rseq::piece!(after [], [$($body),*], $($operands)*)
+    };
+    (after [$($before:expr),* $(,)?], [$($body:literal),* $(,)?], $($operands:tt)*) => {
         asm!(
             ".pushsection __rseq_cs,\"aw\",@progbits",
             ".balign 32",
@@ -166,6 +170,7 @@ macro_rules! piece {
             ".pushsection __rseq_cs_ptr_array,\"aw\",@progbits",
             ".quad 2b",
             ".popsection",
+            $($before,)*
             "mov {area}, qword ptr [rip + kmem_thread_area@GOTTPOFF]",
             "mov {area}, qword ptr fs:[{area}]",
             "6:",
@@ -185,6 +190,8 @@ macro_rules! piece {
     };
 }
 
+pub(crate) use piece;
+
 /// Takes the topmost object of the running CPU's stack and counts it; null when there is none.
 ///
 /// # Safety
@@ -202,13 +209,18 @@ pub(super) unsafe fn pop(slot: usize, index_at: usize) -> *mut u8 {
                 "add {cpu}, {slot}",
                 "mov {top}, qword ptr [{cpu}]",
                 "mov {object}, qword ptr [{top} - 8]",
-                "test {object}, {object}",
-                "jz 7f",
+                "test {object:e}, 1",
+                "jnz 8f",
                 "add {top}, -8",
                 "mov qword ptr [{cpu}], {top}",
                 "4:",
                 "inc qword ptr [{cpu} + 8]",
                 "7:",
+                ".pushsection .text.unlikely.kmem_pop,\"ax\",@progbits",
+                "8:",
+                "xor {object:e}, {object:e}",
+                "jmp 7b",
+                ".popsection",
             ],
             area = out(reg) _,
             top = out(reg) _,
@@ -220,47 +232,6 @@ pub(super) unsafe fn pop(slot: usize, index_at: usize) -> *mut u8 {
         );
     }
     object
-}
-
-/// As [`pop`], for objects whose second word is `secret` mixed with their address while they are free: it is mixed with both. Returns
-/// also what is left there, 0 if it was right; `secret` where there is no object. One look at it then answers both questions.
-///
-/// # Safety
-/// As [`pop`], and each object of the stack has that word, aligned.
-#[inline(always)]
-pub(super) unsafe fn pop_marked(slot: usize, index_at: usize, secret: u64) -> (*mut u8, u64) {
-    let object: *mut u8;
-    let left: u64;
-    // SAFETY: as for `pop`. Behind the commit the object is this thread's, and its second word may be written.
-    unsafe {
-        piece!(
-            [
-                "imul {cpu:e}, dword ptr [{area} + {index_at}], 65536",
-                "add {cpu}, {slot}",
-                "mov {top}, qword ptr [{cpu}]",
-                "mov {object}, qword ptr [{top} - 8]",
-                "test {object}, {object}",
-                "jz 7f",
-                "add {top}, -8",
-                "mov qword ptr [{cpu}], {top}",
-                "4:",
-                "inc qword ptr [{cpu} + 8]",
-                "xor {left}, {object}",
-                "xor {left}, qword ptr [{object} + 8]",
-                "mov qword ptr [{object} + 8], {left}",
-                "7:",
-            ],
-            area = out(reg) _,
-            top = out(reg) _,
-            cpu = out(reg) _,
-            object = out(reg) object,
-            left = inout(reg) secret => left,
-            slot = in(reg) slot,
-            index_at = in(reg) index_at,
-            options(nostack),
-        );
-    }
-    (object, left)
 }
 
 /// Puts an object on the running CPU's stack.
@@ -319,8 +290,8 @@ pub(super) unsafe fn pop_many(slot: usize, index_at: usize, out: *mut *mut u8, l
                 "cmp {count}, {len}",
                 "je 9f",
                 "mov {object}, qword ptr [{top} - 8]",
-                "test {object}, {object}",
-                "jz 9f",
+                "test {object:e}, 1",
+                "jnz 9f",
                 "mov qword ptr [{out} + 8*{count}], {object}",
                 "add {top}, -8",
                 "inc {count}",

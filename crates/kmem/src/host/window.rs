@@ -31,6 +31,8 @@
 //! One, below all locks of the core: `WINDOW_RANK`. It is held across the system calls that map
 //! pieces, so that two CPUs that run out together grow once each, not twice over.
 
+#[cfg(target_arch = "x86_64")]
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicUsize, Ordering};
 
 use kmem_core::engine::guard::{GRAIN, GRAIN_SHIFT};
@@ -101,6 +103,13 @@ pub struct Span {
 }
 
 impl Span {
+    /// Where the base lies in it, in bytes.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const BASE_AT: usize = offset_of!(Self, base);
+    /// Where the end lies in it.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const END_AT: usize = offset_of!(Self, end);
+
     pub(super) const fn new() -> Self {
         Self { base: AtomicUsize::new(0), end: AtomicUsize::new(0) }
     }

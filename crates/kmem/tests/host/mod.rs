@@ -9,7 +9,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use kmem::host::{Host, Options};
-use kmem_core::percpu::{CpuArea, FULL, Pushed, StackId, empty, install};
+use kmem_core::percpu::{CpuArea, FULL, Pushed, StackId, empty, install, nothing};
 use kmem_core::platform::Platform;
 
 /// A number that is published at the start.
@@ -58,6 +58,7 @@ impl Rig {
         let bases = (0..cpus)
             .map(|cpu| {
                 let mut words = vec![std::ptr::null_mut::<u8>(); objects + 2];
+                words[0] = nothing();
                 words[objects + 1] = FULL;
                 let share = (cpu + 1) * objects / cpus - next;
                 for word in &mut words[1..=share] {
