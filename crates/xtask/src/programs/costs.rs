@@ -43,7 +43,7 @@ seconds and MiB. A cache without letters pays nothing: its fast path has the sam
 
 F looks at each object and at the slab it is in, with a walk of the slab's free objects; Z and P write and compare red zones and poison;
 U saves the stack of each request and of each free; A does nothing until a failure is asked for. Where programs take turns on a
-busy machine, a difference below a tenth says nothing.
+busy machine, a difference below a tenth says nothing; below a quarter, where there was one run of each, as here.
 ";
 
 /// The cheapest processor time and the median peak of one setting's runs.
