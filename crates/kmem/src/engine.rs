@@ -376,11 +376,19 @@ mod tests {
                 }
                 let slab = blocks[0].map_addr(|address| address & !(bytes - 1));
                 let in_run = |address: usize| address - slab.addr() < cache.pages_per_slab() * PAGE_SIZE;
-                let starts = (0..bytes)
-                    .map(|offset| slab.wrapping_add(offset))
-                    .filter(|at| in_run(at.addr()) && tag_at(span, *at) == Some(class + 1))
+                // SAFETY: a slab of the class, with a live block.
+                let lead = unsafe { <Chosen as Shape>::lead(span, slab.addr()) };
+                let places =
+                    || (0..bytes).map(|offset| slab.wrapping_add(offset)).filter(|at| in_run(at.addr()));
+                let starts = places()
+                    .filter(|at| check.starts(at.addr(), lead))
                     .map(|at| at.addr())
                     .collect::<Vec<_>>();
+                // Pages of which nothing was handed out yet may have no tag.
+                assert!(places().all(|at| match tag_at(span, at) {
+                    Some(tag) => tag == class + 1 && starts.contains(&at.addr()),
+                    None => true,
+                }));
                 assert_eq!(starts.len(), cache.geometry().objects, "{size} bytes");
                 assert!(starts.windows(2).all(|pair| pair[1] - pair[0] == size), "{size} bytes: {starts:x?}");
                 assert!(starts.contains(&blocks[0].addr()), "{size} bytes");

@@ -23,6 +23,7 @@
 
 pub mod cache;
 pub mod debugging;
+mod due;
 pub mod engine;
 pub mod fault;
 pub mod global;

@@ -117,6 +117,12 @@ impl<E: Engine> Cache<E> {
         self.zeroed as usize
     }
 
+    /// Each slab is one object, a run of whole pages.
+    #[inline]
+    pub(crate) fn is_of_runs(&self) -> bool {
+        self.exact_pages != 0 && self.geometry.objects == 1
+    }
+
     /// The cache's flags in effect.
     #[inline]
     pub fn flags(&self) -> SlabFlags {
@@ -239,6 +245,8 @@ pub struct Stack<E: Engine> {
     pub(crate) grown: u32,
     /// What the stack had handed out, modulo 2^32, when it was last looked at.
     pub(crate) served: u32,
+    /// Refills of a cache of runs since it had no stack here (`proved` in `sheaf`).
+    pub(crate) wanted: u8,
     /// How near it is to growing.
     pub(crate) trade: super::sheaf::growth::Trade,
     /// The engine's own part.

@@ -457,7 +457,8 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
         false
     }
 
-    /// Number of the object that starts at `address` in a slab of this cache; nothing when none does.
+    /// Number of the object that starts at `address` in a slab of this cache; nothing when none does, or where none was handed
+    /// out for sure.
     fn index_of<P: Platform>(
         floor: Floor<'_, P, Self>,
         cache: &Cache<Self>,

@@ -12,6 +12,13 @@
 //! Refilling never owns a CPU: it fills a local array and pushes that to whichever CPU the thread
 //! is on by then. What does not fit any more goes back to the slabs.
 //!
+//! # Runs
+//! An object of a cache of runs is pages, and every class of runs that keeps one keeps it from all other sizes. A program that starts,
+//! or whose buffers grow, comes by dozens of such classes a few times each. So a CPU has no stack for one before
+//! 32 requests came by (`proved`): until then its runs go back to the page floor at once, where the next
+//! request of whatever size finds them. Whoever runs a heap takes the stacks of idle ones away again
+//! ([`crate::kmalloc::runs`]).
+//!
 //! # Never
 //! No lock is held while memory is fetched. The arrays behind the stacks come from caches that have no
 //! stacks themselves, so a refill cannot need a refill.
@@ -53,6 +60,9 @@ pub const MAX_CAPACITY: usize = LARGEST_STACK / size_of::<*mut u8>() - 2;
 
 /// The most objects that a grown stack holds: the largest array less its two sentinels.
 pub const MAX_ROOM: usize = ARRAY_SIZES[ARRAY_SIZES.len() - 1] / size_of::<*mut u8>() - 2;
+
+/// Requests to a cache of runs after which a CPU gets a stack.
+const PROVES: u8 = 32;
 
 /// Caches without stacks, one for each of [`ARRAY_SIZES`]; null before bootstrap made them.
 pub struct Arrays<E: Engine> {
@@ -192,6 +202,10 @@ pub(crate) fn prepare<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Ca
         if !stack.base.is_null() {
             return E::batch(floor, cache, number, &mut stack);
         }
+        stack.wanted = stack.wanted.saturating_add(1);
+        if !proved(floor, cache, &stack) {
+            return 1;
+        }
     }
     let room = cache.capacity();
     let base = alloc_stack(floor, room, gfp);
@@ -214,6 +228,19 @@ pub(crate) fn prepare<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Ca
         unsafe { free_stack(floor, base, room) };
     }
     batch
+}
+
+/// The CPU is to have a stack: the cache's objects are not runs, or it asked for enough of them. A pinned heap's pages are
+/// for their cache alone, whoever keeps them.
+fn proved<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, stack: &Stack<E>) -> bool {
+    !cache.is_of_runs() || floor.pinned || stack.wanted >= PROVES
+}
+
+/// The running CPU has a stack of this cache.
+pub(crate) fn has_stack<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) -> bool {
+    let hot = floor.platform.cpu_area().hot(floor.platform.current_cpu(), cache.id);
+    // Relaxed: nothing is read through it.
+    hot.top.load(Ordering::Relaxed) != empty()
 }
 
 const fn stack_bytes(room: u32) -> usize {
@@ -300,6 +327,26 @@ pub(crate) fn drain_cpu<P: Platform, E: Engine>(
     number: usize,
     surplus: impl Fn(usize) -> usize,
 ) {
+    drain_stack(floor, cache, number, surplus, true);
+}
+
+/// Takes the stack of `number` away, objects and all, until the CPU comes by for one again; of a cache of runs, until it proves
+/// once more that it needs one.
+pub(crate) fn retire_stack<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, number: usize) {
+    drain_stack(floor, cache, number, |held| held, false);
+    if let Some(cpu) = cache.cpu(floor.platform, number) {
+        cpu.stack.lock(floor.platform).wanted = 0;
+    }
+}
+
+/// [`drain_cpu`], which leaves the stack where it is only if that is to `stay`.
+fn drain_stack<P: Platform, E: Engine>(
+    floor: Floor<'_, P, E>,
+    cache: &Cache<E>,
+    number: usize,
+    surplus: impl Fn(usize) -> usize,
+    stay: bool,
+) {
     let Some(cpu) = cache.cpu(floor.platform, number) else { return };
     let hot = floor.platform.cpu_area().hot(number, cache.id);
     let (base, len, room) = {
@@ -309,7 +356,8 @@ pub(crate) fn drain_cpu<P: Platform, E: Engine>(
         let held = (hot.top.load(Ordering::Relaxed) as usize).wrapping_sub(stack.base as usize)
             / size_of::<*mut u8>();
         let idle = stack.base.is_null()
-            || stack.room == cache.capacity()
+            || stay
+                && stack.room == cache.capacity()
                 && !cache.is_closed()
                 && (held == 0 || held <= stack.room as usize && surplus(held) == 0);
         if idle { (ptr::null_mut(), 0, 0) } else { take_stack(floor, cache, number, &mut stack) }
@@ -318,7 +366,7 @@ pub(crate) fn drain_cpu<P: Platform, E: Engine>(
         return;
     }
     // An array of another size than the cache's stacks now start with is not put back.
-    let fits = room == cache.capacity() && !cache.is_closed();
+    let fits = stay && room == cache.capacity() && !cache.is_closed();
     let gone = if fits { surplus(len).min(len) } else { len };
     // SAFETY: entries below the old top are free objects of this cache (I-CPU-1), and the array was detached, so this
     // thread owns both.
@@ -524,7 +572,10 @@ fn spill_by_turning<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cach
 /// Makes sure that this CPU has a stack, for a free: it must not wait, and does without when there is no memory.
 fn ensure<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>) {
     let Some(cpu) = cache.here(floor.platform) else { return };
-    let missing = cpu.stack.lock(floor.platform).base.is_null();
+    let missing = {
+        let stack = cpu.stack.lock(floor.platform);
+        stack.base.is_null() && proved(floor, cache, &stack)
+    };
     if missing {
         prepare(floor, cache, Gfp::NOWAIT);
     }

@@ -63,6 +63,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             // Relaxed: a hint. Two that look at once both find the class idle, or one does.
             if ages.0[class].swap(taken, Ordering::Relaxed) == taken {
                 sheaf::flush(self.floor(), &cache.engine);
+                for cpu in 0..self.platform.cpus() {
+                    sheaf::retire_stack(self.floor(), &cache.engine, cpu);
+                }
                 for node in 0..self.platform.nodes().min(MAX_NODES) {
                     C::Engine::release_empty(self.floor(), &cache.engine, node, false);
                 }

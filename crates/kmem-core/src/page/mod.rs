@@ -494,6 +494,26 @@ impl<P: Platform> Pages<P> {
         head.add_mark(desc::HAS_HEAD_TAG);
     }
 
+    /// Makes the run one whose pages get their tags one by one, by [`Pages::tag_page`].
+    pub(crate) fn tag_later(&self, run: &PageRun) {
+        run.head().add_mark(desc::HAS_TAGS);
+    }
+
+    /// The tag of the page at `address`, which lies in a run that the caller knows to be allocated.
+    #[inline]
+    pub(crate) fn tag_of(&self, address: usize) -> u16 {
+        let index = address.wrapping_sub(self.base.load(Relaxed)) >> PAGE_SHIFT;
+        // SAFETY: the platform keeps one tag per page of added memory.
+        // Relaxed: whoever has an address of the page got it from somebody who saw its tag written.
+        unsafe { (*self.tags.load(Relaxed).add(index)).load(Relaxed) }
+    }
+
+    /// Writes the tag of the page at `address`, of a run of [`Pages::tag_later`] that the caller owns.
+    #[inline]
+    pub(crate) fn tag_page(&self, address: usize, tag: u16) {
+        self.store_tags(address.wrapping_sub(self.base.load(Relaxed)) >> PAGE_SHIFT, 1, tag);
+    }
+
     fn store_tags(&self, first: usize, count: usize, tag: u16) {
         let tags = self.tags.load(Relaxed);
         for index in first..first + count {

@@ -1,4 +1,5 @@
-//! The reserves of run classes: what is not used between two looks goes back, what is used stays.
+//! The reserves of run classes: a class must prove that it needs one, what is not used between two looks goes back, what is used
+//! stays.
 
 use kmem_core::config::UserConfig;
 use kmem_core::engine::slub::Slub;
@@ -16,10 +17,50 @@ fn slabs(rig: &UserRig, size: usize) -> u64 {
     rig.heap.slabinfo_row(cache).num_slabs
 }
 
+/// Asks for so many blocks of a class that its CPU keeps some from then on.
+fn prove(rig: &UserRig, size: usize) {
+    for _ in 0..40 {
+        let block = rig.kmalloc(size);
+        assert_eq!(rig.kfree(block), Ok(()));
+    }
+    assert_eq!(slabs(rig, size), 1, "the class keeps what was freed last");
+}
+
+#[test]
+fn a_class_that_few_ask_for_keeps_nothing() {
+    let rig = UserRig::new();
+    for size in [12 << 10, 100_000, MIB, 4 * MIB] {
+        for _ in 0..3 {
+            let blocks = [rig.kmalloc(size), rig.kmalloc(size)];
+            assert_eq!(slabs(&rig, size), 2);
+            for block in blocks {
+                assert_eq!(rig.kfree(block), Ok(()));
+            }
+            assert_eq!(slabs(&rig, size), 0, "{size} bytes: other sizes can have the pages");
+        }
+    }
+    rig.holdings();
+}
+
+#[test]
+fn a_class_that_was_idle_proves_itself_again() {
+    let rig = UserRig::new();
+    let ages = RunAges::new();
+    prove(&rig, MIB);
+    assert!(rig.heap.age_large(&ages), "used since the first look");
+    assert!(!rig.heap.age_large(&ages), "nothing of the kind is left");
+    let block = rig.kmalloc(MIB);
+    assert_eq!(rig.kfree(block), Ok(()));
+    assert_eq!(slabs(&rig, MIB), 0);
+    prove(&rig, MIB);
+    rig.holdings();
+}
+
 #[test]
 fn a_reserve_that_nobody_uses_goes_back() {
     let rig = UserRig::new();
     let ages = RunAges::new();
+    prove(&rig, MIB);
     let (kept, gone) = (rig.kmalloc(MIB), [rig.kmalloc(MIB), rig.kmalloc(MIB)]);
     fill(kept, MIB, 7);
     for block in gone {
@@ -41,8 +82,8 @@ fn a_reserve_that_nobody_uses_goes_back() {
 fn a_class_in_use_keeps_its_reserve() {
     let rig = UserRig::new();
     let ages = RunAges::new();
-    let idle = rig.kmalloc(3 * MIB);
-    assert_eq!(rig.kfree(idle), Ok(()));
+    prove(&rig, 3 * MIB);
+    prove(&rig, 100_000);
     for _ in 0..4 {
         let block = rig.kmalloc(100_000);
         assert_eq!(rig.kfree(block), Ok(()));

@@ -1,9 +1,8 @@
 //! Validation while the program runs: every so many seconds, and when it is asked for.
 //!
 //! # Theory
-//! No thread of ours and no timer: a program would notice both. Instead whoever comes to the slow paths of malloc and
-//! free looks at the clock, and when the time has come does the work himself, before his own. Where caches are checked
-//! every call takes these paths, and only checked caches can be validated; so a running program is late by one call at
+//! Whoever comes to the slow paths of malloc and free does it when the time has come (`due.rs`). Where caches are
+//! checked every call takes these paths, and only checked caches can be validated; so a running program is late by one call at
 //! most. One that does not allocate is not looked at, until it does.
 //!
 //! A signal's handler may have interrupted anybody, with any lock held. So it does nothing but say that the time has
@@ -15,12 +14,12 @@ use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{SECOND, number, traces};
+use crate::due::Due;
 use crate::heap::{self, Heap};
-use crate::host::misc;
 use kmem_core::cache::Validation;
 
-/// When the next validation is due, in the platform's nanoseconds; 0: never.
-static DUE: AtomicU64 = AtomicU64::new(0);
+/// When the next validation is due.
+static DUE: Due = Due::never();
 /// Nanoseconds between two; 0: only when asked.
 static INTERVAL: AtomicU64 = AtomicU64::new(0);
 /// A signal asked.
@@ -56,7 +55,7 @@ pub(super) fn configure(variable: &dyn Fn(&str) -> Option<&'static [u8]>, say: &
 pub fn set_interval(seconds: u32) {
     let interval = u64::from(seconds) * SECOND;
     INTERVAL.store(interval, Ordering::Relaxed);
-    DUE.store(if interval == 0 { 0 } else { misc::now() + interval }, Ordering::Relaxed);
+    DUE.after(interval);
 }
 
 /// Validates all checked caches now. Not in a signal handler: [`ask`].
@@ -69,7 +68,7 @@ pub fn validate() -> Validation {
 pub fn ask() {
     // Relaxed: who sees the time sees it at a later call at the latest.
     ASKED.store(true, Ordering::Relaxed);
-    DUE.store(1, Ordering::Relaxed);
+    DUE.now();
 }
 
 fn signal(text: &[u8]) -> Option<c_int> {
@@ -101,23 +100,15 @@ fn listen(signal: c_int) -> bool {
 /// A call came to a slow path, without any lock.
 #[inline]
 pub(crate) fn tick(heap: &Heap) {
-    let due = DUE.load(Ordering::Relaxed);
-    if due != 0 {
-        look(heap, due);
+    if DUE.is_set() {
+        look(heap);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn look(heap: &Heap, due: u64) {
-    let now = misc::now();
-    if now < due {
-        return;
-    }
-    let interval = INTERVAL.load(Ordering::Relaxed);
-    let next = if interval == 0 { 0 } else { now + interval };
-    // One thread does it. Relaxed: nothing is handed over.
-    if DUE.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+fn look(heap: &Heap) {
+    if !DUE.take(INTERVAL.load(Ordering::Relaxed)) {
         return;
     }
     heap.validate_all();

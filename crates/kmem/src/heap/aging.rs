@@ -1,20 +1,17 @@
 //! Grown CPU stacks become small again while the program runs.
 //!
 //! # Theory
-//! No thread of ours and no timer: a program would notice both. Who comes to the slow paths of malloc and free, with no lock held,
-//! looks at the clock when any stack has grown at all, and twice a second one of them has the heap look through its
-//! stacks. A program that stops allocating and freeing altogether keeps what it has; that is bounded (`engine/sheaf/growth.rs`).
-
-use core::sync::atomic::{AtomicU64, Ordering};
+//! While any stack has grown at all, who comes to the slow paths of malloc and free has the heap look through its stacks twice
+//! a second (`due.rs`). A program that stops allocating and freeing altogether keeps what it has; that is bounded
+//! (`engine/sheaf/growth.rs`).
 
 use super::Heap;
-use crate::host::misc;
+use crate::due::Due;
 
 /// Nanoseconds between two looks.
 const PERIOD: u64 = 500_000_000;
 
-/// When the next look is due, in the platform's nanoseconds.
-static DUE: AtomicU64 = AtomicU64::new(0);
+static DUE: Due = Due::at_once();
 
 /// A call came to a slow path, without any lock.
 #[inline]
@@ -27,10 +24,7 @@ pub(super) fn tick(heap: &Heap) {
 #[cold]
 #[inline(never)]
 fn look(heap: &Heap) {
-    let now = misc::now();
-    let due = DUE.load(Ordering::Relaxed);
-    // One thread does it. Relaxed: nothing is handed over.
-    if now >= due && DUE.compare_exchange(due, now + PERIOD, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+    if DUE.take(PERIOD) {
         heap.age_stacks();
     }
 }

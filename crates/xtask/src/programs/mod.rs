@@ -34,8 +34,6 @@ cargo xtask programs [OPTIONS] [CASE...]
 /// Programs below this peak are mostly start-up: there the difference counts, and may be this much.
 const SMALL: u64 = 8 << 20;
 const SMALL_DIFFERENCE: u64 = 1 << 20;
-/// Below this one the library's code, its descriptors and what the CPUs keep still show: as much is not held against the ratio.
-const MIDDLING: u64 = 48 << 20;
 
 struct Options {
     list: bool,
@@ -240,9 +238,8 @@ fn too_large(peak: u64, system: u64, limit: f64) -> Option<String> {
         let most = system + SMALL_DIFFERENCE;
         return (peak > most).then(|| format!("peak {:.1} MiB, at most {:.1}", mib(peak), mib(most)));
     }
-    let own = if system < MIDDLING { SMALL_DIFFERENCE } else { 0 };
     let ratio = peak as f64 / system as f64;
-    (peak.saturating_sub(own) as f64 > limit * system as f64)
+    (ratio > limit)
         .then(|| format!("peak {:.1} MiB is {ratio:.2} times the system's, at most {limit}", mib(peak)))
 }
 
@@ -265,8 +262,11 @@ mod tests {
         let mib = |n: u64| n << 20;
         assert!(too_large(mib(109), mib(100), 1.1).is_none());
         assert!(too_large(mib(112), mib(100), 1.1).is_some());
-        assert!(too_large(mib(45), mib(40), 1.1).is_none(), "1 MiB more than a middling one");
-        assert!(too_large(mib(46), mib(40), 1.1).is_some());
+        assert!(
+            too_large(mib(32), mib(30), 1.1).is_none(),
+            "a few MiB of a program are held to the ratio too"
+        );
+        assert!(too_large(mib(34), mib(30), 1.1).is_some());
         assert!(too_large(mib(5), mib(4), 1.1).is_none(), "1 MiB more than a small one");
         assert!(too_large(mib(6), mib(4), 1.1).is_some());
         assert_eq!(median([3, 1, 2].into_iter()), 2);

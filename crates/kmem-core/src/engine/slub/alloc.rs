@@ -81,7 +81,9 @@ pub(super) fn alloc_many<P: Platform>(
     let wanted = node.unwrap_or(here);
     let strict = gfp.contains(Gfp::THISNODE);
     let cpu = cache.here(floor.platform);
-    let Some(cpu) = cpu.filter(|_| wanted == here && P::NUMA || !needs_node(floor, gfp)) else {
+    // A slab of one object has nothing more to offer to its CPU, which would only keep it from others when it is free.
+    let runs = !floor.pinned && cache.is_of_runs();
+    let Some(cpu) = cpu.filter(|_| !runs && (wanted == here && P::NUMA || !needs_node(floor, gfp))) else {
         return alloc_from_node(floor, cache, gfp, wanted, strict, out, at_least);
     };
     let mut got = 0;

@@ -2,7 +2,8 @@
 //!
 //! When a stack runs empty the CPU takes a whole sheaf from its node's barn, or a batch from the slabs, slab by slab; when it runs
 //! full, half of it goes to the barn, or back to the slabs, grouped by slab. The batch starts small and doubles with
-//! each refill up to half a stack, so that a program that needs ten objects does not carve a hundred.
+//! each refill up to half a stack, so that a program that needs ten objects does not carve a hundred; and one that needs a single
+//! large object does not touch the pages of others.
 
 use core::ptr;
 
@@ -14,13 +15,19 @@ use crate::gfp::Gfp;
 use crate::percpu::barn::BarnSheaf;
 use crate::platform::Platform;
 
-/// Objects that the first refill of a CPU asks for.
-const FIRST_BATCH: u32 = 4;
+/// Objects that the first refill of a CPU asks for: four, but no more than fit in a page, or one.
+const fn first_batch(size: usize) -> u32 {
+    match size {
+        0..=1024 => 4,
+        1025..=2048 => 2,
+        _ => 1,
+    }
+}
 
 /// How many objects the next refill asks for.
 pub(super) fn batch(cache: &Cache, stack: &mut Stack) -> usize {
     let limit = (cache.capacity().max(stack.room) / 2).clamp(1, MAX_BATCH as u32);
-    let batch = stack.batch.clamp(FIRST_BATCH.min(limit), limit);
+    let batch = stack.batch.clamp(first_batch(cache.geometry.size).min(limit), limit);
     stack.batch = (batch * 2).min(limit);
     batch as usize
 }

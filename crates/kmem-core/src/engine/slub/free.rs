@@ -3,10 +3,10 @@
 use core::sync::atomic::Ordering;
 
 use crate::debug::report::brief;
-use crate::engine::list;
 use crate::engine::slub::Floor;
 use crate::engine::slub::word::{self, Word};
 use crate::engine::slub::{Cache, checked, maintain, slab};
+use crate::engine::{list, sheaf};
 use crate::flags::SlabFlags;
 use crate::page::Page;
 use crate::platform::Platform;
@@ -129,7 +129,12 @@ unsafe fn free_chain<P: Platform>(
         return;
     }
     let Some(mut list) = lock else { return };
-    if new.inuse() == 0 && !keep_pages && list.partial.len >= cache.own.min_partial.load(Ordering::Relaxed) {
+    let enough = |partial: u32| {
+        partial >= cache.own.min_partial.load(Ordering::Relaxed)
+            // A run that no stack had room for yet: any other size may have it.
+            || !floor.pinned && cache.is_of_runs() && !sheaf::has_stack(floor, cache)
+    };
+    if new.inuse() == 0 && !keep_pages && enough(list.partial.len) {
         if !was_full {
             list.partial.remove(floor.pages, slab);
         }

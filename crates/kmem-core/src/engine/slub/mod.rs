@@ -123,6 +123,21 @@ unsafe impl Engine for Slub {
     const HEAP: () = ();
     const NODE: Stock = Stock::new();
 
+    fn index_of<P: Platform>(
+        floor: Floor<'_, P>,
+        cache: &Cache,
+        slab: &Page,
+        address: usize,
+    ) -> Option<usize> {
+        let objects = slab.objects.load(core::sync::atomic::Ordering::Relaxed);
+        let index = checked::geometry_of(cache, slab).index_of(
+            Self::slots(floor, cache, slab),
+            address,
+            objects.into(),
+        )?;
+        slab::is_open(floor, cache, slab, address).then_some(index)
+    }
+
     fn geometry(request: &Request, rules: &Rules) -> Result<Geometry, GeometryError> {
         geometry::compute(request, rules)
     }

@@ -1,4 +1,14 @@
-//! Making slabs and giving them back.
+//! Making slabs, carving them, and giving them back.
+//!
+//! # Pages that nobody needs yet
+//! A slab of large objects is up to 32 KiB long, and a program with dozens of classes asks for one or two objects of many of them.
+//! What is not carved costs addresses only, as long as nobody touches it. The marks of free blocks do touch it; so where free
+//! objects have marks, a page of a slab is *opened* when the first object that starts in it is carved: then all of these
+//! get their marks, and the page its tag. In a page that was not opened nothing was ever handed out. It has no tag, so a free
+//! of an address in there takes the slow path, which refuses it.
+//!
+//! - I-OPEN-1: in a slab with [`PAGEWISE`] a page has the tag of its cache if and only if the objects that start in it have
+//!   marks or are, or were, handed out.
 
 use core::sync::atomic::Ordering;
 
@@ -11,7 +21,10 @@ use crate::engine::slub::word::{self, Word};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::page::{Kind, Page, PageRun};
-use crate::platform::{PAGE_SHIFT, Platform};
+use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
+
+/// In a slab's `slab_flags`, beside those of checked slabs: its pages are opened one by one.
+const PAGEWISE: u16 = 1 << 15;
 
 /// What a new slab is to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -140,9 +153,19 @@ pub(crate) fn create<'a, P: Platform>(
     } else {
         run.set_kind(Kind::Slab);
     }
-    if !checked && cache.capacity() != 0 {
+    let tagged = !checked && cache.capacity() != 0;
+    // A constructor touches all objects anyway, and a guarded heap has done so.
+    let pagewise = tagged
+        && !whole
+        && !floor.guarded
+        && cache.mark.load(Ordering::Relaxed) != 0
+        && cache.ctor.is_none()
+        && run.pages() > 1;
+    if tagged {
         if whole {
             floor.pages.set_head_tag(&run, cache.id);
+        } else if pagewise {
+            floor.pages.tag_later(&run);
         } else {
             floor.pages.set_tag(&run, cache.id);
         }
@@ -151,7 +174,8 @@ pub(crate) fn create<'a, P: Platform>(
     slab.cache.store(core::ptr::from_ref(cache).cast_mut().cast(), Ordering::Relaxed);
     slab.objects.store(objects as u16, Ordering::Relaxed);
     slab.carved.store(0, Ordering::Relaxed);
-    slab.slab_flags.store(if checked { layout.mark } else { 0 }, Ordering::Relaxed);
+    let flags = if pagewise { PAGEWISE } else { 0 };
+    slab.slab_flags.store(if checked { layout.mark } else { flags }, Ordering::Relaxed);
     slab.chain.store(0, Ordering::Relaxed);
     slab.debug.store(0, Ordering::Relaxed);
     let start =
@@ -159,7 +183,7 @@ pub(crate) fn create<'a, P: Platform>(
     slab.start.store(start, Ordering::Relaxed);
     if checked {
         checked::lay_out(floor, cache, slab);
-    } else if cache.mark.load(Ordering::Relaxed) != 0 {
+    } else if !pagewise && cache.mark.load(Ordering::Relaxed) != 0 {
         let base = floor.pages.address(slab) as usize;
         for index in 0..objects {
             // SAFETY: the object lies in the new slab, which nobody else knows.
@@ -242,7 +266,39 @@ pub(crate) fn carve<P: Platform>(
         }
     }
     slab.carved.store((carved + take) as u16, Ordering::Relaxed);
+    if slab.slab_flags.load(Ordering::Relaxed) & PAGEWISE != 0 {
+        open_pages(floor, cache, base, objects, &out[..take]);
+    }
     take
+}
+
+/// Opens the pages in which objects start that are being carved (I-OPEN-1). The caller is the owner of their slab.
+fn open_pages<P: Platform>(
+    floor: Floor<'_, P>,
+    cache: &Cache,
+    base: usize,
+    objects: usize,
+    carved: &[*mut u8],
+) {
+    let size = cache.geometry.size;
+    for object in carved {
+        if floor.pages.tag_of(object.addr()) == cache.id {
+            continue;
+        }
+        let page = object.addr() & !(PAGE_SIZE - 1);
+        let first = (page - base).div_ceil(size);
+        let end = (page + PAGE_SIZE - base).div_ceil(size).min(objects);
+        for index in first..end {
+            // SAFETY: the object lies in a slab of this cache, and starts in a page of which none was handed out.
+            unsafe { cache.mark_free(cache.object(base, index)) };
+        }
+        floor.pages.tag_page(page, cache.id);
+    }
+}
+
+/// False when nobody was ever given an object that starts in the page at `address`, of a slab.
+pub(super) fn is_open<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page, address: usize) -> bool {
+    slab.slab_flags.load(Ordering::Relaxed) & PAGEWISE == 0 || floor.pages.tag_of(address) == cache.id
 }
 
 /// Index of the object that is carved as number `position` of a slab of so many, whose walk of the cache's

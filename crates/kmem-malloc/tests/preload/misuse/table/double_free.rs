@@ -33,7 +33,7 @@ pub(super) const PROGRAM: Program = Program {
             "of 20000 bytes, at once",
             [
                 Stopped("double free or corruption (top)"),
-                Stopped("double free of {} (cache kmalloc-20k)"),
+                Stopped("invalid free of {}: nothing is allocated there"),
                 Stopped("double free of {} (cache kmalloc-20k)"),
                 Stopped("Slab has 0 allocated objects but 1 are to be freed"),
             ],
@@ -183,7 +183,7 @@ pub(super) const PROGRAM: Program = Program {
             "the same, 20000 bytes",
             [
                 Stopped("double free or corruption (!prev)"),
-                Later("{} (cache kmalloc-20k) was written to after its free, or freed twice"),
+                Stopped("invalid free of {}: nothing is allocated there"),
                 Stopped("double free of {} (cache kmalloc-20k)"),
                 Stopped("Slab has 0 allocated objects but 1 are to be freed"),
             ],
