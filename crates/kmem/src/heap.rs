@@ -12,8 +12,8 @@
 //! object starts here, the mark of a freed block, push.
 //!
 //! # The mark
-//! While a block is free its second word holds a secret mixed with its address, from the moment on that its slab is made; malloc
-//! takes it off. A free that finds the mark is a double free, however many other frees came between, or that of a block
+//! While a block is free its second word holds a secret mixed with its address, from the moment on that a block of its page was
+//! first wanted; malloc takes it off. A free that finds the mark is a double free, however many other frees came between, or that of a block
 //! that was never handed out. Free pointers of these classes lie in the first word, so the mark survives on the lists of
 //! slabs too.
 //!
