@@ -24,7 +24,7 @@ struct OnHost<C: Config>(&'static Kmem<Faulty<Host>, C>);
 impl<C: Config> OnHost<C> {
     fn new() -> Self {
         let heap: &'static Kmem<_, C> = Box::leak(Box::new(Kmem::new(Faulty::new(Host::new()))));
-        let options = Options { window_pages: 1 << 20, guarded: C::GUARDED, ..Options::DEFAULT };
+        let options = Options { window_pages: 1 << 20, guarded: C::WATCHED, ..Options::DEFAULT };
         // SAFETY: the host and its heap never move, and nobody else uses them yet.
         unsafe {
             heap.platform().inner().init(&options).expect("a process has memory");

@@ -40,9 +40,9 @@ pub trait Config: Sized + Sync + 'static {
     const ONE_ORDER: bool = false;
     /// Damage that is found in free memory stops the program.
     const ABORT: bool = false;
-    /// A byte of state for each object, and free objects are zero ([`crate::engine::guard`]): every double free, and every
+    /// A byte of state for each object, and free objects are zero ([`crate::engine::watch`]): every double free, and every
     /// write to a free object, is noticed. For engines that know the cache of an object.
-    const GUARDED: bool = false;
+    const WATCHED: bool = false;
     /// The addresses of a cache's slabs are its own as long as it lives, placed at random among others of their region, with walls
     /// between regions ([`crate::page::Pool`]). For SLUB.
     const PINNED: bool = false;
@@ -177,7 +177,7 @@ impl<C: Config<Engine = Slub>> Config for Hardened<C> {
     const EXACT_LARGE: bool = C::EXACT_LARGE;
     const ONE_ORDER: bool = C::ONE_ORDER;
     const ABORT: bool = true;
-    const GUARDED: bool = true;
+    const WATCHED: bool = true;
     const PINNED: bool = true;
     const APART: bool = C::EXACT_LARGE;
 

@@ -20,7 +20,7 @@ use crate::cache::faults::Faults;
 use crate::cache::registry::Registry;
 use crate::config::Config;
 use crate::debug::Debug;
-use crate::engine::guard::States;
+use crate::engine::watch::States;
 use crate::engine::{Engine, Floor, Node, sheaf};
 use crate::guard::Guard;
 use crate::kmalloc::MAX_CLASSES;
@@ -112,7 +112,7 @@ pub struct Kmem<P: Platform, C: Config> {
     pub(crate) first: First,
     pub(crate) kept: Kept,
     pub(crate) deferred: Deferred,
-    /// The states of objects, where [`Config::GUARDED`] asks for them.
+    /// The states of objects, where [`Config::WATCHED`] asks for them.
     pub(crate) states: States,
     pub(crate) large_stats: BlockStats,
     pub(crate) huge_stats: BlockStats,
@@ -170,7 +170,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             arrays: &self.arrays,
             heap: &self.engine,
             debug: &self.debug,
-            guarded: C::GUARDED,
+            guarded: C::WATCHED,
             pinned: C::PINNED,
         }
     }

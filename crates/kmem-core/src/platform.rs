@@ -85,7 +85,7 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// Where the managed memory lies.
     fn window(&self) -> Window;
 
-    /// One byte for each [`GRAIN`](crate::engine::guard::GRAIN) of the window, readable, writable and zero where memory was
+    /// One byte for each [`GRAIN`](crate::engine::watch::GRAIN) of the window, readable, writable and zero where memory was
     /// added: the states of a guarded heap's objects. Null, the default: the heap maps them itself, for all of the window.
     fn states(&self) -> *mut AtomicU8 {
         core::ptr::null_mut()

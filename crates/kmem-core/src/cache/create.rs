@@ -10,7 +10,7 @@ use crate::cache::{CacheRef, KmemCache, life, merge};
 use crate::config::Config;
 use crate::engine::cache::proof_of;
 use crate::engine::geometry::{Geometry, GeometryError, Request, Rules};
-use crate::engine::guard::GRAIN;
+use crate::engine::watch::GRAIN;
 use crate::engine::{self, Constructor, Engine, Node, Setup, sheaf};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
@@ -152,7 +152,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let rules = self.rules();
         let request = Request {
             // I-GUARD-2.
-            size: if C::GUARDED && size > 0 { size.max(GRAIN) } else { size },
+            size: if C::WATCHED && size > 0 { size.max(GRAIN) } else { size },
             align: args.align,
             flags: self.debug_flags(name, flags),
             has_ctor: args.ctor.is_some() || args.dtor.is_some(),
@@ -160,7 +160,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             sheaf_capacity: args.sheaf_capacity,
         };
         let mut geometry = C::Engine::geometry(&request, &rules).map_err(CreateError::Geometry)?;
-        if C::GUARDED && !geometry.is_debug() {
+        if C::WATCHED && !geometry.is_debug() {
             geometry.object_size = size;
         }
 
@@ -205,7 +205,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         };
         match self.build(&mut registry, plan) {
             Some(cache) => {
-                if C::GUARDED {
+                if C::WATCHED {
                     // Slots may be larger than was asked for: I-GUARD-2.
                     cache.object_size.store(size, Ordering::Relaxed);
                 }

@@ -23,12 +23,12 @@ pub mod create;
 mod debugging;
 mod destroy;
 pub(crate) mod faults;
-mod guarded;
 mod guarding;
 pub(crate) mod objects;
 mod reap;
 mod shorthand;
 pub(crate) mod visit;
+mod watched;
 
 pub use create::{CacheArgs, CreateError};
 pub use debugging::{NotChecked, SwitchError, Validation};

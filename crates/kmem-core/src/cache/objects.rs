@@ -194,7 +194,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // SAFETY: the caller's promise.
         let wanted = unsafe { cache.get() };
         if let Some(page) = self.tagged(object) {
-            if C::GUARDED {
+            if C::WATCHED {
                 if self.proves(&wanted.engine, page, object) {
                     // SAFETY: the caller's promise; it is an object of this cache, which has stacks (I-PROOF-1).
                     return unsafe { self.free_watched(&wanted.engine, object) };
@@ -373,7 +373,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if !sheaf::alloc_bulk(self.floor(), &cache.engine, out, rest) {
             return false;
         }
-        if C::GUARDED {
+        if C::WATCHED {
             out.iter().for_each(|&object| self.guard_out_slow(&cache.engine, object));
         }
         if gfp.contains(Gfp::ZERO) {
@@ -427,7 +427,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             return result;
         }
-        if C::GUARDED {
+        if C::WATCHED {
             for &mut object in objects {
                 // SAFETY: the caller's promise.
                 result = result.and(unsafe { self.free(cache, object) });

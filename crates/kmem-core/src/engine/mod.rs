@@ -17,13 +17,13 @@
 pub mod cache;
 pub mod counts;
 pub mod geometry;
-pub mod guard;
 pub mod list;
 pub mod proof;
 pub mod sheaf;
 pub mod slab;
 pub mod slob;
 pub mod slub;
+pub mod watch;
 
 pub use cache::{Cache, Constructor, Cpu, CpuStats, Node, Stack};
 pub use counts::{Counts, Fault, SlabEvents};
@@ -48,7 +48,7 @@ pub struct Floor<'a, P: Platform, E: Engine> {
     /// The debug state of the heap; also whether damage found in free memory stops the program, or is isolated
     /// ([`Debug::aborts`]).
     pub debug: &'a Debug,
-    /// Free objects are zero while they are on no chain ([`guard`]).
+    /// Free objects are zero while they are on no chain ([`watch`]).
     pub guarded: bool,
     /// Pages that were a cache's slab are never anything else ([`crate::page::Pool`]).
     pub pinned: bool,

@@ -42,7 +42,7 @@ use crate::cache::{CacheRef, KmemCache};
 use crate::config::Config;
 use crate::debug::Origin;
 use crate::engine::geometry::Request;
-use crate::engine::guard::GRAIN;
+use crate::engine::watch::GRAIN;
 use crate::engine::{Engine, sheaf};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
@@ -200,7 +200,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let rules = self.rules();
         let size = C::Classes::size_of(index);
         // I-GUARD-2.
-        let size = if C::GUARDED { size.max(GRAIN) } else { size };
+        let size = if C::WATCHED { size.max(GRAIN) } else { size };
         let name = C::Classes::name(kind, index);
         let flags = match kind {
             Kind::Normal => SlabFlags::KMALLOC,
@@ -301,7 +301,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 // SAFETY: the usual cache of a class is made with this number, and lives as long as the heap.
                 let block = unsafe { self.platform.cpu_area().pop(Self::class_id(class)) };
                 if !block.is_null() {
-                    if C::GUARDED {
+                    if C::WATCHED {
                         // SAFETY: as above.
                         self.guard_out(unsafe { &(*cache).engine }, block);
                     }
@@ -425,7 +425,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             && let Some(cache) = self.class_by_tag(page.tag)
             && self.proves(&cache.engine, page, ptr)
         {
-            if C::GUARDED {
+            if C::WATCHED {
                 // SAFETY: the caller's promise; an object of this cache, which lives as long as the heap.
                 return unsafe { self.free_watched(&cache.engine, ptr) };
             }

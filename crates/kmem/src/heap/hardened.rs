@@ -10,7 +10,7 @@
 //! | all of the block must be zero | the state must be used, and becomes free |
 //! | seal it behind the last byte asked for | clear the block, push |
 //!
-//! States and zeros are [`kmem_core::engine::guard`]; the seal is of this module.
+//! States and zeros are [`kmem_core::engine::watch`]; the seal is of this module.
 //!
 //! # The seal
 //! A block has [`TRAILER`] bytes more than were asked for. Its last word is the number of those bytes, mixed with a secret and
@@ -32,8 +32,7 @@ mod quarantine;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::engine::check::Check;
-use kmem_core::engine::guard;
+use kmem_core::engine::watch;
 use kmem_core::fault::Kind as Injected;
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::FreeError;
@@ -44,6 +43,7 @@ use kmem_core::platform::{PAGE_SIZE, Platform};
 
 use super::{Claim, HEAP, MADE, Origin, give_everything_back, heap};
 use crate::debugging;
+use crate::engine::check::Check;
 use crate::engine::{self, Classes, PLACES, TABLE_LIMIT};
 use crate::host::misc;
 use crate::misuse::{self, Call};
@@ -160,8 +160,8 @@ pub(super) fn malloc_at_hand(size: usize) -> *mut u8 {
     if !block.is_null() {
         // SAFETY: the block is this thread's, of a class of `slot` bytes, in mapped memory.
         unsafe {
-            if !guard::take(HEAP.platform().span().state(block.addr()))
-                || !guard::is_zero::<true>(block, slot)
+            if !watch::take(HEAP.platform().span().state(block.addr()))
+                || !watch::is_zero::<true>(block, slot)
             {
                 damaged(block, slot);
             }
@@ -177,7 +177,7 @@ pub(super) fn malloc_at_hand(size: usize) -> *mut u8 {
 fn damaged(block: *mut u8, slot: usize) -> ! {
     let cache = Classes::name(Kind::Normal, Classes::class_of(slot));
     // SAFETY: as in `malloc_at_hand`.
-    let written = unsafe { !guard::is_zero::<true>(block, slot) };
+    let written = unsafe { !watch::is_zero::<true>(block, slot) };
     let address = block.addr();
     let error =
         if written { FreeError::Written { address, cache } } else { FreeError::Double { address, cache } };
@@ -312,7 +312,7 @@ fn kept(ptr: *const u8, class: usize) -> Option<(Origin, usize)> {
     let slot = Classes::size_of(class);
     // SAFETY: a slot of that class starts here.
     unsafe {
-        let used = HEAP.platform().span().state(ptr.addr()).load(Ordering::Relaxed) == guard::USED;
+        let used = HEAP.platform().span().state(ptr.addr()).load(Ordering::Relaxed) == watch::USED;
         let word = ptr.add(slot - TRAILER).cast::<u64>().read() ^ key(ptr);
         let (origin, _) = origin::split(word).filter(|_| used)?;
         Some((origin, asked_with(ptr, slot, origin::bits(origin))?))
@@ -357,8 +357,8 @@ pub(super) unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
         let slot = Classes::size_of(tag - 1);
         // SAFETY: a slot of that class starts here, in mapped memory; who finds it used owns it.
         unsafe {
-            if asked(ptr, slot).is_some() && guard::give(span.state(ptr.addr()), HEAP.platform().alone()) {
-                guard::wipe::<true>(ptr, slot);
+            if asked(ptr, slot).is_some() && watch::give(span.state(ptr.addr()), HEAP.platform().alone()) {
+                watch::wipe::<true>(ptr, slot);
                 let ptr = if quarantine::on() { quarantine::wait(ptr, tag - 1) } else { ptr };
                 if !ptr.is_null() && super::cpus().try_push(tag * size_of::<Check>(), ptr) != Pushed::Done {
                     free_rest(ptr);
@@ -404,7 +404,7 @@ fn broken(ptr: *const u8, class: usize) -> FreeError {
     let (address, cache) = (ptr.addr(), Classes::name(Kind::Normal, class));
     // SAFETY: a slot of that class starts here.
     match unsafe { HEAP.platform().span().state(address) }.load(Ordering::Relaxed) {
-        guard::USED => FreeError::Overflow { address, cache },
+        watch::USED => FreeError::Overflow { address, cache },
         _ => FreeError::Double { address, cache },
     }
 }
@@ -428,7 +428,7 @@ fn asked_of(call: Call, ptr: *const u8, class: usize) -> usize {
         )
     };
     match size {
-        Some(size) if state == guard::USED => size,
+        Some(size) if state == watch::USED => size,
         _ => asked_of_other(call, ptr, class),
     }
 }

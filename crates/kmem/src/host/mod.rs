@@ -57,7 +57,7 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use kmem_core::engine::guard::GRAIN;
+use kmem_core::engine::watch::GRAIN;
 use kmem_core::page::ZoneKind;
 use kmem_core::percpu::{COLD_STRIDE, HOT_STRIDE};
 use kmem_core::platform::{BLOCK_PAGES, PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, Window};
@@ -69,7 +69,7 @@ pub use sys::Errno;
 pub use window::{BLOCK_SIZE, HugePages, Span, TAGS_BELOW};
 
 use apart::Held;
-use window::{Growth, MAX_GUARDED_PAGES, MAX_PAGES, STATES_BELOW, WINDOW_RANK};
+use window::{Growth, MAX_PAGES, MAX_WATCHED_PAGES, STATES_BELOW, WINDOW_RANK};
 
 /// Where the words of the fast paths lie, in bytes from the start of what holds them.
 #[cfg(target_arch = "x86_64")]
@@ -110,7 +110,7 @@ pub struct Options {
     pub portable: bool,
     /// Huge pages.
     pub huge: HugePages,
-    /// For a guarded heap (`Config::GUARDED`): with states of objects, in a window of at most 2^26 pages.
+    /// For a watched heap (`Config::WATCHED`): with states of objects, in a window of at most 2^26 pages.
     pub guarded: bool,
 }
 
@@ -195,7 +195,7 @@ impl Host {
         self.system_page.store(misc::auxiliary(libc::AT_PAGESZ).max(PAGE_SIZE), Ordering::Relaxed);
         let layout = HostCpus::decide(options.portable);
         let cpus = layout.cpus();
-        let most = if options.guarded { MAX_GUARDED_PAGES } else { MAX_PAGES };
+        let most = if options.guarded { MAX_WATCHED_PAGES } else { MAX_PAGES };
         let pages = (options.window_pages.min(most) & !(BLOCK_PAGES - 1)).max(BLOCK_PAGES);
         let chosen = window::choose(
             || self.entropy.next(),

@@ -35,7 +35,7 @@
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicUsize, Ordering};
 
-use kmem_core::engine::guard::{GRAIN, GRAIN_SHIFT};
+use kmem_core::engine::watch::{GRAIN, GRAIN_SHIFT};
 use kmem_core::page::{Page, ZoneKind};
 use kmem_core::platform::{BLOCK_PAGES, PAGE_SHIFT, PAGE_SIZE, PageRange, Window};
 
@@ -60,7 +60,7 @@ pub const TAGS_BELOW: usize = GIB / 2;
 /// Pages of the largest window: 1 TiB.
 pub(super) const MAX_PAGES: usize = 1 << 28;
 /// Pages of the largest window of a guarded heap: 256 GiB.
-pub(super) const MAX_GUARDED_PAGES: usize = 1 << 26;
+pub(super) const MAX_WATCHED_PAGES: usize = 1 << 26;
 /// Pages of the largest growth step: 64 MiB.
 const MAX_STEP: usize = 16 * BLOCK_PAGES;
 /// Tags are mapped in runs of this many bytes.

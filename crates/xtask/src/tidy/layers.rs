@@ -27,7 +27,7 @@ const EXCEPTIONS: [(&str, &str, &str); 7] = [
     ("cache/objects.rs", "kmalloc", "what a wrong free is called"),
     ("cache/guarding.rs", "kmalloc", "what a wrong free is called"),
     ("cache/debugging.rs", "kmalloc", "what a wrong free is called"),
-    ("cache/guarded.rs", "kmalloc", "what a wrong free is called"),
+    ("cache/watched.rs", "kmalloc", "what a wrong free is called"),
 ];
 
 pub(super) fn check() -> Vec<String> {

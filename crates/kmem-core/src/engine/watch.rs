@@ -1,7 +1,7 @@
 //! What a hardened heap knows of each object, out of reach of the objects.
 //!
 //! # Theory
-//! One byte for every 16 bytes of the window says whether an object that starts there is in use ([`Config::GUARDED`] asks for
+//! One byte for every 16 bytes of the window says whether an object that starts there is in use ([`Config::WATCHED`] asks for
 //! it). It lies apart from the objects, so no overflow reaches it, and it is found from an address by a subtraction and a shift,
 //! as the page's tag is. An allocation sets it, a free clears it: whoever finds it clear frees what is free.
 //!
@@ -21,7 +21,7 @@
 //! # Never
 //! Nothing here takes a lock or asks for memory.
 //!
-//! [`Config::GUARDED`]: crate::config::Config::GUARDED
+//! [`Config::WATCHED`]: crate::config::Config::WATCHED
 
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 

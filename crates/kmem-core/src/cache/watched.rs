@@ -1,4 +1,4 @@
-//! What a guarded heap does as objects come and go ([`crate::engine::guard`]).
+//! What a guarded heap does as objects come and go ([`crate::engine::watch`]).
 //!
 //! # Theory
 //! Every way by which an object reaches a caller passes `guard_out`, every way by which it comes back passes `guard_in`, each
@@ -10,7 +10,7 @@
 use crate::cache::create::Plan;
 use crate::config::Config;
 use crate::debug::Error;
-use crate::engine::guard::{self, GRAIN};
+use crate::engine::watch::{self, GRAIN};
 use crate::engine::{Cache, Engine, sheaf};
 use crate::flags::SlabFlags;
 use crate::heap::Kmem;
@@ -23,10 +23,10 @@ use crate::report;
 impl<P: Platform, C: Config> Kmem<P, C> {
     /// Takes the map of states into use. False: no memory.
     pub(crate) fn start_states(&self) -> bool {
-        if !C::GUARDED {
+        if !C::WATCHED {
             return true;
         }
-        const { assert!(!C::GUARDED || C::Engine::KNOWS_CACHE, "this engine's objects do not tell their cache") };
+        const { assert!(!C::WATCHED || C::Engine::KNOWS_CACHE, "this engine's objects do not tell their cache") };
         let window = self.platform.window();
         let mut map = self.platform.states();
         if map.is_null() {
@@ -44,7 +44,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             || plan.dtor.is_some()
             || plan.geometry.is_debug()
             || plan.geometry.flags.contains(SlabFlags::TYPESAFE_BY_RCU);
-        if !C::GUARDED || keeps {
+        if !C::WATCHED || keeps {
             return 0;
         }
         plan.geometry.object_size.next_multiple_of(8).max(GRAIN).min(plan.geometry.size) as u32
@@ -53,15 +53,15 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// An object is about to reach a caller, from the stack of a CPU.
     #[inline(always)]
     pub(crate) fn guard_out(&self, cache: &Cache<C::Engine>, object: *mut u8) {
-        if !C::GUARDED {
+        if !C::WATCHED {
             return;
         }
         // SAFETY: the object was just taken off the free ones: it lies in added memory and is this thread's.
         unsafe {
-            if !guard::take(self.states.of(object.addr())) {
+            if !watch::take(self.states.of(object.addr())) {
                 self.handed_out_twice(cache, object);
             }
-            if cache.zeroed() != 0 && !guard::is_zero::<false>(object, cache.zeroed()) {
+            if cache.zeroed() != 0 && !watch::is_zero::<false>(object, cache.zeroed()) {
                 self.written_when_free(cache, object);
             }
         }
@@ -69,7 +69,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// The same, from anywhere else. Null passes.
     pub(crate) fn guard_out_slow(&self, cache: &Cache<C::Engine>, object: *mut u8) {
-        if C::GUARDED && !object.is_null() && !self.is_checked(cache, object) {
+        if C::WATCHED && !object.is_null() && !self.is_checked(cache, object) {
             self.guard_out(cache, object);
         }
     }
@@ -77,16 +77,16 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// An object of a cache comes back, to a stack.
     #[inline(always)]
     pub(crate) fn guard_in(&self, cache: &Cache<C::Engine>, object: *mut u8) -> Result<(), FreeError> {
-        if !C::GUARDED {
+        if !C::WATCHED {
             return Ok(());
         }
         // SAFETY: an object of this cache starts there, so it lies in added memory; who finds it used owns it.
         unsafe {
-            if !guard::give(self.states.of(object.addr()), self.platform.alone()) {
+            if !watch::give(self.states.of(object.addr()), self.platform.alone()) {
                 return Err(FreeError::Double { address: object.addr(), cache: cache.name });
             }
             if cache.zeroed() != 0 {
-                guard::wipe::<false>(object, cache.zeroed());
+                watch::wipe::<false>(object, cache.zeroed());
             }
         }
         Ok(())
@@ -94,14 +94,14 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// The same, to anywhere else.
     pub(crate) fn guard_in_slow(&self, cache: &Cache<C::Engine>, object: *mut u8) -> Result<(), FreeError> {
-        if C::GUARDED && !self.is_checked(cache, object) { self.guard_in(cache, object) } else { Ok(()) }
+        if C::WATCHED && !self.is_checked(cache, object) { self.guard_in(cache, object) } else { Ok(()) }
     }
 
     /// An object that came back could not be kept, and is as if it had not come.
     pub(crate) fn guard_undo(&self, object: *mut u8) {
-        if C::GUARDED {
+        if C::WATCHED {
             // SAFETY: `guard_in` passed it a moment ago, and this thread still owns it.
-            guard::take(unsafe { self.states.of(object.addr()) });
+            watch::take(unsafe { self.states.of(object.addr()) });
         }
     }
 
