@@ -139,6 +139,15 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// The caller owns the pages; nobody reads or writes them during the call.
     unsafe fn discard(&self, range: PageRange) -> bool;
 
+    /// [`Platform::back`] does something.
+    const BACKS: bool = false;
+
+    /// These pages, which are zero and of which none may be backed yet, are all about to be written to: back them now, where that costs
+    /// less than one by one. They stay zero. `false`, the default: nothing was done. The core holds no lock during the call.
+    fn back(&self, _range: PageRange) -> bool {
+        false
+    }
+
     /// Nobody may reach these pages of the window any more, not even by mistake: any access stops the program. False, the default:
     /// nothing was done. The core holds no lock during the call.
     fn wall(&self, _range: PageRange) -> bool {

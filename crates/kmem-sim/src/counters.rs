@@ -29,6 +29,8 @@ pub struct Counters {
     pub discards: u64,
     /// Pages discarded.
     pub discarded_pages: u64,
+    /// Pages backed before they were touched, by `back`.
+    pub backed_pages: u64,
     /// Pages given back by `release`.
     pub released_pages: u64,
     /// Successful calls of `map`.
@@ -99,6 +101,7 @@ pub(crate) struct Tally {
     pub(crate) grown_pages: Count,
     pub(crate) discards: Count,
     pub(crate) discarded_pages: Count,
+    pub(crate) backed_pages: Count,
     pub(crate) released_pages: Count,
     pub(crate) maps: Count,
     pub(crate) unmaps: Count,
@@ -126,6 +129,7 @@ impl Tally {
             grown_pages: count(),
             discards: count(),
             discarded_pages: count(),
+            backed_pages: count(),
             released_pages: count(),
             maps: count(),
             unmaps: count(),
@@ -173,6 +177,7 @@ impl Tally {
             grown_pages: self.grown_pages.get(),
             discards: self.discards.get(),
             discarded_pages: self.discarded_pages.get(),
+            backed_pages: self.backed_pages.get(),
             released_pages: self.released_pages.get(),
             maps: self.maps.get(),
             unmaps: self.unmaps.get(),

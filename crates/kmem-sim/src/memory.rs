@@ -180,6 +180,21 @@ impl Memory {
         self.given().blocks.iter().filter(|&&given| given).count() * BLOCK_PAGES
     }
 
+    /// Brings pages into real memory, which the heap owns and nobody else touches.
+    ///
+    /// # Panics
+    /// When one of them is not zero.
+    pub(crate) fn back(&self, range: PageRange) {
+        for page in range.first..range.first + range.count {
+            // SAFETY: a page that was given to the heap, which passes it on as untouched memory of its own.
+            unsafe {
+                let page = self.window.base().add(page * PAGE_SIZE);
+                assert_eq!(page.read(), 0, "memory to be backed was written to");
+                page.write_volatile(0);
+            }
+        }
+    }
+
     /// Pages of the range that are in real memory.
     pub(crate) fn resident(&self, range: PageRange) -> usize {
         self.window.resident(range.first * PAGE_SIZE, range.count * PAGE_SIZE)

@@ -104,6 +104,15 @@ unsafe impl Platform for Machine {
         true
     }
 
+    const BACKS: bool = true;
+
+    fn back(&self, range: PageRange) -> bool {
+        self.no_lock_across("back");
+        self.0.memory.back(range);
+        self.0.tally.backed_pages.add(range.count as u64);
+        true
+    }
+
     unsafe fn release(&self, range: PageRange) {
         self.no_lock_across("release");
         // SAFETY: passed on to the caller.

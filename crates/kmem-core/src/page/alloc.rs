@@ -9,6 +9,12 @@
 //! 3. The same zones again, down to `min`, or into the reserve as far as the request may.
 //! 4. If the caller may wait: all CPU lists go back to their zones, and step 3 once more.
 //!
+//! # Pages that nobody touched
+//! A heap that grows pays for each page when it writes to it first. What a CPU's list takes along is used next, so where it is untouched
+//! memory the platform backs it with one call ([`Platform::back`]): only once the zone is so large that a batch is little beside
+//! what is in use, as it may wait on the list for long. Pages on a list that are backed count as written to, for it is what they
+//! cost that the zone keeps account of.
+//!
 //! A request for DMA memory never leaves the DMA zone; one without wishes may use lower zones, but leaves
 //! 1/256 of the higher zones' size there for those who have no choice.
 
@@ -21,7 +27,7 @@ use super::run::PageRun;
 use super::zone::{Areas, Home, Taken};
 use super::{KINDS, Kind, Mobility, Pages, ZoneKind};
 use crate::gfp::Gfp;
-use crate::platform::{BLOCK_PAGES, MAX_ORDER, PAGE_SHIFT, Platform};
+use crate::platform::{BLOCK_PAGES, MAX_ORDER, PAGE_SHIFT, PageRange, Platform};
 
 /// How far down a request may take a zone.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,6 +50,11 @@ struct Request {
     listed: bool,
 }
 
+/// Pages in use from which on a batch is backed at once: 16 MiB, of which it is a hundredth.
+const BACKED_FROM: usize = 4096;
+/// The shortest range that is worth a call.
+const LEAST_BACKED: usize = 4;
+
 /// Blocks taken along for the CPU's lists: for each its index, doubled, plus 1 if its content is zero.
 /// (The window has at most 2^31 pages.)
 struct Extra {
@@ -58,6 +69,23 @@ impl Extra {
     fn push(&mut self, taken: Taken) {
         self.blocks[self.len] = (taken.index as u32) << 1 | u32::from(taken.zeroed);
         self.len += 1;
+    }
+
+    /// Has the platform back the untouched blocks, each range of neighbours by one call. They are no longer zero then, as far as
+    /// the zone's account goes.
+    fn back<P: Platform>(&mut self, p: &P, order: u32) {
+        let blocks = &mut self.blocks[..self.len];
+        // A block's note, one block further on.
+        let next = |block: u32| block + (2 << order);
+        for neighbours in blocks.chunk_by_mut(|&a, &b| next(a) == b) {
+            let pages = neighbours.len() << order;
+            if neighbours[0] & 1 != 0
+                && pages >= LEAST_BACKED
+                && p.back(PageRange { first: (neighbours[0] >> 1) as usize, count: pages })
+            {
+                neighbours.iter_mut().for_each(|block| *block &= !1);
+            }
+        }
     }
 
     /// The last first.
@@ -208,6 +236,7 @@ impl<P: Platform> Pages<P> {
     ) -> Option<Taken> {
         let descs = self.descs();
         let mut extra = Extra::NONE;
+        let mut large = false;
         let taken = {
             let mut areas = self.zone(home).areas.lock(p);
             if !areas.allows(request.pages, mark(&areas)) {
@@ -218,10 +247,14 @@ impl<P: Platform> Pages<P> {
             if request.listed && home.node == request.node {
                 let keep = mark(&areas);
                 self.take_extra(descs, &mut areas, request, home, keep, &mut extra);
+                large = P::BACKS && areas.in_use() >= BACKED_FROM;
             }
             taken
         };
         if extra.len > 0 {
+            if large {
+                extra.back(p, request.order);
+            }
             self.stock(p, home, request.order, &extra);
         }
         Some(taken)

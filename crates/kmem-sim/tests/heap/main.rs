@@ -2,6 +2,7 @@
 //!
 //! | module | what the world does |
 //! |---|---|
+//! | `backing` | backs untouched pages in batches |
 //! | `growth` | trades more objects than stacks hold |
 //! | `limits` | has more caches than stacks, and caches that die too early |
 //! | `memory` | refuses memory at every possible point |
@@ -13,6 +14,7 @@
 //!
 //! All tests run for both configurations, as the kernel is built and as programs use it, with SLUB and with SLAB.
 
+mod backing;
 mod growth;
 mod limits;
 mod memory;

@@ -154,6 +154,8 @@ pub struct Host {
     zone_ends: [AtomicUsize; 2],
     guarded: AtomicBool,
     system_page: AtomicUsize,
+    /// The system refused [`Platform::back`] as such.
+    cannot_back: AtomicBool,
     entropy: misc::Entropy,
     growth: Lock<Growth, WINDOW_RANK>,
     held: Held,
@@ -175,6 +177,7 @@ impl Host {
             zone_ends: [AtomicUsize::new(0), AtomicUsize::new(0)],
             guarded: AtomicBool::new(false),
             system_page: AtomicUsize::new(PAGE_SIZE),
+            cannot_back: AtomicBool::new(false),
             entropy: misc::Entropy::new(),
             growth: Lock::new(Growth::new()),
             held: Held::new(),
@@ -337,6 +340,7 @@ unsafe impl Platform for Host {
     const NUMA: bool = false;
 
     const CUTS: bool = true;
+    const BACKS: bool = true;
 
     #[inline(always)]
     fn cpu_area(&self) -> &HostCpus {
@@ -414,6 +418,28 @@ unsafe impl Platform for Host {
             self.discard_states(range);
         }
         done
+    }
+
+    fn back(&self, range: PageRange) -> bool {
+        // Relaxed: whether to try at all. A hardened heap's pages are shut again soon.
+        if self.cannot_back.load(Ordering::Relaxed) || self.guarded.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (address, len) = (self.span.base() + (range.first << PAGE_SHIFT), range.count << PAGE_SHIFT);
+        if (address | len) & (self.system_page.load(Ordering::Relaxed) - 1) != 0 {
+            return false;
+        }
+        // SAFETY: changes no content: pages of a live mapping are faulted in.
+        match unsafe { sys::advise(address, len, libc::MADV_POPULATE_WRITE) } {
+            Ok(()) => true,
+            Err(why) => {
+                // Before Linux 5.14 there is no such advice. Without memory each page fails, or not, when it is written to.
+                if why == Errno(libc::EINVAL) {
+                    self.cannot_back.store(true, Ordering::Relaxed);
+                }
+                false
+            }
+        }
     }
 
     fn wall(&self, range: PageRange) -> bool {
