@@ -47,7 +47,7 @@ pub struct Cache<E: Engine> {
     pub(crate) proof: Proof,
     /// The tag of pages on which the proof holds (I-PROOF-1): the cache's number, or [`DISTRUST`].
     pub(crate) trusted: AtomicU16,
-    /// Bytes of an object that are zero while it is free, in a guarded heap; 0 where they are not ([`super::guard`]).
+    /// Bytes of an object that are zero while it is free, in a watched heap; 0 where they are not ([`super::watch`]).
     pub(crate) zeroed: u32,
     /// CPUs keep no objects: allocations that fault injection may hit come to the slow paths.
     pub(crate) closed: AtomicBool,
@@ -110,7 +110,7 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// Bytes of an object that are zero while it is free, in a guarded heap ([`super::guard`]); 0 where they are not.
+    /// Bytes of an object that are zero while it is free, in a watched heap ([`super::watch`]); 0 where they are not.
     #[inline(always)]
     #[must_use]
     pub fn zeroed(&self) -> usize {
