@@ -40,7 +40,8 @@ pub(super) fn bulks_are_complete_and_distinct<D: Driver>(b: &Bench<'_, D>) -> Ou
 }
 
 pub(super) fn bulks_are_all_or_nothing<D: Driver>(b: &Bench<'_, D>) -> Outcome {
-    let cache = b.cache("bulk", 700)?;
+    // So large that the regions which a hardened heap keeps for a cache, one of each node, do not hold so many.
+    let cache = b.cache("bulk", 2500)?;
     let mut held = [null_mut(); 3];
     b.take_all(cache, &mut held)?;
     let mut shortage = Shortage::begin(b, None);
