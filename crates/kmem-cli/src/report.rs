@@ -10,6 +10,7 @@
 //! large <live blocks> <live bytes> <peak bytes> <allocs>
 //! huge <live blocks> <live bytes> <peak bytes> <allocs>
 //! pages <managed> <free> <resident_free> <peak_in_use>
+//! guard <samples> <live> <turns without one> <errors>       (with the sampling guard)
 //! end
 //! ```
 //! (a `cache` record is one line.) A record with an unknown first word is passed over, so that a newer library
@@ -114,6 +115,19 @@ pub(crate) struct Pages {
     pub(crate) peak_in_use: u64,
 }
 
+/// What the sampling guard did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Guard {
+    /// Objects that were placed between protected pages.
+    pub(crate) samples: u64,
+    /// Those of them that are in use.
+    pub(crate) live: u64,
+    /// Turns at which none was placed: the request did not suit, or the pool was full.
+    pub(crate) skipped: u64,
+    /// Errors that it reported.
+    pub(crate) errors: u64,
+}
+
 /// The report of one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
@@ -139,6 +153,8 @@ pub(crate) struct Report {
     pub(crate) huge: Blocks,
     /// The page allocator.
     pub(crate) pages: Pages,
+    /// The sampling guard, where it was on.
+    pub(crate) guard: Option<Guard>,
 }
 
 /// Where and why a text is not a report.
@@ -215,6 +231,10 @@ impl Report {
             "pages" => {
                 let [managed, free, resident_free, peak_in_use] = numbers(rest)?;
                 self.pages = Pages { managed, free, resident_free, peak_in_use };
+            }
+            "guard" => {
+                let [samples, live, skipped, errors] = numbers(rest)?;
+                self.guard = Some(Guard { samples, live, skipped, errors });
             }
             _ => {}
         }
@@ -306,6 +326,7 @@ cache never used 32 32 8 128 1 0 0 0 0 0 0 0 0 0 0
 large 2 81920 409600 7
 huge 0 0 8388608 1
 pages 2048 1900 300 700
+guard 12 3 4 0
 gauge of a later version 1 2 3
 end
 ";
@@ -345,6 +366,9 @@ end
         assert_eq!(report.large, Blocks { live: 2, bytes: 81_920, peak: 409_600, allocs: 7 });
         assert_eq!(report.huge, Blocks { live: 0, bytes: 0, peak: 8 << 20, allocs: 1 });
         assert_eq!(report.pages, Pages { managed: 2048, free: 1900, resident_free: 300, peak_in_use: 700 });
+        assert_eq!(report.guard, Some(Guard { samples: 12, live: 3, skipped: 4, errors: 0 }));
+        let without = Report::parse(&SAMPLE.replace("guard ", "later ")).expect("a report");
+        assert_eq!(without.guard, None);
     }
 
     #[test]
@@ -367,6 +391,7 @@ end
             ("5 0x1000", "5 0x10g0", 4, "'10g0' is not a hex number"),
             ("large 2 81920 409600 7", "large 2 81920 409600", 8, "fewer than 4 numbers"),
             ("pages 2048", "pages 1 2048", 10, "more than 4 numbers"),
+            ("guard 12", "guard", 11, "fewer than 4 numbers"),
         ] {
             let bad = SAMPLE.replacen(from, to, 1);
             assert_ne!(bad, SAMPLE);

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::report::{Blocks, Cache, Report};
+use crate::report::{Blocks, Cache, Guard, Report};
 use crate::slabinfo::PAGE_SIZE;
 use crate::table::{Align, Paint, Table, Tone};
 use crate::units::{bytes, count, duration, percent};
@@ -70,6 +70,7 @@ pub(crate) fn render(outcome: &Outcome, report: Result<&Report, &str>, look: Loo
     out.push_str(&beyond(report, look));
     out.push('\n');
     out.push_str(&pages(report));
+    out.push_str(&report.guard.map(guard).unwrap_or_default());
     out.push_str(&others(&outcome.others, look));
     out
 }
@@ -231,6 +232,18 @@ fn pages(report: &Report) -> String {
     )
 }
 
+fn guard(guard: Guard) -> String {
+    let Guard { samples, live, skipped, errors } = guard;
+    let plural = |n: u64, word: &str| format!("{} {word}{}", count(n), if n == 1 { "" } else { "s" });
+    format!(
+        "guard: {} ({} in use), {} without one, {}\n",
+        plural(samples, "sample"),
+        count(live),
+        plural(skipped, "turn"),
+        plural(errors, "error"),
+    )
+}
+
 /// Programs among the other processes that are shown.
 const OTHERS: usize = 6;
 
@@ -320,6 +333,7 @@ large: runs of pages        2  80.0K  400K       7
 huge: own mappings          0      0  8.0M       1
 
 pages: 592K in use (peak 2.7M), 1.2M free and still resident, 8.0M fetched from the system
+guard: 12 samples (3 in use), 4 turns without one, 0 errors
 
 OTHER PROCESSES  COUNT  LARGEST PEAK   ALLOCS
 my prog              1         10.7M  100,034

@@ -251,6 +251,10 @@ fn the_guard_reaches_the_program() {
     let warned = run(&["--guard=all", "--on-error", "warn"]);
     assert_eq!((warned.status, warned.out.as_str()), (Some(0), "read\n"), "{}", warned.err);
     assert!(warned.err.contains("BUG: kmem: use-after-free read"), "{}", warned.err);
+    let told = run(&["--guard=all", "--on-error", "warn", "--summary"]);
+    let guard: Vec<_> = told.err.lines().filter(|line| line.starts_with("guard: ")).collect();
+    let [guard] = guard[..] else { panic!("{}", told.err) };
+    assert!(guard.contains(" sample") && guard.ends_with(" without one, 1 error"), "{guard}");
     for options in [&[][..], &["--guard"], &["--guard=5000"]] {
         let unseen = run(options);
         assert_eq!((unseen.out.as_str(), unseen.err.as_str()), ("read\n", ""), "{options:?}");

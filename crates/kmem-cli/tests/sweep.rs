@@ -90,6 +90,21 @@ fn rows(said: &Said) -> Vec<String> {
     rows.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
+/// A hardened heap refuses the same requests, by its own paths; a block of 77 bytes has a seal there, and another class.
+#[test]
+fn a_hardened_heap_is_swept_as_well() {
+    let said = sweep(&["--hardened"], "");
+    let expected = [
+        "1-5 5 clean error: exit status 3",
+        "6 1 CRASH: SIGSEGV, at A",
+        "7 1 as without the failure",
+        "8 1 clean error: exit status 4",
+    ];
+    assert_eq!(rows(&said), expected, "{}", said.out);
+    assert_eq!((said.status, said.err.as_str()), (Some(1), ""));
+    assert!(said.out.contains("request 6: 77 bytes (kmalloc-96), asked for by"), "{}", said.out);
+}
+
 #[test]
 fn the_unchecked_request_is_found() {
     let said = sweep(&[], "");

@@ -2,6 +2,8 @@
 
 use core::fmt::{self, Write};
 
+use kmem_core::guard::Stats;
+
 use super::{HARDENED, cpus, heap, made};
 use crate::host::{Ownership, misc};
 
@@ -66,5 +68,10 @@ pub fn write_report(out: &mut dyn Write) -> fmt::Result {
     let layer = cpus();
     let cpus = if layer.indexed() > 0 { layer.indexed() } else { layer.count() };
     heap.write_report(out, cpus, ownership())?;
+    let guard = heap.guard();
+    if guard.is_on() {
+        let Stats { placed, live, bugs, unsuitable, full, covered, .. } = guard.stats();
+        writeln!(out, "guard {placed} {live} {} {bugs}", unsuitable + full + covered)?;
+    }
     writeln!(out, "end")
 }
