@@ -6,7 +6,7 @@ use std::ffi::{CStr, OsStr};
 use std::process::Command;
 
 use crate::support::{Heap, KMEM, Outcome, command, compiled, engine, outcome};
-use table::{End, GLIBC, PROGRAMS, Program, Row};
+use table::{End, GLIBC, LEAKS, Leak, PROGRAMS, Program, Row};
 
 const SIGABRT: i32 = 6;
 const SIGSEGV: i32 = 11;
@@ -42,7 +42,8 @@ fn run(of: &Program, case: &str, legal: bool, mode: Mode) -> Outcome {
     // How large slabs are.
     command.env("KMEM_TEST_ENGINE", engine());
     let outcome = outcome(&mut command);
-    if mode.heap != Heap::Plain && mode.variables.iter().all(|(name, _)| *name != "KMEM_DEBUG") {
+    let reports = |(name, _): &(&str, &str)| ["KMEM_DEBUG", "KMEM_LEAKS"].contains(name);
+    if mode.heap != Heap::Plain && !mode.variables.iter().any(reports) {
         // Without letters what is said is lines that stand alone: each tells whose it is.
         let _ = outcome.words(of.name);
     }
@@ -250,5 +251,28 @@ fn new_without_a_runtime() {
         // A process's name has 15 characters.
         let said = outcome.words("new_without_run");
         assert!(said[0].starts_with("operator new: no memory for "), "{outcome:#?}");
+    }
+}
+
+/// Who asked for leaks is told of what was lost, and of nothing where the same was freed.
+#[test]
+fn leaks_are_told_to_who_asks() {
+    let Some(leak) = PROGRAMS.iter().find(|program| program.name == "leak") else {
+        panic!("no such program")
+    };
+    for &Leak { options, variables, default, hardened } in LEAKS {
+        let told = match engine() {
+            "slub" => default,
+            "hardened" => hardened,
+            // It has tracks, and does not know without them which objects are in use.
+            "slab" if !variables.contains(&("KMEM_DEBUG", "-")) => default,
+            _ => continue,
+        };
+        let mode = Mode { heap: Heap::Preloaded, variables };
+        let [lost, freed] = [false, true].map(|legal| run(leak, leak.rows[0].case, legal, mode));
+        let whole =
+            |outcome: &Outcome| outcome.status.code() == Some(0) && outcome.stdout.ends_with("whole\n");
+        assert!(whole(&lost) && says(told, &lost), "{options}: expected {told:?}: {lost:#?}");
+        assert!(whole(&freed) && freed.stderr.is_empty(), "{options}: {freed:#?}");
     }
 }

@@ -65,11 +65,18 @@ message where errors do not stop the process.
 ";
 
 const LEAKS: &str = "
-## A block is never freed
+## What is told of lost blocks
 
-No allocator can know before the end. By default, hardened, and with letters alone nothing is said. `kmem run --leaks` (`KMEM_LEAKS=1`)
-tells at the end which blocks no pointer leads to any more: [diagnostics.md](diagnostics.md). A cache that is destroyed with objects
-in use tells of them in every mode: the row `live`.
+No allocator can know before the end, so the row `lost` is unnoticed in every column: letters alone say nothing either.
+`kmem run --leaks` (`KMEM_LEAKS=1`) tells at the end which blocks no pointer leads to any more ([diagnostics.md](diagnostics.md)). Of
+that row:
+
+| `kmem run` | default | hardened |
+|---|---|---|
+";
+
+const LIVE: &str = "
+A cache that is destroyed with objects in use tells of them in every mode: the row `live`.
 ";
 
 /// The programs of misuse, and the names of their rows.
@@ -137,6 +144,12 @@ fn page() -> String {
         writeln!(out, "| `{case}` | {what} | {default} | {hardened} | {debug} |").expect("a string");
     }
     out.push_str(LEAKS);
+    for table::Leak { options, variables, default, hardened } in table::LEAKS {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        writeln!(out, "| `{options}` (`{}`) | {default} | {hardened} |", variables.join(" "))
+            .expect("a string");
+    }
+    out.push_str(LIVE);
     write!(
         out,
         "\n## Sum\n\nOf {rows} rows, kmem by default stops {better} with a message that the C library does not notice or cannot \

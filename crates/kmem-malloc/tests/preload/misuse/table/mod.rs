@@ -8,10 +8,13 @@ mod after_free;
 mod double_free;
 mod free_list;
 mod invalid_free;
+mod leak;
 mod mismatch;
 mod overflow;
 
 use End::{Dies, Fault, Later, Stopped};
+
+pub(crate) use leak::{LEAKS, Leak};
 
 /// How a program ends that misused memory. A text is a part of what is printed; `{}` in it is the misused address,
 /// in hexadecimal digits.
@@ -80,6 +83,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
     overflow::PROGRAM,
     free_list::PROGRAM,
     mismatch::PROGRAM,
+    leak::PROGRAM,
 ];
 
 /// The library by default says what is wrong, and the C library does not, or not always.
