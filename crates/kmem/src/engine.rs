@@ -65,8 +65,11 @@ pub type ChosenConfig = kmem_core::config::Hardened<UserConfig<Slub>>;
 #[cfg(not(any(feature = "slab", feature = "slob", feature = "hardened")))]
 pub(crate) type Classes = kmem_core::kmalloc::classes::FineSet;
 /// The size classes of the process-wide heap.
-#[cfg(any(feature = "slab", feature = "slob", feature = "hardened"))]
+#[cfg(any(feature = "slab", feature = "slob"))]
 pub(crate) type Classes = kmem_core::kmalloc::classes::ShortSet;
+/// The size classes of the process-wide heap.
+#[cfg(feature = "hardened")]
+pub(crate) type Classes = kmem_core::kmalloc::classes::SealedSet;
 
 /// The type of the process-wide heap.
 pub type Heap = Kmem<Host, ChosenConfig>;

@@ -13,7 +13,7 @@ use crate::engine::sheaf::growth;
 use crate::engine::slab::tunables::REAP_CPU_SECONDS;
 use crate::flags::SlabFlags;
 use crate::heap::Kmem;
-use crate::platform::Platform;
+use crate::platform::{MAX_NODES, Platform};
 
 /// A node cannot go away (`EBUSY`): it has so many slabs that could not be given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,15 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         self.arrays.grown.taken() != 0
     }
 
-    /// Takes the grown stacks away that handed out less since the last call than they hold. Whoever runs a heap whose stacks may
+    /// True when there is something for [`Kmem::age_stacks`] to look at.
+    #[inline]
+    #[must_use]
+    pub fn has_grown(&self) -> bool {
+        self.has_grown_stacks() || C::PINNED && self.pages.pools_age()
+    }
+
+    /// Takes the grown stacks away that handed out less since the last call than they hold, and the pages that a pinned heap learnt to
+    /// keep and half of which nobody wanted since. Whoever runs a heap whose stacks may
     /// grow ([`Config::most`]) calls this about once a second. Nothing happens while somebody creates or destroys a cache.
     pub fn age_stacks(&self) {
         if let Some(registry) = self.registry.try_lock(&self.platform) {
@@ -73,13 +81,18 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
     }
 
-    /// Takes the grown stacks of all caches away, `all` of them or those that idle.
+    /// Takes the grown stacks of all caches away, `all` of them or those that idle; and what idles of their pages.
     fn look_through(&self, registry: &Registry<C::Engine>, all: bool) {
         let mut next = registry.newest();
         while let Some(cache) = next {
             if cache.engine.most != 0 {
                 for cpu in 0..self.platform.cpus() {
                     growth::age(self.floor(), &cache.engine, cpu, all);
+                }
+            }
+            if C::PINNED {
+                for node in 0..self.platform.nodes().min(MAX_NODES) {
+                    C::Engine::age_pages(self.floor(), &cache.engine, node);
                 }
             }
             next = cache.older();

@@ -291,6 +291,9 @@ pub unsafe trait Engine: Sized + Send + Sync + 'static {
     /// Sends back to the nodes what the engine itself keeps on a CPU; the stack is not its affair.
     fn flush_cpu<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>, _cpu: usize) {}
 
+    /// Has what one node keeps of the cache's pages grow old, in a heap that pins them.
+    fn age_pages<P: Platform>(_floor: Floor<'_, P, Self>, _cache: &Cache<Self>, _node: usize) {}
+
     /// Gives back the empty slabs of one node and puts the others in the order in which they should be used. `keep_pages`:
     /// empty slabs stay.
     fn release_empty<P: Platform>(

@@ -60,6 +60,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     #[inline]
     pub(crate) fn pages_only(&self, size: usize, gfp: Gfp) -> bool {
         C::EXACT_LARGE
+            && !C::APART
             && size > Self::PAGES_FROM
             && (gfp.contains(Gfp::ZERO) || self.debug.tracks_large())
             && !self.checks_run(size, gfp)

@@ -9,6 +9,7 @@
 //! | [`KernelSet`] | the kernel's: 8 to 8192, powers of two, 96 and 192 | 24.9 % |
 //! | [`FineSet`] | 16 to 128 by 16, four for each doubling, what divides a slab well, then runs of pages up to 4 MiB | 6.1 % |
 //! | [`ShortSet`] | the same, up to 32 KiB | 6.1 % |
+//! | [`SealedSet`] | the same, up to 80 KiB | 6.1 % |
 //!
 //! Finding a class takes no division and no loop: a byte table, or the position of the highest bit.
 //!
@@ -253,6 +254,11 @@ pub struct FineSet;
 #[derive(Clone, Copy, Debug)]
 pub struct ShortSet;
 
+/// [`FineSet`] up to 80 KiB, which holds a block of 64 KiB and its seal: what is larger is a mapping of its own. For heaps that keep
+/// their large blocks apart: to clear and to look through a block of this length costs less than to have its pages made.
+#[derive(Clone, Copy, Debug)]
+pub struct SealedSet;
+
 #[rustfmt::skip]
 const FINE_SIZES: [u32; 68] = [
     16, 32, 48, 64, 80, 96, 112, 128,
@@ -282,6 +288,8 @@ const FINE_STEP_LIMIT: usize = 1 << FINE_STEP_LOG2;
 const FINE_STEP_LOG2: u32 = 15;
 /// The first class above [`FINE_STEP_LIMIT`].
 const FINE_QUARTERS: usize = 40;
+/// Classes up to 80 KiB.
+const SEALED_CLASSES: usize = 45;
 static FINE_TABLE: [u8; FINE_TABLE_LIMIT / 16 + 1] = table(&FINE_SIZES, 4);
 static FINE_LINES: [u8; FINE_SLAB_LIMIT / 64 + 1] = table(&FINE_SIZES, 6);
 
@@ -304,7 +312,7 @@ impl ClassSet for FineSet {
     const SLAB_CLASSES: usize = FINE_RUNS;
     const MIN_ALIGN: usize = 16;
     const LARGE: LargeRule = LargeRule::Pages;
-    type Apart = ShortSet;
+    type Apart = SealedSet;
 
     #[inline]
     fn class_of(size: usize) -> usize {
@@ -324,6 +332,28 @@ impl ClassSet for FineSet {
     /// The largest power of two that divides the size: more than enough for any type of that size.
     fn align_of(index: usize, _version: KernelVersion) -> usize {
         largest_power_dividing(Self::size_of(index)).max(Self::MIN_ALIGN)
+    }
+}
+
+impl ClassSet for SealedSet {
+    const LABEL: &'static str = "sealed";
+    const SIZES: &'static [u32] = FINE_SIZES.split_at(SEALED_CLASSES).0;
+    const SLAB_CLASSES: usize = FINE_RUNS;
+    const MIN_ALIGN: usize = FineSet::MIN_ALIGN;
+    const LARGE: LargeRule = FineSet::LARGE;
+    type Apart = Self;
+
+    #[inline]
+    fn class_of(size: usize) -> usize {
+        FineSet::class_of(size)
+    }
+
+    fn name(kind: Kind, index: usize) -> &'static str {
+        FineSet::name(kind, index)
+    }
+
+    fn align_of(index: usize, version: KernelVersion) -> usize {
+        FineSet::align_of(index, version)
     }
 }
 

@@ -16,11 +16,19 @@
 //! ```
 //! The wall's descriptor keeps the region's books: how many slots there are, how many are free, and the links of the pool's list.
 //!
+//! # What stays in memory
+//! A slot that comes back is *dirty*: the world still backs it. A pool keeps [`KEEP`] pages of such slots and discards the rest. A
+//! program that takes more than that and gives it back, over and over, would have its pages made anew each time; so a pool
+//! that misses as many pages as it may keep, of those that it discarded, may keep twice as many from then on ([`Regions::learn`]),
+//! within a bound for all pools of a heap. A program that builds something and takes it down misses nothing. Who has learnt is
+//! looked at now and then ([`Pages::age_pool`]) and begins anew when half of what it keeps was of no use since.
+//!
 //! # Invariants
 //! - I-REG-1: every slot of a region is headed by a run, by [`Kind::Pinned`] (free), or by [`Kind::Freeing`] (on its way
 //!   between them); the wall is [`Kind::Wall`], and so is what a shorter run leaves of its slot.
 //! - I-REG-2: a region is on its pool's list exactly when it has free slots; the wall counts them.
 //! - I-REG-3: a free slot that is not marked dirty is zero; one that is holds what its last run left there.
+//! - I-REG-4: the pools' `more` add up to [`Idle::more`], which is at most [`MORE`].
 //!
 //! # Locks
 //! One per pool (`rank::POOL`). It is not held while the platform or a zone is asked for anything.
@@ -38,6 +46,8 @@ use crate::sync::{Lock, rank};
 
 /// Dirty pages that a pool keeps for the next requests: 512 KiB.
 const KEEP: usize = 128;
+/// Dirty pages that all pools of a heap may have learnt to keep beyond that: 16 MiB.
+const MORE: usize = 4096;
 /// Mark of a free slot (`slab_flags` of its page): it may be other than zero.
 const DIRTY: u16 = 1;
 
@@ -49,6 +59,14 @@ struct Regions {
     list: List,
     /// Pages of free slots that are dirty.
     dirty: usize,
+    /// The fewest that were, since somebody looked.
+    least: usize,
+    /// Pages that it learnt to keep beyond [`KEEP`].
+    more: usize,
+    /// Pages that were discarded and not missed yet.
+    gone: usize,
+    /// Pages that were, since it last learnt.
+    missed: usize,
 }
 
 /// Slots of one region that were taken off the books, by their bits.
@@ -65,7 +83,7 @@ impl Pool {
     /// A pool without regions.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Lock::new(Regions { list: List::new(), dirty: 0 }))
+        Self(Lock::new(Regions { list: List::new(), dirty: 0, least: 0, more: 0, gone: 0, missed: 0 }))
     }
 
     /// For [`crate::heap::Kmem::lock_for_fork`].
@@ -95,11 +113,18 @@ pub(super) struct Idle {
     pub(super) dirty: AtomicUsize,
     /// Pages ever given back to the world.
     pub(super) discarded: AtomicUsize,
+    /// Dirty pages that pools may keep by what they learnt.
+    more: AtomicUsize,
 }
 
 impl Idle {
     pub(super) const fn new() -> Self {
-        Self { pages: AtomicUsize::new(0), dirty: AtomicUsize::new(0), discarded: AtomicUsize::new(0) }
+        Self {
+            pages: AtomicUsize::new(0),
+            dirty: AtomicUsize::new(0),
+            discarded: AtomicUsize::new(0),
+            more: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -124,6 +149,41 @@ impl Regions {
         Some((found, dirty))
     }
 
+    /// Dirty pages that it keeps.
+    fn room(&self) -> usize {
+        KEEP + self.more
+    }
+
+    /// So many pages were taken that were not in memory. Those that had been are missed; a pool that missed as many as it keeps
+    /// keeps twice as many, if all pools together may.
+    fn learn(&mut self, pages: usize, idle: &Idle) {
+        let missed = pages.min(self.gone);
+        self.gone -= missed;
+        self.missed += missed;
+        let wanted = self.room();
+        if self.missed < wanted {
+            return;
+        }
+        self.missed = 0;
+        // Relaxed here and where it goes back: the sum guards nothing but itself.
+        let add = |more: usize| Some(more + wanted).filter(|&sum| sum <= MORE);
+        if idle.more.fetch_update(Relaxed, Relaxed, add).is_ok() {
+            self.more += wanted;
+        }
+    }
+
+    /// Begins anew: what it learnt to keep is no longer its share.
+    fn unlearn(&mut self, idle: &Idle) {
+        idle.more.fetch_sub(core::mem::take(&mut self.more), Relaxed);
+        (self.gone, self.missed) = (0, 0);
+    }
+
+    /// Half of what it keeps by what it learnt was there all the time since the last look.
+    fn idles(&mut self) -> bool {
+        let least = core::mem::replace(&mut self.least, self.dirty);
+        self.more > 0 && least >= self.room() / 2
+    }
+
     /// Takes a free slot off the books; whether it is dirty.
     fn claim(&mut self, descs: Descs, wall: usize, index: usize) -> bool {
         let (page, head) = (descs.page(index), descs.page(wall));
@@ -131,6 +191,7 @@ impl Regions {
         let dirty = page.slab_flags.load(Relaxed) & DIRTY != 0;
         if dirty {
             self.dirty -= page.pages();
+            self.least = self.least.min(self.dirty);
         }
         let free = head.carved.load(Relaxed) - 1;
         head.carved.store(free, Relaxed);
@@ -211,7 +272,14 @@ impl<P: Platform> Pages<P> {
         let descs = self.descs();
         loop {
             let random = p.entropy() as usize >> 1;
-            let taken = pool.0.lock(p).take(descs, order, random);
+            let taken = {
+                let mut regions = pool.0.lock(p);
+                let taken = regions.take(descs, order, random);
+                if let Some((_, false)) = taken {
+                    regions.learn(1 << order, &self.idle);
+                }
+                taken
+            };
             if let Some((index, dirty)) = taken {
                 // What a shorter run leaves of its slot stays idle.
                 self.idle.pages.fetch_sub(pages, Relaxed);
@@ -286,11 +354,15 @@ impl<P: Platform> Pages<P> {
         self.scrub(head, index, 0, head.pages());
         head.cache.store(core::ptr::null_mut(), Relaxed);
         let wall = wall_of(descs, index, order);
-        let full = pool.0.lock(p).dirty >= KEEP;
+        let full = {
+            let regions = pool.0.lock(p);
+            regions.dirty >= regions.room()
+        };
         // SAFETY: the slot is this thread's until it is given back below.
         let clean = full && unsafe { p.discard(PageRange { first: index, count: 1 << order }) };
         if clean {
             self.idle.discarded.fetch_add(1 << order, Relaxed);
+            pool.0.lock(p).gone += 1 << order;
         }
         self.idle.pages.fetch_add(pages, Relaxed);
         self.put_back(p, pool, wall, index, order, !clean);
@@ -304,8 +376,24 @@ impl<P: Platform> Pages<P> {
         pool.0.lock(p).give(self.descs(), wall, index, order, dirty);
     }
 
-    /// Gives the memory of all free slots of a pool back to the world; their addresses stay.
+    /// Some pool learnt to keep more than others: [`Pages::age_pool`] is to be called.
+    #[inline]
+    pub(crate) fn pools_age(&self) -> bool {
+        self.idle.more.load(Relaxed) != 0
+    }
+
+    /// Has a pool give its free memory back if half of what it learnt to keep was of no use since the last call.
+    pub(crate) fn age_pool(&self, p: &P, pool: &Pool) {
+        let idles = pool.0.lock(p).idles();
+        if idles {
+            self.trim_pool(p, pool);
+        }
+    }
+
+    /// Gives the memory of all free slots of a pool back to the world; their addresses stay. It keeps as much as any other from
+    /// then on.
     pub fn trim_pool(&self, p: &P, pool: &Pool) {
+        pool.0.lock(p).unlearn(&self.idle);
         loop {
             // Not in a `while let`: the lock would be held throughout.
             let claimed = pool.0.lock(p).claim_surplus(self.descs());
@@ -349,6 +437,7 @@ impl<P: Platform> Pages<P> {
     /// Ends a pool whose slots are all free: its regions are free pages again.
     pub fn close_pool(&self, p: &P, pool: &Pool) {
         let descs = self.descs();
+        pool.0.lock(p).unlearn(&self.idle);
         loop {
             let Some(wall) = pool.0.lock(p).list.first() else { return };
             let head = descs.page(wall);

@@ -31,6 +31,13 @@ static void take_many(size_t size)
     }
 }
 
+static long faults(void)
+{
+    struct rusage used;
+    CHECK(getrusage(RUSAGE_SELF, &used) == 0);
+    return used.ru_minflt;
+}
+
 static volatile int gate;
 static void *racer(void *block)
 {
@@ -46,7 +53,7 @@ int main(int argc, char **argv)
     if (argc == 0) return 1;
     CASE("sound")
     {
-        for (size_t size = 0; size < 3000; size += 7) {
+        for (size_t size = 0; size <= 65536; size += size < 3000 ? 7 : 1999) {
             volatile char *block = some(size);
             for (size_t i = 0; i < size; i++) {
                 CHECK(block[i] == 0);
@@ -69,6 +76,7 @@ int main(int argc, char **argv)
     CASE("over-slack") { volatile char *p = some(1025); p[1025] = 2; drop(p); }
     CASE("over-1000") { volatile char *p = some(1000); p[1000] = 2; drop(p); }
     CASE("over-30000") { volatile char *p = some(30000); p[30000] = 2; drop(p); }
+    CASE("over-65536") { volatile char *p = some(65536); p[65536] = 2; drop(p); }
     CASE("over-none") { volatile char *p = some(0); p[0] = 2; drop(p); }
     CASE("over-realloc") { volatile char *p = some(40); p[40] = 2; CHECK(realloc((void *)p, 400) != NULL); }
     CASE("over-usable") { volatile char *p = some(40); p[40] = 2; malloc_usable_size((void *)p); }
@@ -85,6 +93,9 @@ int main(int argc, char **argv)
     CASE("after-last") { volatile char *p = some(200); drop(p); p[199] = 1; take_many(200); }
     CASE("after-2000") { volatile char *p = some(2000); drop(p); p[1777] = 1; take_many(2000); }
     CASE("after-20000") { volatile char *p = some(20000); drop(p); p[17777] = 1; take_many(20000); }
+    /* Not 3000 of them: memory is not endless everywhere. */
+    CASE("after-65536") { volatile char *p = some(65536); drop(p); p[50000] = 1; for (int i = 0; i < 100; i++) some(65536); }
+    CASE("twice-65536") { volatile char *p = some(65536); drop(p); drop(p); }
     CASE("twice-at-once")
     {
         pthread_t thread;
@@ -135,6 +146,23 @@ int main(int argc, char **argv)
                 CHECK(page < low || page > high || !was[page - low]);
             }
         }
+    }
+    CASE("rounds")
+    {
+        /* What comes and goes as a whole, again and again, has its pages made a few times only; and does not keep them for ever. */
+        static volatile char *held[200];
+        for (int round = 0; round < 60; round++) {
+            if (round == 40) printf("%ld ", faults());
+            for (size_t i = 0; i < COUNT(held); i++) held[i] = some(30000);
+            for (size_t i = 0; i < COUNT(held); i++) drop(held[i]);
+        }
+        printf("%ld %zu ", faults(), resident() >> 10);
+        for (int turn = 0; turn < 3; turn++) {
+            usleep(550 * 1000);
+            for (size_t i = 0; i < COUNT(held); i++) held[i] = some(100);
+            for (size_t i = 0; i < COUNT(held); i++) drop(held[i]);
+        }
+        printf("%zu ", resident() >> 10);
     }
     CASE("order")
     {

@@ -28,6 +28,7 @@ const STOPPED: &[(&str, &str)] = &[
     ("over-slack", "(cache kmalloc-1280) was written past its end"),
     ("over-1000", "was written past its end"),
     ("over-30000", "was written past its end"),
+    ("over-65536", "(cache kmalloc-80k) was written past its end"),
     ("over-none", "was written past its end"),
     ("over-realloc", "was written past its end"),
     ("over-usable", "was written past its end"),
@@ -38,6 +39,8 @@ const STOPPED: &[(&str, &str)] = &[
     ("after-last", "was written to after it was freed"),
     ("after-2000", "was written to after it was freed"),
     ("after-20000", "was written to after it was freed"),
+    ("after-65536", "was written to after it was freed"),
+    ("twice-65536", "double free of 0x"),
     ("usable-freed", "was freed before (cache kmalloc-80)"),
     ("realloc-freed", "was freed before (cache kmalloc-80)"),
     ("sized-more", "it has 40 bytes, not 41"),
@@ -90,6 +93,18 @@ fn sound_programs_are_left_alone() {
             let ended = (outcome.signal(), outcome.stdout.as_str(), outcome.stderr.as_str());
             assert_eq!(ended, (None, "on\n", ""), "{case} on {heap:?}");
         }
+    }
+}
+
+/// Six megabytes that come and go are more than a class keeps at first. It learns, and forgets when they do not come any more.
+#[test]
+fn what_comes_and_goes_stays_in_memory_for_a_while() {
+    for &heap in if hardened() { KMEM } else { &[] } {
+        let outcome = run(heap, "rounds");
+        let numbers: Vec<i64> = outcome.stdout.split(' ').map_while(|number| number.parse().ok()).collect();
+        let &[early, late, full, idle] = &numbers[..] else { panic!("{heap:?}: {outcome:#?}") };
+        assert!(late - early < 100, "twenty rounds of 1600 pages on {heap:?}: {numbers:?}");
+        assert!(idle + 4096 < full, "two looks later on {heap:?}: {numbers:?}");
     }
 }
 

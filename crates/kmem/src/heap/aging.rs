@@ -16,7 +16,7 @@ static DUE: Due = Due::at_once();
 /// A call came to a slow path, without any lock.
 #[inline]
 pub(super) fn tick(heap: &Heap) {
-    if heap.has_grown_stacks() {
+    if heap.has_grown() {
         look(heap);
     }
 }

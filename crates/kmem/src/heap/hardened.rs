@@ -30,6 +30,7 @@
 mod origin;
 mod quarantine;
 
+use core::hint::cold_path;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kmem_core::engine::watch;
@@ -41,10 +42,10 @@ use kmem_core::kmalloc::classes::{ClassSet, Kind};
 use kmem_core::percpu::Pushed;
 use kmem_core::platform::{PAGE_SIZE, Platform};
 
-use super::{Claim, HEAP, MADE, Origin, give_everything_back, heap};
+use super::{Claim, HEAP, MADE, Origin, aging, give_everything_back, heap, reserve};
 use crate::debugging;
 use crate::engine::check::Check;
-use crate::engine::{self, Classes, PLACES, TABLE_LIMIT};
+use crate::engine::{self, Classes, NO_PLACE, PLACES, TABLE_LIMIT};
 use crate::host::misc;
 use crate::misuse::{self, Call};
 
@@ -150,25 +151,40 @@ unsafe fn asked_with(block: *const u8, slot: usize, bits: u64) -> Option<usize> 
 /// See [`super::malloc_at_hand`].
 #[inline(always)]
 pub(super) fn malloc_at_hand(size: usize) -> *mut u8 {
-    if size > TABLE_LIMIT - TRAILER {
-        return core::ptr::null_mut();
-    }
-    let row = (size + TRAILER + 15) >> 4;
-    let slot = usize::from(SLOTS[row]);
-    // SAFETY: as in the usual path.
-    let block = unsafe { super::cpus().try_pop(usize::from(PLACES[row])) };
-    if !block.is_null() {
-        // SAFETY: the block is this thread's, of a class of `slot` bytes, in mapped memory.
-        unsafe {
-            if !watch::take(HEAP.platform().span().state(block.addr()))
-                || !watch::is_zero::<true>(block, slot)
-            {
-                damaged(block, slot);
-            }
-            seal(block, slot, size);
+    let (place, slot);
+    if size <= TABLE_LIMIT - TRAILER {
+        let row = (size + TRAILER + 15) >> 4;
+        (place, slot) = (usize::from(PLACES[row]), usize::from(SLOTS[row]));
+    } else {
+        cold_path();
+        place = engine::place_for(size.saturating_add(TRAILER));
+        if place == NO_PLACE {
+            return core::ptr::null_mut();
         }
+        slot = Classes::size_of(place / size_of::<Check>() - 1);
+    }
+    // SAFETY: as in the usual path.
+    let block = unsafe { super::cpus().try_pop(place) };
+    if !block.is_null() {
+        // SAFETY: a block of the class of `slot` bytes, from a stack; it has room for the size and a seal.
+        unsafe { hand_out(block, slot, size) };
     }
     block
+}
+
+/// Looks at a block that a stack gave, and seals it.
+///
+/// # Safety
+/// The block is this thread's, of a class of `slot` bytes, in mapped memory; `size` is at most `slot - TRAILER`.
+#[inline(always)]
+unsafe fn hand_out(block: *mut u8, slot: usize, size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !watch::take(HEAP.platform().span().state(block.addr())) || !watch::is_zero::<true>(block, slot) {
+            damaged(block, slot);
+        }
+        seal(block, slot, size);
+    }
 }
 
 /// A block of a class that was about to be handed out is not as it was left.
@@ -188,6 +204,17 @@ fn damaged(block: *mut u8, slot: usize) -> ! {
 
 /// See [`super::malloc_slow`].
 pub(super) fn malloc_slow(size: usize) -> *mut u8 {
+    if size <= TABLE_LIMIT - TRAILER {
+        let row = (size + TRAILER + 15) >> 4;
+        // SAFETY: as in `malloc_at_hand`, which tried the other way to own a CPU.
+        unsafe {
+            let block = super::cpus().pop_cold(engine::stack_of(usize::from(PLACES[row])));
+            if !block.is_null() {
+                hand_out(block, usize::from(SLOTS[row]), size);
+                return block;
+            }
+        }
+    }
     get(size, |heap, bytes| heap.allocate(bytes, Gfp::KERNEL))
 }
 
@@ -210,6 +237,11 @@ fn get(size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut 
     }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
     debugging::pace::tick(heap);
+    aging::tick(heap);
+    reserve::tick(heap);
+    if size > Classes::size_of(Classes::SLAB_CLASSES - 1) {
+        reserve::expect();
+    }
     if heap.refuses_program(size, Gfp::KERNEL) {
         return core::ptr::null_mut();
     }
@@ -374,6 +406,14 @@ pub(super) unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
 #[cold]
 #[inline(never)]
 unsafe fn free_rest(ptr: *mut u8) {
+    if let Some(place) = engine::place_at(HEAP.platform().span(), ptr) {
+        // SAFETY: a free block of the class of that place, zero, and the caller's until now.
+        if unsafe { super::cpus().push_cold(engine::stack_of(place), ptr) } == Pushed::Done {
+            return;
+        }
+    }
+    aging::tick(&HEAP);
+    reserve::tick(&HEAP);
     // SAFETY: the block is one of a class, free and zero, and was the caller's until now.
     if let Err(error) = unsafe { HEAP.kfree_wiped(ptr) } {
         stop(Call::Free, error);

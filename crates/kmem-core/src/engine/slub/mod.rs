@@ -236,6 +236,12 @@ unsafe impl Engine for Slub {
         }
     }
 
+    fn age_pages<P: Platform>(floor: Floor<'_, P>, cache: &Cache, node: usize) {
+        if floor.pinned {
+            floor.pages.age_pool(floor.platform, &cache.node(node).own.pool);
+        }
+    }
+
     fn release_node<P: Platform>(floor: Floor<'_, P>, cache: &Cache, node: usize) {
         if floor.pinned {
             floor.pages.close_pool(floor.platform, &cache.node(node).own.pool);

@@ -52,6 +52,7 @@ fn each_set_keeps_its_invariants() {
     check_set::<KernelSet<32>>();
     check_set::<FineSet>();
     check_set::<ShortSet>();
+    check_set::<SealedSet>();
 }
 
 #[test]
