@@ -148,6 +148,12 @@ pub unsafe trait Platform: Sized + Sync + 'static {
         false
     }
 
+    /// [`Platform::back`] of a whole pageblock, aligned to its size, that nobody has yet, by one large page where that is to be had.
+    /// Also where it is not all of it may be backed.
+    fn back_whole(&self, _range: PageRange) -> bool {
+        false
+    }
+
     /// Nobody may reach these pages of the window any more, not even by mistake: any access stops the program. False, the default:
     /// nothing was done. The core holds no lock during the call.
     fn wall(&self, _range: PageRange) -> bool {

@@ -31,6 +31,8 @@ pub struct Counters {
     pub discarded_pages: u64,
     /// Pages backed before they were touched, by `back`.
     pub backed_pages: u64,
+    /// Pageblocks that the heap had backed as wholes.
+    pub backed_whole: u64,
     /// Pages given back by `release`.
     pub released_pages: u64,
     /// Successful calls of `map`.
@@ -102,6 +104,7 @@ pub(crate) struct Tally {
     pub(crate) discards: Count,
     pub(crate) discarded_pages: Count,
     pub(crate) backed_pages: Count,
+    pub(crate) backed_whole: Count,
     pub(crate) released_pages: Count,
     pub(crate) maps: Count,
     pub(crate) unmaps: Count,
@@ -130,6 +133,7 @@ impl Tally {
             discards: count(),
             discarded_pages: count(),
             backed_pages: count(),
+            backed_whole: count(),
             released_pages: count(),
             maps: count(),
             unmaps: count(),
@@ -178,6 +182,7 @@ impl Tally {
             discards: self.discards.get(),
             discarded_pages: self.discarded_pages.get(),
             backed_pages: self.backed_pages.get(),
+            backed_whole: self.backed_whole.get(),
             released_pages: self.released_pages.get(),
             maps: self.maps.get(),
             unmaps: self.unmaps.get(),

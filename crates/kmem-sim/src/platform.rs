@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kmem_core::page::ZoneKind;
+use kmem_core::page::{PAGEBLOCK_PAGES, ZoneKind};
 use kmem_core::platform::{PageRange, Platform, Window};
 use kmem_core::sync::rank;
 
@@ -111,6 +111,12 @@ unsafe impl Platform for Machine {
         self.0.memory.back(range);
         self.0.tally.backed_pages.add(range.count as u64);
         true
+    }
+
+    fn back_whole(&self, range: PageRange) -> bool {
+        assert!(range.count == PAGEBLOCK_PAGES && range.first.is_multiple_of(PAGEBLOCK_PAGES), "{range:?}");
+        self.0.tally.backed_whole.add(1);
+        self.back(range)
     }
 
     unsafe fn release(&self, range: PageRange) {

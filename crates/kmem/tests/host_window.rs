@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use kmem::host::{BLOCK_SIZE, Host, Options, TAGS_BELOW};
-use kmem_core::page::ZoneKind;
+use kmem_core::page::{PAGEBLOCK_PAGES, ZoneKind};
 use kmem_core::platform::{BLOCK_PAGES, PAGE_SIZE, PageRange, Platform};
 use support::host;
 
@@ -258,6 +258,61 @@ fn discarded_pages_are_gone_and_zero() {
         assert_eq!(address(host, middle.first - 1).read(), 9);
         assert_eq!(address(host, middle.first + middle.count).read(), 9);
     }
+}
+
+/// Pages of a range that are in memory.
+fn present(address: *mut u8, pages: usize) -> usize {
+    let mut state = vec![0u8; pages];
+    // SAFETY: asks about pages; the kernel writes a byte for each.
+    assert_eq!(unsafe { libc::mincore(address.cast(), pages * PAGE_SIZE, state.as_mut_ptr()) }, 0);
+    state.iter().filter(|&&byte| byte & 1 != 0).count()
+}
+
+/// Mappings that the range lies in.
+fn mappings(address: *mut u8, len: usize) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux tells its mappings");
+    let bounds = |line: &str| {
+        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+        Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?))
+    };
+    let inside = |&(from, to): &(usize, usize)| from < address.addr() + len && address.addr() < to;
+    maps.lines().filter_map(bounds).filter(inside).count()
+}
+
+#[test]
+fn a_pageblock_is_backed_by_itself_and_goes_piece_by_piece() {
+    let host = host(false);
+    let range = host.grow(0, ZoneKind::Normal, 2 * BLOCK_PAGES).expect("memory");
+    let block = PageRange { first: range.first + PAGEBLOCK_PAGES, count: PAGEBLOCK_PAGES };
+    let start = address(host, range.first);
+    // SAFETY: the first page of memory that was just given to us.
+    unsafe { start.write(1) };
+    if !host.back_whole(block) {
+        // A hardened heap, or a kernel without huge pages, or before Linux 5.14: one by one.
+        assert_eq!(present(address(host, block.first), block.count), 0);
+        return;
+    }
+    assert_eq!(present(address(host, block.first), block.count), PAGEBLOCK_PAGES);
+    assert_eq!(present(start, range.count), PAGEBLOCK_PAGES + 1, "no more than what was asked for");
+    assert_eq!(mappings(start, range.count * PAGE_SIZE), 1, "asking leaves a seam");
+    for page in block.first..block.first + block.count {
+        // SAFETY: memory of ours.
+        assert_eq!(unsafe { address(host, page).replace(9) }, 0);
+    }
+    let piece = PageRange { first: block.first + 16, count: 16 };
+    // SAFETY: nobody uses it.
+    assert!(unsafe { host.discard(piece) });
+    assert_eq!(present(address(host, block.first), block.count), PAGEBLOCK_PAGES - 16);
+    // SAFETY: memory of ours, once more.
+    unsafe {
+        assert_eq!(address(host, piece.first).replace(9), 0);
+        assert_eq!(address(host, piece.first - 1).read(), 9);
+    }
+    assert_eq!(
+        present(address(host, block.first), block.count),
+        PAGEBLOCK_PAGES - 15,
+        "a touch fills one page"
+    );
 }
 
 #[test]

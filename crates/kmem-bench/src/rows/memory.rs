@@ -94,11 +94,11 @@ fn settle() {
     small::Set::of(1000, 1).replace(100_000);
 }
 
-/// A heap that grows from nothing to 64 MiB of blocks of this size, each written whole; per block.
-pub(super) fn growing<const SIZE: usize>() -> f64 {
-    const ALL: usize = 64 << 20;
+/// A heap that grows from nothing to so many MiB of blocks of this size, each written whole; per block.
+pub(super) fn growing<const SIZE: usize, const MIB: usize>() -> f64 {
+    let blocks = (MIB << 20) / SIZE;
     pin();
-    let mut table: Vec<*mut u8> = vec![std::ptr::null_mut(); ALL / SIZE];
+    let mut table: Vec<*mut u8> = vec![std::ptr::null_mut(); blocks];
     // The table's own pages are not the matter.
     table.iter_mut().for_each(|slot| *slot = std::ptr::dangling_mut());
     let start = now();
@@ -109,7 +109,7 @@ pub(super) fn growing<const SIZE: usize>() -> f64 {
     }
     let time = now() - start;
     std::hint::black_box(&table);
-    time.as_secs_f64() * 1e9 / (ALL / SIZE) as f64
+    time.as_secs_f64() * 1e9 / blocks as f64
 }
 
 /// A line of this process's status, in MiB.

@@ -207,9 +207,10 @@ static MEMORY: &[Row] = &[
     row(
         "grow_64",
         "a heap that grows to 64 MiB of blocks of 64 bytes, all written, per block",
-        memory::growing::<64>,
+        memory::growing::<64, 64>,
     ),
-    row("grow_1024", "the same of blocks of 1024 bytes", memory::growing::<1024>),
+    row("grow_1024", "the same of blocks of 1024 bytes", memory::growing::<1024, 64>),
+    row("grow_256m", "the same to 256 MiB", memory::growing::<1024, 256>),
     sized(row("build_peak", "peak with 1,000,000 blocks of 64 bytes live (61 MiB asked for)", memory::peak)),
     sized(row("build_after", "resident after all of them are freed", memory::after)),
     sized(row("build_later", "resident one second and some small work after that", memory::later)),

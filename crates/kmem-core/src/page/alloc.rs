@@ -15,13 +15,18 @@
 //! what is in use, as it may wait on the list for long. Pages on a list that are backed count as written to, for it is what they
 //! cost that the zone keeps account of.
 //!
+//! A large heap that is about to split an untouched pageblock has all of it backed first, by one large page if the world has
+//! such ([`Platform::back_whole`]): from a size on where the pageblock, should the heap not grow on, is a thirtieth of it, and only
+//! as long as the zone has little resident free memory and nearly all requests are small, for then the heap really grows. The pageblock is nobody's meanwhile, as a
+//! block that is being discarded is.
+//!
 //! A request for DMA memory never leaves the DMA zone; one without wishes may use lower zones, but leaves
 //! 1/256 of the higher zones' size there for those who have no choice.
 
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::list::Descs;
-use super::mobility::Reach;
+use super::mobility::{PAGEBLOCK_PAGES, Reach};
 use super::pcp::BATCH;
 use super::run::PageRun;
 use super::zone::{Areas, Home, Taken};
@@ -52,6 +57,8 @@ struct Request {
 
 /// Pages in use from which on a batch is backed at once: 16 MiB, of which it is a hundredth.
 const BACKED_FROM: usize = 4096;
+/// Pages in use from which on whole pageblocks are backed: 64 MiB, of which a pageblock is 3 %.
+const WHOLE_FROM: usize = 32 * PAGEBLOCK_PAGES;
 /// The shortest range that is worth a call.
 const LEAST_BACKED: usize = 4;
 
@@ -241,6 +248,20 @@ impl<P: Platform> Pages<P> {
             let mut areas = self.zone(home).areas.lock(p);
             if !areas.allows(request.pages, mark(&areas)) {
                 return None;
+            }
+            if P::BACKS
+                && reach == Reach::Whole
+                && request.listed
+                && areas.in_use() >= WHOLE_FROM
+                && let Some(first) = areas.lift_fresh(descs, request.order, request.mobility)
+            {
+                drop(areas);
+                let backed = p.back_whole(PageRange { first, count: PAGEBLOCK_PAGES });
+                areas = self.zone(home).areas.lock(p);
+                areas.land_fresh(descs, first, backed);
+                if !areas.allows(request.pages, mark(&areas)) {
+                    return None;
+                }
             }
             let taken = areas.take(descs, home, request.order, request.pages, request.mobility, reach)?;
             // Only a local zone can be the home of this CPU's lists.

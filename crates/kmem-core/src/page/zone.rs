@@ -115,6 +115,8 @@ pub(super) struct Areas {
     pub(super) events: ZoneEvents,
     /// Pages of the largest run freed since the last explicit trim.
     pub(super) largest_freed: usize,
+    /// The pageblock that was to be backed as a whole last, whether it was or not; none at first.
+    whole: Option<usize>,
 }
 
 /// A block that left the free lists: its dirty bits are all set, its head is [`Kind::Allocated`].
@@ -146,6 +148,7 @@ impl Areas {
             pageblocks: [0; TYPES],
             events: ZoneEvents { allocs: 0, frees: 0, claims: 0, borrows: 0, discarded: 0 },
             largest_freed: 0,
+            whole: None,
         }
     }
 

@@ -156,6 +156,8 @@ pub struct Host {
     system_page: AtomicUsize,
     /// The system refused [`Platform::back`] as such.
     cannot_back: AtomicBool,
+    /// Growth is worth huge pages, and it is this host that asks for them.
+    backs_whole: AtomicBool,
     entropy: misc::Entropy,
     growth: Lock<Growth, WINDOW_RANK>,
     held: Held,
@@ -178,6 +180,7 @@ impl Host {
             guarded: AtomicBool::new(false),
             system_page: AtomicUsize::new(PAGE_SIZE),
             cannot_back: AtomicBool::new(false),
+            backs_whole: AtomicBool::new(false),
             entropy: misc::Entropy::new(),
             growth: Lock::new(Growth::new()),
             held: Held::new(),
@@ -215,6 +218,7 @@ impl Host {
         let nodes = topology::online_nodes();
         self.growth.lock(self).start(window, ends, options, nodes > 1);
         self.guarded.store(options.guarded, Ordering::Relaxed);
+        self.backs_whole.store(options.huge == HugePages::Grown && !options.guarded, Ordering::Relaxed);
         self.nodes.store(nodes, Ordering::Relaxed);
         self.cpu_count.store(cpus, Ordering::Relaxed);
         self.window_pages.store(window.pages, Ordering::Relaxed);
@@ -440,6 +444,23 @@ unsafe impl Platform for Host {
                 false
             }
         }
+    }
+
+    fn back_whole(&self, range: PageRange) -> bool {
+        // Relaxed: chosen in `init`.
+        if !self.backs_whole.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (address, len) = (self.span.base() + (range.first << PAGE_SHIFT), range.count << PAGE_SHIFT);
+        // SAFETY: changes no content. Where there are no huge pages, or none for this process, small ones come.
+        let asked = unsafe { sys::advise(address, len, libc::MADV_HUGEPAGE) }.is_ok();
+        let backed = asked && self.back(range);
+        if asked {
+            // What is given back piece by piece later must not be filled up again by the system.
+            // SAFETY: changes no content.
+            let _ = unsafe { sys::advise(address, len, libc::MADV_NOHUGEPAGE) };
+        }
+        backed
     }
 
     fn wall(&self, range: PageRange) -> bool {

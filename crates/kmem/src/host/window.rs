@@ -78,11 +78,12 @@ const RELEASED: usize = 64;
 const PLACES: [(usize, usize, usize); 2] =
     [(0x3000_0000_0000, 0x2000_0000_0000, MAX_PAGES), (0x18_0000_0000, 0x28_0000_0000, 1 << 24)];
 
-/// Whether the kernel may back the heap with huge pages where it does so unasked.
+/// Whether the heap has huge pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
-    /// As the system is configured, once the heap is large; never for its first 32 MiB, which a
-    /// small program would otherwise see in its resident size.
+    /// Where a large heap grows, and nowhere else, whatever the system does unasked: the heap asks for each of them, when it
+    /// is about to use all of it. A huge page that comes by a touch, or later for what was given back piece by piece, is
+    /// mostly resident for nothing.
     #[default]
     Grown,
     /// As the system is configured.
@@ -92,9 +93,6 @@ pub enum HugePages {
     /// Refuse them.
     Never,
 }
-
-/// Pages of a heap that counts as large for [`HugePages::Grown`].
-const LARGE: usize = 8 * BLOCK_PAGES;
 
 /// The facts that the fast path of `free` needs, in one place.
 pub struct Span {
@@ -385,9 +383,9 @@ impl Growth {
         }
         let advice = match self.huge {
             HugePages::Always => Some(libc::MADV_HUGEPAGE),
-            HugePages::Never => Some(libc::MADV_NOHUGEPAGE),
-            HugePages::Grown if self.mapped < LARGE => Some(libc::MADV_NOHUGEPAGE),
-            HugePages::Grown | HugePages::System => None,
+            // `Grown`: all of the heap is alike but for the moment of asking, so it is few mappings.
+            HugePages::Never | HugePages::Grown => Some(libc::MADV_NOHUGEPAGE),
+            HugePages::System => None,
         };
         if let Some(advice) = advice {
             // SAFETY: changes no content; refusal is harmless.

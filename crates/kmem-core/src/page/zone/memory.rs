@@ -1,11 +1,12 @@
-//! Blocks of memory that enter and leave a zone.
+//! Blocks of memory that enter and leave a zone, and untouched ones that become resident.
 
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::super::desc::Kind;
 use super::super::list::Descs;
-use super::super::mobility::{Mobility, PAGEBLOCK_PAGES};
-use super::{Areas, Watermarks};
+use super::super::mobility::{Mobility, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
+use super::super::pcp::MAX_LIST_ORDER;
+use super::{Areas, Watermarks, step};
 use crate::platform::{BLOCK_PAGES, MAX_ORDER};
 
 impl Areas {
@@ -37,6 +38,8 @@ impl Areas {
             return false;
         }
         self.unlink(descs, first, MAX_ORDER, descs.block_mobility(first));
+        // Its descriptors may go as well.
+        self.whole = self.whole.filter(|&block| block & !(BLOCK_PAGES - 1) != first);
         for block in (first..first + BLOCK_PAGES).step_by(PAGEBLOCK_PAGES) {
             self.pageblocks[descs.block_mobility(block) as usize] -= 1;
         }
@@ -55,9 +58,67 @@ impl Areas {
         self.update_marks();
     }
 
+    /// Takes an untouched pageblock off the lists, if a request of this order would split one now, to be backed. Give it back with
+    /// [`Areas::land_fresh`].
+    ///
+    /// Not while much of what is free is resident: it would be given up for the pageblock, or the pageblock for it. Nor where
+    /// more than a thirtieth of the last one went to large runs: they would have much of this one, and many programs leave
+    /// much of a large buffer untouched. Then the next one is judged by what becomes of this.
+    pub(in crate::page) fn lift_fresh(
+        &mut self,
+        descs: Descs,
+        order: u32,
+        mobility: Mobility,
+    ) -> Option<usize> {
+        let fits = |areas: &Self| areas.nonempty[mobility as usize] >> order << order;
+        let smaller = (1 << PAGEBLOCK_ORDER) - 1;
+        if fits(self) & smaller != 0 || self.dirty + PAGEBLOCK_PAGES > self.in_use() >> 4 {
+            return None;
+        }
+        if fits(self) == 0 && !self.claim(descs, PAGEBLOCK_ORDER, mobility) {
+            return None;
+        }
+        let from = fits(self).trailing_zeros() as usize;
+        // Dirty blocks stand before clean ones.
+        let untouched = |&index: &usize| descs.page(index).pages() == 0;
+        let next = self.lists[mobility as usize].get(from)?.first().filter(untouched)?;
+        if self.whole.replace(next).is_some_and(|last| in_large_runs(descs, last) > PAGEBLOCK_PAGES / 32) {
+            return None;
+        }
+        let (index, _) = self.take_from(descs, PAGEBLOCK_ORDER, mobility)?;
+        let page = descs.page(index);
+        page.set_order(PAGEBLOCK_ORDER);
+        // As in `lift_dirty`.
+        page.set_kind(Kind::List);
+        self.in_flight += PAGEBLOCK_PAGES;
+        Some(index)
+    }
+
+    /// Ends what [`Areas::lift_fresh`] began. Backed memory is resident, whether it is zero or not.
+    pub(in crate::page) fn land_fresh(&mut self, descs: Descs, index: usize, backed: bool) {
+        self.in_flight -= PAGEBLOCK_PAGES;
+        if backed {
+            descs.set_dirty(index, PAGEBLOCK_PAGES);
+        }
+        self.join(descs, index, PAGEBLOCK_ORDER, if backed { PAGEBLOCK_PAGES } else { 0 });
+    }
+
     fn update_marks(&mut self) {
         if !self.fixed_marks {
             self.marks = Watermarks::of(self.managed);
         }
     }
+}
+
+/// How many pages of a pageblock are in runs that no CPU's list serves. About: others take and free blocks of it meanwhile.
+fn in_large_runs(descs: Descs, block: usize) -> usize {
+    let (mut pages, mut at) = (0, block);
+    while at < block + PAGEBLOCK_PAGES {
+        let (page, step) = (descs.page(at), step(descs, at));
+        if page.kind().is_run() && page.order() > MAX_LIST_ORDER {
+            pages += step;
+        }
+        at += step;
+    }
+    pages
 }
