@@ -46,7 +46,12 @@ impl Due {
 
     /// Its time has come, and this caller does it; the next time is after so many nanoseconds (0: never).
     pub(crate) fn take(&self, next: u64) -> bool {
-        let (due, now) = (self.0.load(Relaxed), misc::now());
+        self.take_at(misc::now(), next)
+    }
+
+    /// [`Due::take`] by a caller who looked at the clock already.
+    pub(crate) fn take_at(&self, now: u64, next: u64) -> bool {
+        let due = self.0.load(Relaxed);
         due != 0 && now >= due && self.0.compare_exchange(due, later(now, next), Relaxed, Relaxed).is_ok()
     }
 }

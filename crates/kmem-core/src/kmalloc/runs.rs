@@ -75,6 +75,15 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         self.age_kept() | self.cut_rooms() | some
     }
 
+    /// Ages the free pages: what was free and resident since the call before, or, with `quiet`, is, goes back to the platform. True as
+    /// long as there is any: then call again, about a second later.
+    pub fn age_pages(&self, quiet: bool) -> bool {
+        if self.pages.ages() {
+            self.pages.age(&self.platform, quiet);
+        }
+        self.pages.ages()
+    }
+
     /// There is memory that [`Kmem::age_large`] will give back.
     pub fn ages(&self) -> bool {
         self.kept.bytes() != 0

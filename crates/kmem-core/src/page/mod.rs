@@ -96,6 +96,8 @@ pub struct Pages<P: Platform> {
     trim_floor: AtomicUsize,
     /// Free blocks that a trim leaves with the zone; all, unless somebody said how many.
     block_reserve: AtomicUsize,
+    /// There is resident free memory that may have to go by its age.
+    aging: AtomicBool,
     /// Free pages of regions.
     idle: region::Idle,
     /// The platform refused to discard: do not ask at each free again.
@@ -177,6 +179,7 @@ impl<P: Platform> Pages<P> {
             zones: [const { Zone::new() }; MAX_NODES * KINDS],
             trim_floor: AtomicUsize::new(512),
             block_reserve: AtomicUsize::new(usize::MAX),
+            aging: AtomicBool::new(false),
             idle: region::Idle::new(),
             discard_refused: AtomicBool::new(false),
             fault: Slot::new(),

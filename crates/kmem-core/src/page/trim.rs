@@ -10,6 +10,14 @@
 //! goes down to three quarters of the bound, so that the next free does not trim again. Only blocks from 64 KiB upward
 //! are lifted: smaller ones save less than the call costs.
 //!
+//! That bound is for a program that is busy. What lay free for a time although the program had the occasion to ask for it, or because
+//! it did nothing at all, is not missed: whoever runs a heap calls [`Pages::age`] now and then, which discards as many pages as were
+//! free and resident all the time since the call before, in smaller blocks too.
+//!
+//! The other way round, what is asked for soon after it was discarded was missed. The bound rises by as many pages, up to half of what is in
+//! use, and falls by those that turn out to be idle. No page tells whether it was resident before: untouched memory that is taken while
+//! discarded memory could have served counts as much.
+//!
 //! Discarded blocks still cost their descriptors, 64 KiB for each block of 4 MiB. Where the platform can take
 //! whole blocks back ([`Pages::set_block_reserve`]) a trim also returns free ones beyond a reserve, and their
 //! descriptors with them.
@@ -28,6 +36,12 @@ const FIXED: usize = 1 << (usize::BITS - 1);
 
 /// The smallest block a free discards: 64 KiB.
 const MIN_ORDER: u32 = 4;
+/// The smallest block that is discarded by its age: 16 KiB.
+const AGED_ORDER: u32 = 2;
+/// Blocks of a zone that are discarded by their age at one time, at most: whoever comes by does it before his own work.
+const AGED_BLOCKS: usize = 128;
+/// Resident free pages of a zone that are not worth looking at: 256 KiB.
+const UNAGED: usize = 64;
 
 impl<P: Platform> Pages<P> {
     /// How many resident free pages a zone may keep at least. Takes effect at the next free.
@@ -41,7 +55,12 @@ impl<P: Platform> Pages<P> {
     pub(super) fn excess(&self, areas: &Areas) -> Excess {
         let floor = self.trim_floor.load(Relaxed);
         let least = if floor & FIXED == 0 { floor.max(areas.largest_freed) } else { floor & !FIXED };
-        let bound = least.max(areas.in_use() >> 3);
+        let missed = if floor & FIXED == 0 { areas.missed.min(areas.in_use() / 2) } else { 0 };
+        let bound = least.max(areas.in_use() >> 3) + missed;
+        // Relaxed: a hint, for who looks now and then. Read first, as it is nearly always set or not to be set.
+        if areas.dirty > UNAGED && !self.aging.load(Relaxed) {
+            self.aging.store(true, Relaxed);
+        }
         (areas.dirty > bound).then_some(bound - bound / 4)
     }
 
@@ -51,8 +70,35 @@ impl<P: Platform> Pages<P> {
         if let Some(keep) = excess
             && !self.discard_refused.load(Relaxed)
         {
-            self.discard_down_to(p, zone, keep, MIN_ORDER);
+            self.discard_down_to(p, zone, keep, MIN_ORDER, usize::MAX);
         }
+    }
+
+    /// There may be something for [`Pages::age`] to discard, now or later.
+    #[inline]
+    #[must_use]
+    pub fn ages(&self) -> bool {
+        self.aging.load(Relaxed)
+    }
+
+    /// Discards as many pages of each zone as were free and resident all the time since the call before; with `quiet`, because nobody
+    /// asked for any for so long, all of them, as far as that is possible in blocks of 16 KiB and more.
+    /// Then [`Pages::ages`] tells whether to call again, about a second later.
+    pub fn age(&self, p: &P, quiet: bool) {
+        if self.discard_refused.load(Relaxed) {
+            return self.aging.store(false, Relaxed);
+        }
+        let mut some = false;
+        for (number, zone) in self.zones.iter().enumerate().filter(|(_, zone)| zone.is_populated()) {
+            let (dirty, idle) = zone.areas.lock(p).age(quiet);
+            if idle > UNAGED {
+                self.discard_down_to(p, number, dirty - idle, AGED_ORDER, AGED_BLOCKS);
+                zone.areas.lock(p).nothing_is_missed();
+            }
+            // What was discarded just now, too: the rest of it may be had next time.
+            some |= dirty > UNAGED;
+        }
+        self.aging.store(some, Relaxed);
     }
 
     /// Discards resident free memory of all zones until at most `keep_pages` pages of it are left, as far as
@@ -65,21 +111,22 @@ impl<P: Platform> Pages<P> {
         let mut keep = keep_pages;
         let mut discarded = 0;
         for (number, zone) in self.zones.iter().enumerate().filter(|(_, zone)| zone.is_populated()) {
-            discarded += self.discard_down_to(p, number, keep, 0);
+            discarded += self.discard_down_to(p, number, keep, 0, usize::MAX);
             let mut areas = zone.areas.lock(p);
             areas.largest_freed = 0;
+            areas.nothing_is_missed();
             keep = keep.saturating_sub(areas.dirty);
         }
         discarded
     }
 
-    /// Lifts, discards and lands blocks of a zone, largest first, until `keep` dirty pages are left.
+    /// Lifts, discards and lands blocks of a zone, `most` of them and largest first, until `keep` dirty pages are left.
     #[cold]
-    fn discard_down_to(&self, p: &P, zone: usize, keep: usize, min_order: u32) -> usize {
+    fn discard_down_to(&self, p: &P, zone: usize, keep: usize, min_order: u32, most: usize) -> usize {
         let descs = self.descs();
         let number = zone;
         let zone = &self.zones[zone].areas;
-        let mut discarded = 0;
+        let (mut discarded, mut blocks) = (0, 0);
         let mut lifted = {
             let mut areas = zone.lock(p);
             if areas.dirty > keep { areas.lift_dirty(descs, min_order) } else { None }
@@ -93,7 +140,9 @@ impl<P: Platform> Pages<P> {
                 self.discard_refused.store(true, Relaxed);
                 break;
             }
-            lifted = if areas.dirty > keep { areas.lift_dirty(descs, min_order) } else { None };
+            blocks += 1;
+            let more = blocks < most && areas.dirty > keep;
+            lifted = if more { areas.lift_dirty(descs, min_order) } else { None };
         }
         self.return_blocks(p, number);
         discarded

@@ -117,6 +117,12 @@ pub(super) struct Areas {
     pub(super) largest_freed: usize,
     /// The pageblock that was to be backed as a whole last, whether it was or not; none at first.
     whole: Option<usize>,
+    /// The least `dirty` since the zone was looked at last, by who gives idle memory back.
+    idle: usize,
+    /// Pages discarded since that look, and not asked for again.
+    gone: usize,
+    /// Pages that were asked for again soon after they were discarded: so many more are kept, as long as they are not idle.
+    pub(super) missed: usize,
 }
 
 /// A block that left the free lists: its dirty bits are all set, its head is [`Kind::Allocated`].
@@ -149,6 +155,9 @@ impl Areas {
             events: ZoneEvents { allocs: 0, frees: 0, claims: 0, borrows: 0, discarded: 0 },
             largest_freed: 0,
             whole: None,
+            idle: 0,
+            gone: 0,
+            missed: 0,
         }
     }
 
@@ -282,6 +291,12 @@ impl Areas {
         page.set_kind(Kind::Allocated);
         self.events.allocs += 1;
         self.peak = self.peak.max(self.in_use());
+        self.idle = self.idle.min(self.dirty);
+        if self.gone > 0 && dirty < pages {
+            let again = (pages - dirty).min(self.gone);
+            self.gone -= again;
+            self.missed += again;
+        }
         Some(Taken { index, zeroed: dirty == 0 })
     }
 
@@ -372,10 +387,26 @@ impl Areas {
                 // Still free for whoever frees it a second time.
                 descs.page(index).set_kind(Kind::List);
                 self.in_flight += 1 << order;
+                self.idle = self.idle.min(self.dirty);
                 return Some((index, order));
             }
         }
         None
+    }
+
+    /// How many pages are dirty, and how many of them, at least, were all the time since the call before; all, if it was `quiet`.
+    pub(super) fn age(&mut self, quiet: bool) -> (usize, usize) {
+        let idle = if quiet { self.dirty } else { self.idle.min(self.dirty) };
+        self.idle = self.dirty;
+        self.gone = 0;
+        // No more than has a meaning.
+        self.missed = self.missed.min(self.in_use() / 2).saturating_sub(idle);
+        (self.dirty, idle)
+    }
+
+    /// What was discarded so far went because it was idle: whoever asks for it again is served by fresh memory.
+    pub(super) fn nothing_is_missed(&mut self) {
+        self.gone = 0;
     }
 
     /// A free block of the largest order that is known to be zero, when there are more than `keep` of that order.
@@ -396,6 +427,7 @@ impl Areas {
         if zeroed {
             descs.set_zero(index, pages);
             self.events.discarded += dirty as u64;
+            self.gone += dirty;
         }
         self.join(descs, index, order, if zeroed { 0 } else { dirty });
         if zeroed { dirty } else { 0 }

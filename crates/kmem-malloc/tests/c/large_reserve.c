@@ -53,6 +53,6 @@ int main(void)
         usleep(100000);
         small_work();
     }
-    CHECK(resident() < start + (4 << 20));
+    CHECK(resident() < start + (3 << 20));
     return ok();
 }

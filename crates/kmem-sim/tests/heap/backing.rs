@@ -2,7 +2,7 @@
 
 use kmem_core::config::Config;
 use kmem_core::gfp::Gfp;
-use kmem_core::page::PAGEBLOCK_PAGES;
+use kmem_core::page::{PAGEBLOCK_PAGES, PageRun};
 use kmem_core::platform::BLOCK_PAGES;
 use kmem_sim::Machine;
 
@@ -11,6 +11,8 @@ use crate::rig::Rig;
 crate::for_each_config! {
     a_large_heap_is_backed_in_batches
     a_larger_heap_is_backed_by_pageblocks
+    idle_memory_goes_by_its_age
+    missed_memory_stays_next_time
 }
 
 /// Pages in use from which on the heap has its batches backed.
@@ -85,5 +87,72 @@ fn a_larger_heap_is_backed_by_pageblocks<C: Config>() {
     assert!(stats().resident_free == 0 && machine.resident_pages() <= now.in_use);
 
     objects.into_iter().for_each(|object| rig.free(cache, object));
+    rig.check();
+}
+
+/// Free memory stays resident as long as it is needed from one look to the next; then it goes, and at once when nothing happened.
+fn idle_memory_goes_by_its_age<C: Config>() {
+    let machine = Machine::builder().memory_per_node(10 * BLOCK_PAGES).build();
+    let rig = Rig::<C>::new(&machine);
+    let pages = rig.heap.pages();
+    // 384 pages: fewer than a free leaves resident whatever is in use.
+    let breathe = || {
+        let take = |_| pages.alloc(&machine, Gfp::KERNEL, 4, None).expect("memory");
+        let runs: Vec<_> = (0..24).map(take).collect();
+        runs.into_iter().for_each(|run| pages.free(&machine, run));
+    };
+    let resident = || pages.stats(&machine).resident_free;
+    breathe();
+    let all = resident();
+    assert!(all >= 384 && pages.ages(), "{all} pages");
+    pages.age(&machine, false);
+    assert_eq!(resident(), all, "all of it was in use since the heap began");
+    for _ in 0..3 {
+        breathe();
+        pages.age(&machine, false);
+        assert_eq!(resident(), all, "all of it is in use from time to time");
+    }
+    pages.age(&machine, false);
+    let left = resident();
+    assert!(left + 300 < all, "{left} of {all} pages left");
+    pages.age(&machine, false);
+    assert!(!pages.ages(), "nothing is left that would be worth a look");
+
+    breathe();
+    assert!(resident() >= 384 && pages.ages());
+    pages.age(&machine, true);
+    assert!(resident() <= left, "what nobody asked for goes at the first look");
+    rig.check();
+}
+
+/// What is asked for again soon after it was given back stays the next time; until nobody needs it any more.
+fn missed_memory_stays_next_time<C: Config>() {
+    let machine = Machine::builder().memory_per_node(10 * BLOCK_PAGES).build();
+    let rig = Rig::<C>::new(&machine);
+    let pages = rig.heap.pages();
+    let take = |runs: usize| {
+        let take = |_| pages.alloc(&machine, Gfp::KERNEL, 4, None).expect("memory");
+        (0..runs).map(take).collect::<Vec<_>>()
+    };
+    let give = |runs: Vec<PageRun>| runs.into_iter().for_each(|run| pages.free(&machine, run));
+    let live = take(256);
+    // 1600 pages come and go; that many were discarded at that.
+    let breathe = || {
+        let before = machine.counters().discarded_pages;
+        give(take(100));
+        machine.counters().discarded_pages - before
+    };
+    let first = breathe();
+    assert!(first > 800, "{first} pages of 1600");
+    let second = breathe();
+    assert!(second < first / 4, "{second} pages, although {first} were missed");
+    assert_eq!(breathe(), 0);
+    // Idle from one look to the next.
+    pages.age(&machine, false);
+    pages.age(&machine, false);
+    assert!(pages.stats(&machine).resident_free < 200, "idle memory stays");
+    let again = breathe();
+    assert!(again > first / 2, "{again} pages, although nobody missed any");
+    give(live);
     rig.check();
 }

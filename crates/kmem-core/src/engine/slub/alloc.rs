@@ -16,7 +16,7 @@ use crate::engine::slub::word::{self, Word};
 use crate::engine::slub::{Cache, Cpu, Stack, slab};
 use crate::gfp::Gfp;
 use crate::page::Page;
-use crate::platform::Platform;
+use crate::platform::{PAGE_SIZE, Platform};
 
 /// Clears what the chains of slabs left in objects that were taken off them, where a free object is zero (I-GUARD-3).
 pub(super) fn clear_links<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &[*mut u8]) {
@@ -28,8 +28,16 @@ pub(super) fn clear_links<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objec
     }
 }
 
-/// How many objects a cache without stacks links at once when it carves.
+/// How many objects a cache without stacks links at once when it carves, at most.
 const CARVE: usize = 32;
+
+/// How many of this size it links: a link is a touch, and large objects should not all be touched for the first one's sake.
+const fn linked_at_once(size: usize) -> usize {
+    match PAGE_SIZE / size {
+        fit if fit < CARVE => fit,
+        _ => CARVE,
+    }
+}
 
 /// True when the node of an object must be looked at: always where the platform keeps nodes apart, elsewhere for strict
 /// requests on a machine with several.
@@ -299,7 +307,7 @@ fn walk<P: Platform>(
 /// Carves a few more objects and links them, for a cache whose fast path is the transaction.
 fn link_some<P: Platform>(floor: Floor<'_, P>, cache: &Cache, cpu: &Cpu, slab: &Page) {
     let mut some = [core::ptr::null_mut(); CARVE];
-    let got = slab::carve(floor, cache, slab, &mut some);
+    let got = slab::carve(floor, cache, slab, &mut some[..linked_at_once(cache.geometry.size)]);
     if got == 0 {
         return;
     }
