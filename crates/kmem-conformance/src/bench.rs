@@ -3,6 +3,8 @@
 //! The checks keep the promises that the unsafe calls ask for: caches are used while they live, blocks are freed once, by
 //! whoever holds them. Where a check breaks a promise on purpose (a stray pointer) it is one that the heap promises to notice.
 
+use core::slice;
+
 use kmem_core::Kmem;
 use kmem_core::cache::{CacheArgs, CacheRef, CreateError, DestroyError};
 use kmem_core::config::Config;
@@ -350,11 +352,20 @@ pub fn natural_alignment<C: Config>(size: usize) -> usize {
     }
 }
 
+/// After so many bytes a pattern begins again.
+const PERIOD: usize = 256;
+
 /// Writes `len` bytes that depend on `seed`.
 pub(crate) fn fill(block: *mut u8, len: usize, seed: usize) {
-    for i in 0..len {
+    for i in 0..len.min(PERIOD) {
         // SAFETY: the caller holds a block of that length.
         unsafe { block.add(i).write(pattern(i, seed)) };
+    }
+    let mut done = PERIOD;
+    while done < len {
+        // SAFETY: as above; what is copied was written and lies before where it goes.
+        unsafe { block.add(done).copy_from_nonoverlapping(block, done.min(len - done)) };
+        done *= 2;
     }
 }
 
@@ -362,14 +373,22 @@ pub(crate) fn fill(block: *mut u8, len: usize, seed: usize) {
 #[must_use]
 pub(crate) fn is_filled(block: *const u8, len: usize, seed: usize) -> bool {
     // SAFETY: the caller holds a block of that length.
-    (0..len).all(|i| unsafe { block.add(i).read() } == pattern(i, seed))
+    (0..len.min(PERIOD)).all(|i| unsafe { block.add(i).read() } == pattern(i, seed))
+        && repeats(block, len, PERIOD)
 }
 
 /// Whether the first `len` bytes are zero.
 #[must_use]
 pub(crate) fn is_zero(block: *const u8, len: usize) -> bool {
     // SAFETY: the caller holds a block of that length.
-    (0..len).all(|i| unsafe { block.add(i).read() } == 0)
+    len == 0 || unsafe { block.read() } == 0 && repeats(block, len, 1)
+}
+
+/// Whether each byte is the one `period` before it: the one comparison is fast in every build.
+fn repeats(block: *const u8, len: usize, period: usize) -> bool {
+    let Some(rest) = len.checked_sub(period) else { return true };
+    // SAFETY: the callers' callers hold a block of that length, and write nothing meanwhile.
+    unsafe { slice::from_raw_parts(block, rest) == slice::from_raw_parts(block.add(period), rest) }
 }
 
 const fn pattern(offset: usize, seed: usize) -> u8 {

@@ -4,43 +4,58 @@
 //! through their own first words, so that this needs no memory either.
 
 use kmem_core::gfp::Gfp;
+use kmem_core::platform::MAX_ORDER;
 
 use crate::failure::{Failure, Outcome, ensure, fail};
 use crate::{Bench, Driver};
 
 /// All free pages of a heap, held by a check, and a platform that gives no more. [`Shortage::end`] ends it.
+///
+/// They are taken in runs as large as there are, since a check begins dozens of shortages; a run is broken up when single pages of
+/// it are given back.
 #[must_use = "pages that are not given back are lost"]
 pub(crate) struct Shortage {
-    first: *mut u8,
+    first: *mut Held,
     pages: usize,
 }
 
+/// At the start of a run of pages that is held.
+struct Held {
+    /// The one that was taken before.
+    next: *mut Held,
+    order: u32,
+}
+
+/// What reaches every zone, the one for most first.
+const ZONES: [Gfp; 3] = [Gfp::empty(), Gfp::DMA32, Gfp::DMA];
 const NO_WAIT: Gfp = Gfp::KERNEL.union(Gfp::NOWARN).union(Gfp::MEMALLOC);
 
 impl Shortage {
     /// Takes all pages there are, of all nodes and zones, or only of one node.
     pub(crate) fn begin<D: Driver>(bench: &Bench<'_, D>, node: Option<usize>) -> Self {
-        let heap = bench.heap();
         bench.faults().set_full(true);
         let mut shortage = Self { first: core::ptr::null_mut(), pages: 0 };
         let nodes = node.map_or(0..bench.nodes(), |node| node..node + 1);
-        for node in nodes {
-            for zone in [Gfp::empty(), Gfp::DMA32, Gfp::DMA] {
-                let gfp = NO_WAIT | Gfp::THISNODE | zone;
-                while let Some(run) = heap.pages().alloc(heap.platform(), gfp, 0, Some(node)) {
-                    let page = heap.pages().address(heap.pages().into_head(run));
-                    shortage.hold(page);
+        for order in (0..=MAX_ORDER).rev() {
+            for node in nodes.clone() {
+                for zone in ZONES {
+                    while shortage.take(bench, Gfp::THISNODE | zone, order, Some(node)) {}
                 }
             }
         }
         shortage
     }
 
-    fn hold(&mut self, page: *mut u8) {
-        // SAFETY: the page is this shortage's alone.
-        unsafe { page.cast::<*mut u8>().write(self.first) };
-        self.first = page;
-        self.pages += 1;
+    /// Takes one run, if there is one.
+    fn take<D: Driver>(&mut self, bench: &Bench<'_, D>, gfp: Gfp, order: u32, node: Option<usize>) -> bool {
+        let heap = bench.heap();
+        let Some(run) = heap.pages().alloc(heap.platform(), NO_WAIT | gfp, order, node) else { return false };
+        let held = heap.pages().address(heap.pages().into_head(run)).cast::<Held>();
+        // SAFETY: the pages are this shortage's alone, and aligned.
+        unsafe { held.write(Held { next: self.first, order }) };
+        self.first = held;
+        self.pages += 1 << order;
+        true
     }
 
     /// Pages held.
@@ -49,23 +64,35 @@ impl Shortage {
         self.pages
     }
 
+    /// Gives the run that was taken last back; its order.
+    fn give<D: Driver>(&mut self, bench: &Bench<'_, D>) -> Result<u32, Failure> {
+        let heap = bench.heap();
+        let run = self.first;
+        // SAFETY: the caller has seen that one is held; its pages are this shortage's alone, and `take` wrote this.
+        let Held { next, order } = unsafe { run.read() };
+        self.first = next;
+        self.pages -= 1 << order;
+        // SAFETY: as above; no token of the run exists.
+        if let Err(error) = unsafe { heap.pages().free_at(heap.platform(), run.addr(), Some(order)) } {
+            fail!("pages that the check held were not taken back: {error:?}");
+        }
+        Ok(order)
+    }
+
     /// Gives some pages back.
     ///
     /// # Errors
     /// The heap does not take one.
     pub(crate) fn relent<D: Driver>(&mut self, bench: &Bench<'_, D>, count: usize) -> Outcome {
-        let heap = bench.heap();
         for _ in 0..count {
             if self.first.is_null() {
                 break;
             }
-            let page = self.first;
-            // SAFETY: the page is this shortage's alone; `hold` wrote the link.
-            self.first = unsafe { page.cast::<*mut u8>().read() };
-            self.pages -= 1;
-            // SAFETY: as above; no token of the page exists.
-            if let Err(error) = unsafe { heap.pages().free_at(heap.platform(), page.addr(), Some(0)) } {
-                fail!("a page that the check held was not taken back: {error:?}");
+            let order = self.give(bench)?;
+            // Nothing else is free, so these are its pages; all but one.
+            for _ in 1..1 << order {
+                let taken = ZONES.into_iter().any(|zone| self.take(bench, zone, 0, None));
+                ensure!(taken, "pages that were given back cannot be had");
             }
         }
         Ok(())
@@ -77,7 +104,10 @@ impl Shortage {
     /// The heap does not take one.
     pub(crate) fn end<D: Driver>(mut self, bench: &Bench<'_, D>) -> Outcome {
         bench.faults().set_full(false);
-        self.relent(bench, usize::MAX)
+        while !self.first.is_null() {
+            self.give(bench)?;
+        }
+        Ok(())
     }
 }
 
