@@ -1,6 +1,7 @@
 #!/bin/sh
-# what: gcc -O2 -g on a generated C file of 350 functions; the object must be the same byte for byte
+# what: gcc -O2 -g on a generated C file of 200 functions; the object must be the same byte for byte
 # needs: gcc python3
+# variants: system kmem
 # runs: 1
 set -eu
 case $1 in

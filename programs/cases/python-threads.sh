@@ -2,6 +2,7 @@
 # what: python3: the standard test suite's files on threads (fork among them), every object in malloc
 # needs: python3
 # probe: python3 -c "import test.test_dict"
+# variants: system kmem
 # runs: 1
 set -eu
 case $1 in

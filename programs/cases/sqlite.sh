@@ -1,6 +1,7 @@
 #!/bin/sh
-# what: sqlite3: a million rows inserted, indexed, updated, joined and sorted, on disk and in memory
+# what: sqlite3: 400,000 rows inserted, indexed, updated, joined and sorted, on disk and in memory
 # needs: sqlite3
+# variants: system kmem
 # runs: 1
 set -eu
 case $1 in

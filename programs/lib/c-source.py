@@ -2,7 +2,7 @@
 
 import random
 
-FUNCTIONS = 350
+FUNCTIONS = 200
 rng = random.Random(7)
 print("#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>")
 for r in range(40):

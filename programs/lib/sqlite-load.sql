@@ -1,11 +1,11 @@
--- A deterministic load of a million rows. Page cache, sorters and temporary tables all live in malloc.
+-- A deterministic load of 400,000 rows. Page cache, sorters and temporary tables all live in malloc.
 pragma journal_mode = off;
 pragma synchronous = off;
 pragma temp_store = memory;
 pragma cache_size = -32768;
 create table item (id integer primary key, class integer, name text, weight real);
 insert into item
-  with recursive n(i) as (select 1 union all select i + 1 from n where i < 1000000)
+  with recursive n(i) as (select 1 union all select i + 1 from n where i < 400000)
   select i, (i * 7919) % 1009, 'item ' || ((i * 104729) % 999983), (i % 1000) / 8.0 from n;
 create index item_class on item (class, name);
 create temp table class as select class as id, count(*) as members, sum(weight) as weight from item group by class;

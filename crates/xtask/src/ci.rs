@@ -16,11 +16,10 @@ pub(crate) fn run(_arguments: &[String]) -> Count {
     count += suites::models();
     count += golden::run(&[]);
     count += programs::run(&[]);
-    // The other engines: an interpreter, a sort with threads, a database, and blocks that change threads.
+    // The other engines: an interpreter, a sort with threads, and blocks that change threads.
     for engine in ["slab", "slob", "hardened"] {
-        count += programs::run(
-            &["--engine", engine, "--runs", "1", "perl", "sort", "sqlite", "threads"].map(str::to_owned),
-        );
+        count +=
+            programs::run(&["--engine", engine, "--runs", "1", "perl", "sort", "threads"].map(str::to_owned));
     }
     count += crate::bench::run(&["--quick".to_owned()]);
     println!("{:.0} s in all", start.elapsed().as_secs_f64());

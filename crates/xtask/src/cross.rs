@@ -164,7 +164,8 @@ impl Machine {
         if !all {
             arguments.extend(self.tests.unwrap_or_default());
         }
-        let mut step = Step::cargo(self.run, &arguments).limit(400);
+        // An emulated processor is slow enough.
+        let mut step = Step::cargo(self.run, &arguments).limit(600).env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
         if !self.runner.is_empty() {
             step = step
                 .env(&variable(self.triple, "LINKER"), self.linker[0])

@@ -11,7 +11,7 @@ pub(crate) fn run() -> Count {
     let mut count = Count::default();
     Engine::ALL.into_iter().for_each(|engine| count += library::build(engine));
     count +=
-        Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]).limit(900).run_counting(outcomes);
+        Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]).limit(1500).run_counting(outcomes);
     count += other_engines();
     let long = crates_with_long_tests();
     if !long.is_empty() {

@@ -147,7 +147,23 @@ fn built(engine: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Compiles `tests/c/<source>` once and returns the program, or the shared library when `extra` says `-shared`.
+/// A program's source, and all headers beside it and above.
+fn texts(source: &str) -> Vec<Vec<u8>> {
+    let directory = sources().join(source).parent().expect("a directory").to_path_buf();
+    let mut files: Vec<PathBuf> = [sources(), directory]
+        .iter()
+        .flat_map(|directory| fs::read_dir(directory).expect("the sources"))
+        .map(|entry| entry.expect("the sources").path())
+        .collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "h"));
+    files.sort();
+    files.dedup();
+    files.push(sources().join(source));
+    files.iter().map(|path| fs::read(path).expect("a source")).collect()
+}
+
+/// Compiles `tests/c/<source>`, unless an earlier run of the tests has, and returns the program, or the shared library when `extra`
+/// says `-shared`.
 pub(crate) fn compiled(source: &str, extra: &[&OsStr]) -> PathBuf {
     static DONE: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
     let mut done = DONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -158,13 +174,18 @@ pub(crate) fn compiled(source: &str, extra: &[&OsStr]) -> PathBuf {
     }
     let (compiler, standard) =
         if source.ends_with(".cc") { ("g++", "-std=gnu++17") } else { ("gcc", "-std=gnu17") };
-    // A name of its own for each way to compile, and a rename at the end: another test run may be using the program.
+    // A name of its own for each text and each way to compile, and a rename at the end: another test run may be using the program.
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
+    texts(source).hash(&mut hasher);
     let stem = Path::new(source).file_stem().and_then(OsStr::to_str).expect("name");
     let programs = scratch().join(format!("programs/{:016x}", hasher.finish()));
     fs::create_dir_all(&programs).expect("programs directory");
     let output = programs.join(stem);
+    if output.exists() {
+        done.insert(key, output.clone());
+        return output;
+    }
     let building = programs.join(format!("{stem}.{}", std::process::id()));
     let mut command = Command::new(compiler);
     command.args([standard, "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]);

@@ -64,7 +64,7 @@ pub(super) fn run() -> Count {
         count += must_fail(&machine, verdict, output);
     }
     count += guide::run();
-    count += counts::run(false);
+    count += counts::run_beside_linux();
     println!("{:.0} s, {building:.0} s of them to build", start.elapsed().as_secs_f64());
     count
 }
