@@ -17,8 +17,8 @@
 //!
 //! A large heap that is about to split an untouched pageblock has all of it backed first, by one large page if the world has
 //! such ([`Platform::back_whole`]): from a size on where the pageblock, should the heap not grow on, is a thirtieth of it, and only
-//! as long as the zone has little resident free memory and nearly all requests are small, for then the heap really grows. The pageblock is nobody's meanwhile, as a
-//! block that is being discarded is.
+//! as long as the zone has little resident free memory and nearly all requests are small, for then the heap really grows. The
+//! pageblock is nobody's meanwhile, as a block that is being discarded is.
 //!
 //! A request for DMA memory never leaves the DMA zone; one without wishes may use lower zones, but leaves
 //! 1/256 of the higher zones' size there for those who have no choice.
