@@ -47,7 +47,7 @@ int main(void)
     pthread_t thread;
     CHECK(pthread_atfork(late, late, late) == 0);
     CHECK(pthread_create(&thread, NULL, churn, NULL) == 0);
-    for (int round = 1; round <= 100; round++) {
+    for (int round = 1; round <= 50; round++) {
         pid_t child = fork();
         CHECK(child >= 0);
         if (child == 0) {

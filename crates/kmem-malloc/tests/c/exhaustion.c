@@ -24,7 +24,7 @@ int main(int argc, char **argv)
 {
     CHECK(argc == 2);
     size_t size = strtoul(argv[1], NULL, 10), room = (size_t)192 << 20;
-    if (size < 4096) room = in_small_blocks(room);
+    if (size < 4096) room = in_small_blocks((size_t)72 << 20);
     free(malloc(1));
     struct rlimit limit = {statm(0) + room, RLIM_INFINITY};
     CHECK(setrlimit(RLIMIT_AS, &limit) == 0);

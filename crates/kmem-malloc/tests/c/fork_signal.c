@@ -2,7 +2,7 @@
 #include "check.h"
 #include <sys/time.h>
 
-enum { FORKS = 3000, LIVE = 1009 };
+enum { FORKS = 1500, LIVE = 1009 };
 static volatile sig_atomic_t forks;
 
 static void on_signal(int number)

@@ -6,7 +6,7 @@ int main(int argc, char **argv)
 {
     CHECK(argc == 2);
     size_t size = strtoul(argv[1], NULL, 10);
-    size_t total = size < 4096 ? in_small_blocks((size_t)256 << 20) : (size_t)4 << 30;
+    size_t total = size < 4096 ? in_small_blocks((size_t)128 << 20) : (size_t)4 << 30;
     size_t step = size < 4096 ? size : (size_t)64 << 10;
     free(malloc(1));
     void **warm = malloc(size);
