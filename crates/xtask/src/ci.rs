@@ -1,20 +1,70 @@
 //! `ci`: everything that decides whether a change may land, cheapest first. A failed step does not hide
 //! the later ones.
+//!
+//! What is measured has the machine to itself and comes last. All the rest is cut into parts that run [beside] one another: first
+//! those that build, so that none waits for another's lock on a directory of build products, then those that run what was built.
 
 use std::time::Instant;
 
+use crate::library::Engine;
 use crate::step::Count;
-use crate::{check, cross, golden, kernel, programs, suites, tidy};
+use crate::{beside, check, cross, golden, kernel, programs, suites, tidy};
 
-pub(crate) fn run(_arguments: &[String]) -> Count {
+/// A part of the whole: its name as `ci NAME` knows it, and what it does.
+type Part = (&'static str, fn() -> Count);
+
+/// Parts that build. Each kind of build product has a directory, and a part, of its own.
+const BUILDS: [Part; 2] = [("debug", debug), ("optimised", optimised)];
+
+/// Parts that run what was built, the longest first.
+const RUNS: [Part; 9] = [
+    ("tests", suites::all),
+    ("kernel", || kernel::run(&[])),
+    ("cross", || cross::run(&[])),
+    ("long", suites::long),
+    ("slab", || suites::on(Engine::Slab)),
+    ("hardened", || suites::on(Engine::Hardened)),
+    ("slob", || suites::on(Engine::Slob)),
+    ("golden", || golden::run(&[])),
+    ("models", suites::models),
+];
+
+fn debug() -> Count {
+    let mut count = check::run();
+    count += suites::build_all();
+    count
+}
+
+fn optimised() -> Count {
+    let mut count = suites::libraries();
+    count += golden::build();
+    count += suites::build_long();
+    count
+}
+
+pub(crate) fn run(arguments: &[String]) -> Count {
+    let parts = || BUILDS.iter().chain(&RUNS);
+    let unknown = arguments.iter().find(|name| parts().all(|part| part.0 != *name));
+    let count = match arguments {
+        _ if unknown.is_some() => {
+            let names: Vec<&str> = parts().map(|part| part.0).collect();
+            eprintln!("ci: no part `{}`; there are {}", unknown.map_or("", |name| name), names.join(", "));
+            Count::FAILED
+        }
+        [] => everything(),
+        [name] => parts().find(|part| part.0 == name).map_or(Count::FAILED, |part| part.1()),
+        several => beside::run(&several.iter().map(String::as_str).collect::<Vec<_>>()),
+    };
+    // The last line: `beside` reads it of a part.
+    println!("{count}");
+    count
+}
+
+fn everything() -> Count {
     let start = Instant::now();
     let mut count = tidy::run(&[]);
-    count += check::run();
-    count += suites::run();
-    count += cross::run(&[]);
-    count += kernel::run(&[]);
-    count += suites::models();
-    count += golden::run(&[]);
+    count += beside::run(&BUILDS.map(|part| part.0));
+    count += beside::run(&RUNS.map(|part| part.0));
     count += programs::run(&[]);
     // The other engines: an interpreter, a sort with threads, and blocks that change threads.
     for engine in ["slab", "slob", "hardened"] {
@@ -23,6 +73,5 @@ pub(crate) fn run(_arguments: &[String]) -> Count {
     }
     count += crate::bench::run(&["--quick".to_owned()]);
     println!("{:.0} s in all", start.elapsed().as_secs_f64());
-    println!("{count}");
     count
 }

@@ -4,6 +4,7 @@
 //! ([`step::Count`]), prints a line or a table about them, and prints a log only where something failed.
 
 mod bench;
+mod beside;
 mod check;
 mod child;
 mod ci;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask <command>
 
-  ci                       everything below, one line a step; the last line counts what passed and failed
+  ci [PART...]             everything below, one line a step; the last line counts what passed and failed
   check                    formatting, clippy and documentation, each without a warning
   tidy [--bless]           layers, words, sizes, page of misuse, unsafe census; --bless writes both anew
   test                     all tests, then the long ones optimised

@@ -23,6 +23,12 @@ impl Count {
     pub(crate) fn of(passed: bool) -> Self {
         if passed { Self::PASSED } else { Self::FAILED }
     }
+
+    /// What [`fmt::Display`] wrote.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let (passed, failed) = line.strip_suffix(" failed")?.split_once(" passed, ")?;
+        Some(Self { passed: passed.parse().ok()?, failed: failed.parse().ok()? })
+    }
 }
 
 impl AddAssign for Count {

@@ -7,52 +7,78 @@ use crate::step::{Count, Step};
 use crate::tree;
 
 pub(crate) fn run() -> Count {
-    // The command's tests run programs on them, and would build them one by one.
+    let mut count = libraries();
+    count += all();
+    for engine in [Engine::Slab, Engine::Slob, Engine::Hardened] {
+        count += on(engine);
+    }
+    count += long();
+    count
+}
+
+/// The libraries, optimised: the command's tests run programs on them, and would build them one by one.
+pub(crate) fn libraries() -> Count {
     let mut count = Count::default();
     Engine::ALL.into_iter().for_each(|engine| count += library::build(engine));
-    count +=
-        Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]).limit(1500).run_counting(outcomes);
-    count += other_engines();
-    let long = crates_with_long_tests();
-    if !long.is_empty() {
-        let mut arguments = vec!["test", "--no-fail-fast", "--profile", "long", "--tests"];
-        long.iter().for_each(|name| arguments.extend(["-p", name]));
-        arguments.extend(["--", "--ignored"]);
-        count += Step::cargo("long tests", &arguments).limit(900).run_counting(outcomes);
-    }
     count
+}
+
+const ALL: [&str; 2] = ["test", "--workspace"];
+
+/// All tests as developers run them.
+pub(crate) fn all() -> Count {
+    let arguments = [&ALL[..], &["--no-fail-fast"]].concat();
+    Step::cargo("tests", &arguments).limit(1500).run_counting(outcomes)
+}
+
+/// Builds what [`all`] runs.
+pub(crate) fn build_all() -> Count {
+    Step::cargo("build the tests", &[&ALL[..], &["--no-run"]].concat()).limit(900).run()
 }
 
 /// What depends on the engine that a build chooses: the process-wide heap, and the library as a C program sees it. (The core's own
 /// tests run on all engines.)
-fn other_engines() -> Count {
-    let mut count = Count::default();
-    for (engine, heap, malloc) in [
-        (Engine::Slab, "the heap on slab", "malloc on slab"),
-        (Engine::Slob, "the heap on slob", "malloc on slob"),
-        (Engine::Hardened, "the heap, hardened", "malloc, hardened"),
-    ] {
-        let target = engine.target().display().to_string();
-        let of_heap = [
-            "test",
-            "-p",
-            "kmem",
-            "--features",
-            engine.name(),
-            "--target-dir",
-            &target,
-            "--lib",
-            "--test",
-            "heap",
-            "--test",
-            "misuse",
-        ];
-        count += Step::cargo(heap, &of_heap).run_counting(outcomes);
-        count += Step::cargo(malloc, &["test", "-p", "kmem-malloc"])
-            .env("KMEM_TEST_ENGINE", engine.name())
-            .run_counting(outcomes);
-    }
+pub(crate) fn on(engine: Engine) -> Count {
+    let (heap, malloc) = match engine {
+        Engine::Slub => ("the heap on slub", "malloc on slub"),
+        Engine::Slab => ("the heap on slab", "malloc on slab"),
+        Engine::Slob => ("the heap on slob", "malloc on slob"),
+        Engine::Hardened => ("the heap, hardened", "malloc, hardened"),
+    };
+    let target = engine.target().display().to_string();
+    let of_heap =
+        ["test", "-p", "kmem", "--features", engine.name(), "--target-dir", &target, "--no-fail-fast"];
+    let tests = ["--lib", "--test", "heap", "--test", "misuse"];
+    let mut count = Step::cargo(heap, &[&of_heap[..], &tests].concat()).run_counting(outcomes);
+    // Of the workspace rather than of the package, whose dependencies would be built again, with fewer features.
+    let of_malloc = [&ALL[..], &["--test", "preload"]].concat();
+    count += Step::cargo(malloc, &of_malloc).env("KMEM_TEST_ENGINE", engine.name()).run_counting(outcomes);
     count
+}
+
+/// The tests marked `#[ignore]`, optimised.
+pub(crate) fn long() -> Count {
+    long_tests(false)
+}
+
+/// Builds what [`long`] runs.
+pub(crate) fn build_long() -> Count {
+    long_tests(true)
+}
+
+fn long_tests(only_build: bool) -> Count {
+    let long = crates_with_long_tests();
+    if long.is_empty() {
+        return Count::default();
+    }
+    let mut arguments = vec!["test", "--no-fail-fast", "--profile", "long", "--tests"];
+    long.iter().for_each(|name| arguments.extend(["-p", name]));
+    if only_build {
+        arguments.push("--no-run");
+        return Step::cargo("build the long tests", &arguments).run();
+    }
+    arguments.extend(["--", "--ignored"]);
+    Step::cargo("long tests", &arguments).limit(900).run_counting(outcomes)
 }
 
 /// `loom`: the lock-free protocols, in every interleaving. They are compiled for the model checker, so apart from the rest.

@@ -43,8 +43,7 @@ type Costs = BTreeMap<String, [f64; EVENTS.len()]>;
 
 pub(crate) fn run(arguments: &[String]) -> Count {
     let bless = arguments.iter().any(|argument| argument == "--bless");
-    let build = ["build", "--release", "-p", "kmem-malloc", "-p", "kmem-bench"];
-    let mut built = Step::cargo("build to be counted", &build).env(library::INCREMENTAL, "0").run();
+    let mut built = build();
     if built.failed > 0 {
         return built;
     }
@@ -67,6 +66,12 @@ pub(crate) fn run(arguments: &[String]) -> Count {
     let mut count = built;
     count += Count::of(complaints.is_empty());
     count
+}
+
+/// Builds what is counted on SLUB, and what counts.
+pub(crate) fn build() -> Count {
+    let build = ["build", "--release", "-p", "kmem-malloc", "-p", "kmem-bench"];
+    Step::cargo("build to be counted", &build).env(library::INCREMENTAL, "0").run()
 }
 
 /// Compiles the stand-in for what the kernel does of restartable sequences.
