@@ -210,20 +210,27 @@ pub unsafe trait Platform: Sized + Sync + 'static {
         self.map(len, align)
     }
 
-    /// Gives back memory of [`Platform::map_apart`]. Its addresses may stay unusable for a while.
+    /// Gives back memory of [`Platform::map_apart`]. Its addresses may stay unusable for a while. `asked`: how many bytes its
+    /// holder had asked for, for who tells of an access that comes too late.
     ///
     /// # Safety
     /// As [`Platform::unmap`].
-    unsafe fn unmap_apart(&self, ptr: NonNull<u8>, len: usize) {
+    unsafe fn unmap_apart(&self, ptr: NonNull<u8>, len: usize, _asked: usize) {
         // SAFETY: the caller's promise.
         unsafe { self.unmap(ptr, len) };
     }
 
-    /// [`Platform::remap`] of memory of [`Platform::map_apart`]; it may move.
+    /// [`Platform::remap`] of memory of [`Platform::map_apart`]; it may move. `asked`: as there, before.
     ///
     /// # Safety
     /// As [`Platform::remap`].
-    unsafe fn remap_apart(&self, ptr: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+    unsafe fn remap_apart(
+        &self,
+        ptr: NonNull<u8>,
+        old: usize,
+        new: usize,
+        _asked: usize,
+    ) -> Option<NonNull<u8>> {
         // SAFETY: the caller's promise.
         unsafe { self.remap(ptr, old, new, true) }
     }

@@ -71,6 +71,10 @@ unsafe extern "C" fn start(
     environment: *const *const c_char,
 ) {
     register_fork_handlers();
+    if heap::HARDENED {
+        // Before anybody asks what happens at a fault, or wants something else to happen.
+        heap::name_faults();
+    }
     // SAFETY: getauxval has no requirements.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         return;

@@ -110,9 +110,16 @@ pub(crate) unsafe fn configure(heap: &Heap) {
     heap.set_guard_interval(interval);
 }
 
-/// Whether a fault is the guard's; if so it was reported, and the access may be tried again.
-fn judge(fault: &Fault) -> bool {
-    let Some(heap) = heap::made().filter(|heap| heap.guard().holds(fault.address)) else { return false };
+/// Whether a fault is the guard's; if so it was reported, and the access may be tried again. Of others a hardened heap tells what it
+/// knows.
+pub(crate) fn judge(fault: &Fault) -> bool {
+    let Some(heap) = heap::made() else { return false };
+    if !heap.guard().holds(fault.address) {
+        if heap::HARDENED {
+            heap::tell_of_fault(heap, fault);
+        }
+        return false;
+    }
     let mut frames = [0; DEEP];
     let found = heap.platform().backtrace(&mut frames).min(DEEP);
     let frames = &frames[..found];

@@ -57,6 +57,8 @@ use crate::misuse::{self, Call};
 
 pub use crate::engine::Heap;
 pub use fork::{postfork_child, postfork_parent, prefork, take_over_forks};
+pub use hardened::name_faults;
+pub(crate) use hardened::tell_of_fault;
 pub use resize::realloc;
 pub use tell::{HeapStats, ownership, stats, write_report, write_slabinfo};
 pub use zeroed::{calloc, calloc_slow, clear};

@@ -210,6 +210,14 @@ impl<P: Platform> fmt::Display for Program<'_, P> {
 /// Tells of damage or misuse in one line: where there is no letter there is nothing more to tell. The program stops, if its
 /// user or the heap wants it to. `cache`: its name, empty where none is known.
 pub fn brief<P: Platform>(platform: &P, debug: &Debug, cache: &str, text: fmt::Arguments<'_>) {
+    tell(platform, debug, cache, text);
+    if debug.decide(cache, debug.built_to_abort()) {
+        platform.fatal();
+    }
+}
+
+/// As [`brief`], of what somebody else decides about.
+pub fn tell<P: Platform>(platform: &P, debug: &Debug, cache: &str, text: fmt::Arguments<'_>) {
     debug.note(Error::Bug, cache, text);
     if !debug.is_quiet() {
         let token = platform.lock_token();
@@ -222,9 +230,6 @@ pub fn brief<P: Platform>(platform: &P, debug: &Debug, cache: &str, text: fmt::A
         }
         // The report was this line alone.
         debug.limit.hear(token);
-    }
-    if debug.decide(cache, debug.built_to_abort()) {
-        platform.fatal();
     }
 }
 

@@ -41,6 +41,10 @@ pub struct HugeTable<P: Platform> {
     platform: core::marker::PhantomData<fn(P)>,
 }
 
+/// Somebody is changing what was to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
 impl<P: Platform> HugeTable<P> {
     /// No mappings.
     pub(crate) const fn new() -> Self {
@@ -211,7 +215,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         loop {
             if !self.huge.reserve(&self.platform) {
                 // SAFETY: the caller's mapping; nobody knows it.
-                unsafe { self.unmap(block, entry.mapped()) };
+                unsafe { self.unmap(block, &entry) };
                 return core::ptr::null_mut();
             }
             if self.huge.insert(&self.platform, entry) {
@@ -246,7 +250,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             if Self::KEEPS && entry.room & GROWN != 0 && self.debug.large_letters().is_empty() {
                 self.keep(ptr.expose_provenance(), entry.mapped());
             } else {
-                self.unmap(block, entry.mapped());
+                self.unmap(block, &entry);
             }
         }
         self.mapping_gone(&entry);
@@ -256,12 +260,50 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     /// Gives a mapping of [`Kmem::alloc_huge`] back to the platform.
     ///
     /// # Safety
-    /// As [`Platform::unmap`].
-    unsafe fn unmap(&self, block: NonNull<u8>, bytes: usize) {
+    /// As [`Platform::unmap`]; `entry` is that of the mapping, which is off the list.
+    unsafe fn unmap(&self, block: NonNull<u8>, entry: &Entry) {
+        let bytes = entry.mapped();
         // SAFETY: the caller's promise.
         unsafe {
-            if C::APART { self.platform.unmap_apart(block, bytes) } else { self.platform.unmap(block, bytes) }
+            if C::APART {
+                self.platform.unmap_apart(block, bytes, entry.asked.size);
+            } else {
+                self.platform.unmap(block, bytes);
+            }
         }
+    }
+
+    /// Notes how many bytes of a mapping its holder asked for, where that was not what it was made for.
+    pub fn note_mapping(&self, ptr: *const u8, size: usize) {
+        if C::APART {
+            self.huge.change(&self.platform, ptr.addr(), |entry| {
+                // A zone begins where what was asked for ends.
+                if !entry.has_zone() {
+                    entry.asked.size = size;
+                }
+            });
+        }
+    }
+
+    /// The mapping beside which an address lies: its first byte, and how many its holder asked for. `around`: bytes before and behind
+    /// a mapping of so many that are its own. For a handler of faults: nothing is waited for.
+    ///
+    /// # Errors
+    /// The list is being changed; by this very thread, perhaps.
+    pub fn mapping_beside(
+        &self,
+        address: usize,
+        around: impl Fn(usize) -> (usize, usize),
+    ) -> Result<Option<(usize, usize)>, Busy> {
+        let table = self.huge.table.try_lock(&self.platform).ok_or(Busy)?;
+        let beside = |entry: &Entry| {
+            let (before, behind) = around(entry.mapped());
+            let end = entry.address + entry.mapped();
+            entry.address != 0
+                && (address.wrapping_sub(end) < behind || entry.address.wrapping_sub(1 + address) < before)
+        };
+        let found = (0..table.slots).map(|slot| table.entry(slot)).find(beside);
+        Ok(found.map(|entry| (entry.address, entry.asked.size)))
     }
 
     /// Resizes a mapping, moving it if need be. Null: nothing changed. With `zero` the bytes that it gains are zero.
@@ -274,6 +316,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         };
         let Some(seen) = self.huge.entry(&self.platform, ptr.addr()) else { return core::ptr::null_mut() };
         if bytes == seen.bytes && !seen.has_zone() && seen.track.known == 0 {
+            self.note_mapping(ptr, size);
             return ptr;
         }
         if bytes > seen.bytes && self.refuses_mapping(bytes, Gfp::KERNEL) {
@@ -293,7 +336,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             if fits {
                 Some(block)
             } else if C::APART {
-                self.platform.remap_apart(block, mapped, bytes)
+                self.platform.remap_apart(block, mapped, bytes, entry.asked.size)
             } else {
                 self.platform.remap(block, mapped, bytes, true)
             }

@@ -48,6 +48,7 @@ mod run;
 mod stats;
 mod trim;
 mod validate;
+mod walls;
 mod zone;
 
 use core::marker::PhantomData;
@@ -62,6 +63,7 @@ pub use region::Pool;
 pub use run::PageRun;
 pub use stats::{PageStats, ZoneStats};
 pub use validate::PageFault;
+pub use walls::Wall;
 pub use zone::{Watermarks, ZoneEvents};
 
 use crate::fault::{self, Fault, Slot};

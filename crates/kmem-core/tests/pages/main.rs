@@ -11,6 +11,7 @@ mod model;
 mod report;
 mod stress;
 mod trimming;
+mod walls;
 mod zones;
 
 use kmem_core::gfp::Gfp;

@@ -1,5 +1,8 @@
 /* One sin each, for the hardened heap, by the name in argv[1]; "on" when it was not stopped. */
 #include "check.h"
+#include <limits.h>
+#include <setjmp.h>
+#include <sys/mman.h>
 
 /* The preloaded library's. */
 __attribute__((weak)) void free_sized(void *block, size_t size);
@@ -36,6 +39,62 @@ static long faults(void)
     struct rusage used;
     CHECK(getrusage(RUSAGE_SELF, &used) == 0);
     return used.ru_minflt;
+}
+
+/* Says where it is about to touch. */
+static volatile char *at(volatile char *address)
+{
+    printf("%p\n", (void *)address);
+    fflush(stdout);
+    return address;
+}
+
+static void *toucher(void *address)
+{
+    *at(address) = 1;
+    return NULL;
+}
+
+static sigjmp_buf back;
+static siginfo_t seen;
+static char *volatile stack_at, *volatile closed;
+
+static void jump(int signal, siginfo_t *info, void *context)
+{
+    char here;
+    stack_at = &here;
+    CHECK(signal == SIGSEGV && context != NULL);
+    seen = *info;
+    siglongjmp(back, 1);
+}
+
+static void open_page(int signal, siginfo_t *info, void *context)
+{
+    CHECK(signal == SIGSEGV && context != NULL && (char *)info->si_addr == closed + 5);
+    CHECK(mprotect(closed, 4096, PROT_READ | PROT_WRITE) == 0);
+}
+
+static void handle(void (*handler)(int, siginfo_t *, void *), int flags)
+{
+    struct sigaction action = { .sa_sigaction = handler, .sa_flags = flags | SA_SIGINFO };
+    CHECK(sigaction(SIGSEGV, &action, NULL) == 0);
+}
+
+/* Faults of its own; no handler is needed to survive them. */
+static void probe(volatile char *address, int code)
+{
+    if (sigsetjmp(back, 1) == 0) {
+        *address = 1;
+        CHECK(!"a fault");
+    }
+    CHECK(seen.si_addr == address && seen.si_code == code);
+}
+
+static int deep(int level)
+{
+    volatile char room[4096];
+    room[0] = (char)level;
+    return level < INT_MAX ? deep(level + 1) + room[0] : 0;
 }
 
 static volatile int gate;
@@ -117,11 +176,89 @@ int main(int argc, char **argv)
         do p = some(40); while ((uintptr_t)p % 4096 == 0);
         free_aligned_sized((void *)p, 4096, 40);
     }
-    CASE("large-over") { volatile char *p = some(100000); p[102400] = 1; }
-    CASE("large-under") { volatile char *p = some(100000); p[-1] = 1; }
-    CASE("large-after") { volatile char *p = some(100000); drop(p); p[50000] = 1; }
-    CASE("large-read-after") { volatile char *p = some(100000); drop(p); CHECK(p[50000] == 0); }
-    CASE("huge-after") { volatile char *p = some(8 << 20); drop(p); p[5 << 20] = 1; }
+    CASE("large-over") { volatile char *p = some(100000); *at(p + 102400) = 1; }
+    CASE("large-over-1") { volatile char *p = some(102400); *at(p + 102400) = 1; }
+    CASE("large-over-zero") { volatile char *p = calloc(25, 4096); *at(p + 102401) = 1; }
+    CASE("large-over-aligned") { volatile char *p = aligned_alloc(1 << 16, 81920); *at(p + 81920 + 4096) = 1; }
+    CASE("large-over-resized") { volatile char *p = realloc((void *)some(100000), 101000); *at(p + 102400) = 1; }
+    CASE("large-over-grown") { volatile char *p = realloc((void *)some(100), 204800); *at(p + 204800) = 1; }
+    CASE("large-under") { volatile char *p = some(100000); *at(p - 1) = 1; }
+    CASE("large-read-under") { volatile char *p = some(100000); CHECK(*at(p - 4096) == 0); }
+    CASE("large-after") { volatile char *p = some(100000); drop(p); *at(p + 50000) = 1; }
+    CASE("large-after-start") { volatile char *p = some(100000); drop(p); *at(p) = 1; }
+    CASE("large-after-many")
+    {
+        volatile char *p = some(100000);
+        drop(p);
+        for (int i = 0; i < 50; i++) drop(some(300000));
+        *at(p + 50000) = 1;
+    }
+    CASE("large-read-after") { volatile char *p = some(100000); drop(p); CHECK(*at(p + 50000) == 0); }
+    CASE("large-over-after") { volatile char *p = some(100000); drop(p); *at(p + 102400) = 1; }
+    CASE("huge-after") { volatile char *p = some(8 << 20); drop(p); *at(p + (5 << 20)) = 1; }
+    CASE("vast-after") { volatile char *p = some(64 << 20); drop(p); CHECK(*at(p + (5 << 20)) == 0); }
+    CASE("moved") { volatile char *p = some(100000); CHECK(realloc((void *)p, 300000) != p); *at(p + 5) = 1; }
+    CASE("in-a-thread")
+    {
+        pthread_t thread;
+        volatile char *p = some(100000);
+        CHECK(pthread_create(&thread, NULL, toucher, (void *)(p - 1)) == 0);
+        pthread_join(thread, NULL);
+    }
+    CASE("in-a-child")
+    {
+        volatile char *p = some(100000);
+        int status;
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) p[-1] = 1;
+        CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+        printf("%d %d\n", (int)child, WTERMSIG(status));
+    }
+    CASE("own-handler")
+    {
+        /* It has a handler, on a small stack of its own, and goes on. */
+        static char stack[8192];
+        stack_t alternate = { .ss_sp = stack, .ss_size = sizeof stack };
+        CHECK(sigaltstack(&alternate, NULL) == 0);
+        handle(jump, SA_ONSTACK);
+        volatile char *p = some(100000);
+        probe(at(p - 1), SEGV_ACCERR);
+        CHECK(stack_at >= stack && stack_at < stack + sizeof stack);
+        drop(p);
+        probe(at(p), SEGV_ACCERR);
+    }
+    CASE("own-faults")
+    {
+        /* What faults, and is not the heap's affair: pages that the program closed, null, what it unmapped, its stack's end. */
+        volatile char *large = memalign(4096, 100000), *aligned = memalign(4096, 8192);
+        char *mapped = mmap(NULL, 3 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(large != NULL && aligned != NULL && mapped != MAP_FAILED);
+        volatile char *places[] = { large + 8192, aligned, mapped };
+        for (size_t i = 0; i < COUNT(places); i++) {
+            closed = (char *)places[i];
+            CHECK(mprotect(closed, 4096, PROT_NONE) == 0);
+            handle(jump, 0);
+            probe(closed + 5, SEGV_ACCERR);
+            handle(open_page, 0);
+            closed[5] = 1;
+        }
+        handle(jump, 0);
+        probe((char *)opaque(8), SEGV_MAPERR);
+        CHECK(munmap(mapped, 3 * 4096) == 0);
+        probe(mapped, SEGV_MAPERR);
+        drop(aligned);
+        drop(large);
+        int status;
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            signal(SIGSEGV, SIG_DFL);
+            _exit(deep(0));
+        }
+        CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+    }
+    CASE("null") { *(volatile char *)opaque(8) = 1; }
     CASE("wall") { volatile char *p = some(64); for (size_t i = 0; i < 4 << 20; i++) (void)p[i]; }
     CASE("pinned")
     {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::support::{
-    Heap, KMEM, Outcome, ScratchDir, command, compiled, engine, library, library_of, outcome,
+    ALL, Heap, KMEM, Outcome, ScratchDir, command, compiled, engine, library, library_of, outcome,
 };
 
 const SIGABRT: i32 = 6;
@@ -63,13 +63,90 @@ fn what_the_heap_notices_is_named_and_stopped() {
     }
 }
 
+/// What the system stops: the access, and where it was.
+const TOUCHED: &[(&str, &str, &str)] = &[
+    ("large-over", "write to", "2400 bytes behind a block of 100000 bytes"),
+    ("large-over-1", "write to", "right behind a block of 102400 bytes"),
+    ("large-over-zero", "write to", "1 byte behind a block of 102400 bytes"),
+    ("large-over-aligned", "write to", "4096 bytes behind a block of 81920 bytes"),
+    ("large-over-resized", "write to", "1400 bytes behind a block of 101000 bytes"),
+    ("large-over-grown", "write to", "right behind a block of 204800 bytes"),
+    ("large-under", "write to", "1 byte before a block of 100000 bytes"),
+    ("large-read-under", "read of", "4096 bytes before a block of 100000 bytes"),
+    ("large-after", "write to", "50000 bytes into a block of 100000 bytes that was freed"),
+    ("large-after-start", "write to", "at the start of a block of 100000 bytes that was freed"),
+    ("large-after-many", "write to", "50000 bytes into a block of 100000 bytes that was freed"),
+    ("large-read-after", "read of", "50000 bytes into a block of 100000 bytes that was freed"),
+    ("large-over-after", "write to", "2400 bytes behind a block of 100000 bytes that was freed"),
+    ("huge-after", "write to", "5242880 bytes into a block of 8388608 bytes that was freed"),
+    ("vast-after", "read of", "5242880 bytes into a block of 67108864 bytes that was freed"),
+    ("moved", "write to", "5 bytes into a block of 100000 bytes that was freed"),
+    ("in-a-thread", "write to", "1 byte before a block of 100000 bytes"),
+];
+
+/// The verb, where the processor tells.
+fn verb(verb: &str) -> &str {
+    if cfg!(target_arch = "x86_64") { verb } else { "access to" }
+}
+
 #[test]
-fn what_touches_guard_pages_is_stopped_by_the_system() {
+fn what_touches_guard_pages_is_named_and_stopped_by_the_system() {
     for &heap in if hardened() { KMEM } else { &[] } {
-        for case in ["large-over", "large-under", "large-after", "large-read-after", "huge-after", "wall"] {
+        for (case, access, place) in TOUCHED {
             let outcome = run(heap, case);
             assert_eq!(outcome.signal(), Some(SIGSEGV), "{case} on {heap:?}: {outcome:#?}");
+            let said = format!("{} {}, {place}", verb(access), outcome.stdout.trim_end());
+            assert_eq!(outcome.words("hardened"), [said], "{case} on {heap:?}");
         }
+        let outcome = run(heap, "wall");
+        assert_eq!(outcome.signal(), Some(SIGSEGV), "{heap:?}: {outcome:#?}");
+        let words = outcome.words("hardened");
+        assert_eq!(words.len(), 1, "{heap:?}: {outcome:#?}");
+        assert!(words[0].starts_with(verb("read of")), "{heap:?}: {outcome:#?}");
+        assert!(words[0].ends_with(", in the wall behind a region of kmalloc-80"), "{heap:?}: {outcome:#?}");
+    }
+}
+
+/// A child's fault is the child's, and a program's own handler gets its own.
+#[test]
+fn whose_fault_it_is() {
+    for &heap in if hardened() { KMEM } else { &[] } {
+        let forked = run(heap, "in-a-child");
+        let child = forked.stdout.split(' ').next().unwrap_or_default();
+        assert_eq!(forked.stdout, format!("{child} {SIGSEGV}\non\n"), "{heap:?}: {forked:#?}");
+        assert!(forked.stderr.starts_with(&format!("kmem: hardened[{child}]: ")), "{heap:?}: {forked:#?}");
+        assert!(
+            forked.stderr.ends_with(", 1 byte before a block of 100000 bytes\n"),
+            "{heap:?}: {forked:#?}"
+        );
+        assert_eq!(forked.stderr.lines().count(), 1, "{heap:?}: {forked:#?}");
+
+        let handled = run(heap, "own-handler");
+        let mut lines = handled.stdout.lines();
+        let places = [
+            "1 byte before a block of 100000 bytes",
+            "at the start of a block of 100000 bytes that was freed",
+        ];
+        let said =
+            places.map(|place| format!("{} {}, {place}", verb("write to"), lines.next().unwrap_or("?")));
+        assert_eq!(lines.collect::<Vec<_>>(), ["on"], "{heap:?}: {handled:#?}");
+        assert_eq!(
+            (handled.signal(), handled.words("hardened")),
+            (None, said.iter().map(String::as_str).collect())
+        );
+    }
+}
+
+/// On any heap, and none has anything to say.
+#[test]
+fn faults_of_the_program_are_its_own() {
+    for &heap in ALL {
+        let outcome = run(heap, "own-faults");
+        let ended = (outcome.signal(), outcome.stdout.as_str(), outcome.stderr.as_str());
+        assert_eq!(ended, (None, "on\n", ""), "{heap:?}");
+        let outcome = run(heap, "null");
+        let ended = (outcome.signal(), outcome.stdout.as_str(), outcome.stderr.as_str());
+        assert_eq!(ended, (Some(SIGSEGV), "", ""), "{heap:?}");
     }
 }
 

@@ -76,6 +76,10 @@ fn ended(end: End, outcome: &Outcome) -> bool {
             [End::Stopped(text), End::Later(text), End::Unnoticed].into_iter().any(|end| ended(end, outcome))
         }
         End::Fault => signal == Some(SIGSEGV) && outcome.stderr.is_empty(),
+        End::Named(text) => {
+            let lines = outcome.stderr.lines().count();
+            signal == Some(SIGSEGV) && !line("after") && lines == 1 && says(text, outcome)
+        }
         End::Dies => signal.is_some(),
         End::Reads(byte) => code == Some(0) && line(&format!("read {byte}")) && outcome.stderr.is_empty(),
         End::Unnoticed => code == Some(0) && line("whole") && outcome.stderr.is_empty(),

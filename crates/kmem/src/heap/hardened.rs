@@ -29,6 +29,7 @@
 
 mod origin;
 mod quarantine;
+mod touched;
 
 use core::hint::cold_path;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +49,9 @@ use crate::engine::check::Check;
 use crate::engine::{self, Classes, NO_PLACE, PLACES, TABLE_LIMIT};
 use crate::host::misc;
 use crate::misuse::{self, Call};
+
+pub use touched::name_faults;
+pub(crate) use touched::tell_of_fault;
 
 /// Bytes that a block has beyond those asked for.
 const TRAILER: usize = 8;
@@ -239,16 +243,20 @@ fn get(size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut 
     debugging::pace::tick(heap);
     aging::tick(heap);
     reserve::tick(heap);
-    if size > Classes::size_of(Classes::SLAB_CLASSES - 1) {
-        reserve::expect();
-    }
     if heap.refuses_program(size, Gfp::KERNEL) {
         return core::ptr::null_mut();
+    }
+    if size > Classes::size_of(Classes::SLAB_CLASSES - 1) {
+        reserve::expect();
+        if size > Classes::LARGEST - TRAILER {
+            return granted_apart(heap, size, allocate);
+        }
     }
     granted(heap, size, allocate)
 }
 
 /// [`get`], whatever the rules of fault injection say.
+#[inline]
 fn granted(heap: &engine::Heap, size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut u8 {
     if (heap.debug().options().is_some() || heap.guard().is_on())
         && let Some(block) = checked(heap, size, &allocate)
@@ -266,8 +274,40 @@ fn granted(heap: &engine::Heap, size: usize, allocate: impl Fn(&engine::Heap, us
     {
         // SAFETY: a fresh block of that class, which has at least `bytes` bytes.
         unsafe { seal(block, Classes::size_of(class), size) };
+    } else {
+        // Nothing, or a mapping: no class is aligned as was asked.
+        noted(heap, block, size);
     }
     block
+}
+
+/// [`granted`] for a block that is longer than every class, or would be with a seal: guard pages take its place. A length of whole pages
+/// ends where they begin.
+#[cold]
+#[inline(never)]
+fn granted_apart(
+    heap: &engine::Heap,
+    size: usize,
+    allocate: impl Fn(&engine::Heap, usize) -> *mut u8,
+) -> *mut u8 {
+    let bytes = if size > Classes::LARGEST { size } else { size + TRAILER };
+    let mut block = allocate(heap, bytes);
+    if block.is_null() {
+        give_everything_back(heap);
+        block = allocate(heap, bytes);
+    }
+    noted(heap, block, size);
+    block
+}
+
+/// Notes of a block that is none of a class, if there is one, how many bytes were asked for.
+#[cold]
+#[inline(never)]
+fn noted(heap: &engine::Heap, block: *mut u8, size: usize) {
+    if !block.is_null() {
+        name_faults();
+        heap.note_mapping(block, size);
+    }
 }
 
 /// With debug options, or with the sampling guard: a block of a checked class, or a guarded one. Those have an edge of their own,
@@ -589,7 +629,9 @@ pub(super) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     };
     let new = match malloc_at_hand(size) {
         block if block.is_null() && grows => {
-            granted(&HEAP, size, |heap, bytes| heap.allocate(bytes, Gfp::KERNEL))
+            let allocate = |heap: &engine::Heap, bytes| heap.allocate(bytes, Gfp::KERNEL);
+            let get = if size > Classes::LARGEST - TRAILER { granted_apart } else { granted };
+            get(&HEAP, size, allocate)
         }
         block if block.is_null() => malloc_slow(size),
         block => block,

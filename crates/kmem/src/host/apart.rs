@@ -9,7 +9,7 @@
 //! known. A block that is freed loses its memory at once and its addresses later: it waits among [`HELD`] others, and each
 //! new one takes the place of one at random. Until then every access to it stops the program, and so does a second free.
 //! What has waited is *spare*: still without access, until a block of the same length takes it, walls and all, with one call into the
-//! system where a new one takes three.
+//! system where a new one takes three. What then goes, or never waited, is remembered for a while, for who tells of an access to it.
 //!
 //! # Invariants
 //! - I-APART-1: what is held or spare is mapped, without access, and nobody else's; each range is listed once.
@@ -19,6 +19,7 @@
 
 use core::ptr::NonNull;
 
+use kmem_core::kmalloc::huge::Busy;
 use kmem_core::sync::Lock;
 
 use super::window::WINDOW_RANK;
@@ -28,36 +29,79 @@ use super::{Host, sys};
 const HELD: usize = 128;
 /// Ranges that have waited.
 const SPARE: usize = 64;
+/// Ranges that are remembered when they are gone.
+const GONE: usize = 16;
 /// A range of more bytes does not wait: addresses are not endless everywhere.
 const LARGEST: usize = 32 << 20;
 /// Pages behind a block, at most; a power of two.
 const MOST_BEHIND: usize = 8;
 
-/// A range that was a block with its walls: address and length; none where the length is 0.
-type Range = (usize, usize);
+/// A range that was a block with its walls; none where the length is 0.
+#[derive(Clone, Copy, Default)]
+struct Range {
+    start: usize,
+    len: usize,
+    /// Bytes of the block that were asked for.
+    asked: usize,
+}
 
-/// Those that wait, and those that have waited.
+impl Range {
+    const NONE: Self = Self { start: 0, len: 0, asked: 0 };
+
+    fn holds(&self, address: usize) -> bool {
+        address.wrapping_sub(self.start) < self.len
+    }
+}
+
+/// Those that wait, those that have waited, and the last that are gone.
 struct Ranges {
     waiting: [Range; HELD],
     spare: [Range; SPARE],
+    gone: [Range; GONE],
+    /// The place of the one that is forgotten next.
+    oldest: usize,
 }
 
 impl Ranges {
-    const NONE: Self = Self { waiting: [(0, 0); HELD], spare: [(0, 0); SPARE] };
+    const NONE: Self = Self {
+        waiting: [Range::NONE; HELD],
+        spare: [Range::NONE; SPARE],
+        gone: [Range::NONE; GONE],
+        oldest: 0,
+    };
 
     /// A range of exactly so many bytes, looked for from a place at random.
     fn take_spare(&mut self, total: usize, random: usize) -> Option<Range> {
-        let place = (0..SPARE).map(|i| (i + random) % SPARE).find(|&place| self.spare[place].1 == total)?;
+        let place = (0..SPARE).map(|i| (i + random) % SPARE).find(|&place| self.spare[place].len == total)?;
         Some(core::mem::take(&mut self.spare[place]))
     }
 
     /// Has a range wait; the one that must go for it, if any.
     fn wait(&mut self, range: Range, random: usize) -> Range {
         let waited = core::mem::replace(&mut self.waiting[random % HELD], range);
-        if waited.1 == 0 {
+        if waited.len == 0 {
             return waited;
         }
-        core::mem::replace(&mut self.spare[(random / HELD) % SPARE], waited)
+        let gone = core::mem::replace(&mut self.spare[(random / HELD) % SPARE], waited);
+        if gone.len > 0 {
+            self.remember(gone);
+        }
+        gone
+    }
+
+    /// Remembers a range that goes.
+    fn remember(&mut self, gone: Range) {
+        self.gone[self.oldest] = gone;
+        self.oldest = (self.oldest + 1) % GONE;
+    }
+
+    /// The range around an address: of those that nobody may touch, or that are gone; of these the last.
+    fn around(&self, address: usize, gone: bool) -> Option<&Range> {
+        if gone {
+            let (older, newer) = (&self.gone[self.oldest..], &self.gone[..self.oldest]);
+            return newer.iter().rev().chain(older.iter().rev()).find(|range| range.holds(address));
+        }
+        self.waiting.iter().chain(&self.spare).find(|range| range.holds(address))
     }
 }
 
@@ -97,12 +141,16 @@ impl Host {
 
     /// Gives up all addresses that wait. False: there were none.
     pub(super) fn drop_held(&self) -> bool {
-        let Ranges { waiting, spare } = core::mem::replace(&mut *self.held.0.lock(self), Ranges::NONE);
+        let (waiting, spare) = {
+            let mut ranges = self.held.0.lock(self);
+            let waiting = core::mem::replace(&mut ranges.waiting, Ranges::NONE.waiting);
+            (waiting, core::mem::replace(&mut ranges.spare, Ranges::NONE.spare))
+        };
         let mut some = false;
-        for (start, len) in waiting.into_iter().chain(spare).filter(|(_, len)| *len > 0) {
+        for range in waiting.into_iter().chain(spare).filter(|range| range.len > 0) {
             some = true;
             // SAFETY: I-APART-1: it was taken off the list just now.
-            let _ = unsafe { sys::unmap(start, len) };
+            let _ = unsafe { sys::unmap(range.start, range.len) };
         }
         some
     }
@@ -127,10 +175,10 @@ impl Host {
         {
             // SAFETY: I-APART-1: it was taken off the list just now.
             unsafe {
-                if sys::protect(range.0 + page, len, true).is_ok() {
-                    return NonNull::new((range.0 + page) as *mut u8);
+                if sys::protect(range.start + page, len, true).is_ok() {
+                    return NonNull::new((range.start + page) as *mut u8);
                 }
-                let _ = sys::unmap(range.0, range.1);
+                let _ = sys::unmap(range.start, range.len);
             }
         }
         let got = sys::reserve(total).ok()?;
@@ -156,21 +204,41 @@ impl Host {
     ///
     /// # Safety
     /// As there.
-    pub(super) unsafe fn drop_apart(&self, block: NonNull<u8>, len: usize) {
+    pub(super) unsafe fn drop_apart(&self, block: NonNull<u8>, len: usize, asked: usize) {
         let (page, Some(len)) = (self.system_page(), self.round_up(len)) else { return };
         let (start, total) = (block.as_ptr() as usize - page, page + len + self.behind(len));
+        let range = Range { start, len: total, asked };
         // SAFETY: the caller's promise.
         unsafe {
-            let mut gone = (start, total);
-            if total <= LARGEST && sys::fence(start + page, len).is_ok() {
-                let random = self.random() as usize;
-                gone = self.held.0.lock(self).wait(gone, random);
-            }
-            if gone.1 > 0 && sys::unmap(gone.0, gone.1).is_err() {
+            let waits = total <= LARGEST && sys::fence(start + page, len).is_ok();
+            let random = self.random() as usize;
+            let gone = {
+                let mut ranges = self.held.0.lock(self);
+                if waits {
+                    ranges.wait(range, random)
+                } else {
+                    ranges.remember(range);
+                    range
+                }
+            };
+            if gone.len > 0 && sys::unmap(gone.start, gone.len).is_err() {
                 // No room to split a mapping: it stays as it is, without access or at least without memory.
-                let _ = sys::advise(gone.0, gone.1, libc::MADV_DONTNEED);
+                let _ = sys::advise(gone.start, gone.len, libc::MADV_DONTNEED);
             }
         }
+    }
+
+    /// Where the walls of a block of `len` bytes are: bytes before it, and behind.
+    pub(crate) fn walls_apart(&self, len: usize) -> (usize, usize) {
+        (self.system_page(), self.behind(len))
+    }
+
+    /// The block that lay at an address, or beside it, until it was freed: its first byte, and how many were asked for. With `gone` one
+    /// whose addresses the system has again, otherwise one that still keeps them. For a handler of faults: nothing is waited for.
+    pub(crate) fn freed_apart(&self, address: usize, gone: bool) -> Result<Option<(usize, usize)>, Busy> {
+        let ranges = self.held.0.try_lock(self).ok_or(Busy)?;
+        let found = ranges.around(address, gone);
+        Ok(found.map(|range| (range.start + self.system_page(), range.asked)))
     }
 
     /// See `Platform::remap_apart`.
@@ -182,6 +250,7 @@ impl Host {
         block: NonNull<u8>,
         old: usize,
         new: usize,
+        asked: usize,
     ) -> Option<NonNull<u8>> {
         let (page, old, new) = (self.system_page(), self.round_up(old)?, self.round_up(new)?);
         let home = self.new_apart(new, page)?;
@@ -192,9 +261,43 @@ impl Host {
                 let _ = sys::unmap(home.as_ptr() as usize - page, page + new + self.behind(new));
                 return None;
             }
+            let behind = self.behind(old);
+            self.held.0.lock(self).remember(Range { start: from - page, len: page + old + behind, asked });
             let _ = sys::unmap(from - page, page);
-            let _ = sys::unmap(from + old, self.behind(old));
+            let _ = sys::unmap(from + old, behind);
         }
         Some(home)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn range(number: usize) -> Range {
+        Range { start: number << 20, len: 1 << 20, asked: number }
+    }
+
+    /// Each range is known from its free until others took its place in memory: while it waits, when it has waited, when it is gone.
+    #[test]
+    fn a_freed_range_is_known_until_it_is_forgotten() {
+        let mut ranges = Ranges::NONE;
+        let asked =
+            |ranges: &Ranges, number: usize, gone| ranges.around((number << 20) + 5, gone).map(|r| r.asked);
+        assert_eq!(ranges.wait(range(1), 3).len, 0);
+        assert_eq!((asked(&ranges, 1, false), asked(&ranges, 1, true)), (Some(1), None));
+        assert_eq!(ranges.wait(range(2), 3).len, 0, "it has waited");
+        assert_eq!((asked(&ranges, 1, false), asked(&ranges, 2, false)), (Some(1), Some(2)));
+        assert_eq!(ranges.wait(range(3), 3).asked, 1);
+        assert_eq!((asked(&ranges, 1, false), asked(&ranges, 1, true)), (None, Some(1)));
+        assert_eq!(asked(&ranges, 3, true), None);
+        for number in 10..10 + GONE - 1 {
+            ranges.remember(range(number));
+        }
+        assert_eq!(asked(&ranges, 1, true), Some(1));
+        // Where two were it was the later one.
+        ranges.remember(Range { asked: 99, ..range(10) });
+        assert_eq!((asked(&ranges, 1, true), asked(&ranges, 10, true)), (None, Some(99)));
+        assert_eq!((asked(&ranges, 9, true), asked(&ranges, 10 + GONE, true)), (None, None));
     }
 }

@@ -1,8 +1,9 @@
 //! Faults: accesses to protected pages are shown to the heap, all other faults to whoever would have got them.
 //!
 //! # Theory
-//! One handler for SIGSEGV and SIGBUS is installed when the heap first protects a page. A fault at one of the heap's
-//! pages is the heap's. Any other signal goes on as if the handler were not there: to the program's own handler, with
+//! One handler for SIGSEGV and SIGBUS is installed when the heap first protects a page, in a hardened heap's library when it is
+//! loaded. A fault at one of the heap's
+//! pages is the heap's, or it has a word to say about it. Any other signal goes on as if the handler were not there: to the program's own handler, with
 //! the same arguments; or, where the program has none, to the system's default: the handler restores it and returns,
 //! the instruction faults again, and the process ends with the same signal, the same registers and the same
 //! core file. A signal that was sent, not caused, is sent again with what came with it.
@@ -40,8 +41,35 @@ pub struct Fault {
     pub address: usize,
     /// How.
     pub access: Access,
+    /// Why that was refused.
+    pub reason: Reason,
     /// The instruction that did it; 0: unknown.
     pub instruction: usize,
+}
+
+/// Why the system refused an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Nothing is mapped there.
+    Unmapped,
+    /// What is mapped there may not be touched so.
+    Forbidden,
+    /// Something else, or it did not say.
+    Other,
+}
+
+impl Reason {
+    /// What the kernel said of a signal that an instruction caused.
+    const fn of(signal: c_int, code: c_int) -> Self {
+        // The kernel's codes of SIGSEGV.
+        const SEGV_MAPERR: c_int = 1;
+        const SEGV_ACCERR: c_int = 2;
+        match (signal, code) {
+            (libc::SIGSEGV, SEGV_MAPERR) => Self::Unmapped,
+            (libc::SIGSEGV, SEGV_ACCERR) => Self::Forbidden,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Decides about a fault. True: it is the heap's, and the access may be tried again.
@@ -166,6 +194,15 @@ pub(super) fn install() -> bool {
         INSTALLED.store(true, Ordering::Relaxed);
         true
     })
+}
+
+/// Has faults shown to `judge` from now on, unless they are shown already.
+pub fn watch(judge: Judge) {
+    // Relaxed: whoever comes too early for another thread's store goes the long way.
+    if !INSTALLED.load(Ordering::Relaxed) {
+        set_judge(judge);
+        install();
+    }
 }
 
 /// In the child of a fork: the lock belongs to nobody, the table to the child.
@@ -312,7 +349,8 @@ unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context
             && let Some(judge) = judge()
         {
             let (access, instruction) = told_by(context);
-            if judge(&Fault { address: (*info).si_addr().addr(), access, instruction }) {
+            let (address, reason) = ((*info).si_addr().addr(), Reason::of(signal, (*info).si_code));
+            if judge(&Fault { address, access, reason, instruction }) {
                 *errno = before;
                 return;
             }

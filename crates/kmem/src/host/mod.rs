@@ -560,14 +560,20 @@ unsafe impl Platform for Host {
         self.new_apart(len, align)
     }
 
-    unsafe fn unmap_apart(&self, ptr: NonNull<u8>, len: usize) {
+    unsafe fn unmap_apart(&self, ptr: NonNull<u8>, len: usize, asked: usize) {
         // SAFETY: the caller's promise.
-        unsafe { self.drop_apart(ptr, len) };
+        unsafe { self.drop_apart(ptr, len, asked) };
     }
 
-    unsafe fn remap_apart(&self, ptr: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+    unsafe fn remap_apart(
+        &self,
+        ptr: NonNull<u8>,
+        old: usize,
+        new: usize,
+        asked: usize,
+    ) -> Option<NonNull<u8>> {
         // SAFETY: the caller's promise.
-        unsafe { self.move_apart(ptr, old, new) }
+        unsafe { self.move_apart(ptr, old, new, asked) }
     }
 
     fn now(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Blocks that are used after their free.
 
-use super::End::{Dies, Fault, Reads, Stopped, Unnoticed};
+use super::End::{Dies, Fault, Named, Reads, Stopped, Unnoticed};
 use super::{Program, row};
 
 pub(super) const PROGRAM: Program = Program {
@@ -9,7 +9,11 @@ pub(super) const PROGRAM: Program = Program {
     remark: "",
     rows: &[
         row("read", "a byte of 64 read", [Reads("0x1"), Reads("0x1"), Reads("0"), Reads("0x6b")]),
-        row("read-huge", "a byte of 8 MiB read", [Fault, Fault, Fault, Fault]),
+        row(
+            "read-huge",
+            "a byte of 8 MiB read",
+            [Fault, Fault, Named("4194304 bytes into a block of 8388608 bytes that was freed"), Fault],
+        ),
         row(
             "write-first",
             "the first byte of 64 written",
@@ -70,8 +74,21 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped("Poison overwritten"),
             ],
         ),
-        row("write-large", "a byte of 200000", [Fault, Fault, Fault, Stopped("Poison overwritten")]),
-        row("write-huge", "a byte of 8 MiB", [Fault, Fault, Fault, Fault]),
+        row(
+            "write-large",
+            "a byte of 200000",
+            [
+                Fault,
+                Fault,
+                Named("100000 bytes into a block of 200000 bytes that was freed"),
+                Stopped("Poison overwritten"),
+            ],
+        ),
+        row(
+            "write-huge",
+            "a byte of 8 MiB",
+            [Fault, Fault, Named("4194304 bytes into a block of 8388608 bytes that was freed"), Fault],
+        ),
         row(
             "write-everything",
             "all bytes of hundreds of blocks",

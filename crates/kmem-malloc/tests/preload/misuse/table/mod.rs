@@ -12,7 +12,7 @@ mod leak;
 mod mismatch;
 mod overflow;
 
-use End::{Dies, Fault, Later, Stopped};
+use End::{Dies, Fault, Later, Named, Stopped};
 
 pub(crate) use leak::{LEAKS, Leak};
 
@@ -28,7 +28,9 @@ pub(crate) enum End {
     Perhaps(&'static str),
     /// The processor refuses the access (SIGSEGV): where and why is for the user to find out.
     Fault,
-    /// One of the three above; it differs from run to run.
+    /// The same, and the line before says where it was.
+    Named(&'static str),
+    /// [`End::Stopped`], [`End::Later`] or [`End::Fault`]; it differs from run to run.
     Dies,
     /// What is read tells that it is no content: it goes on with this byte.
     Reads(&'static str),
@@ -94,6 +96,6 @@ pub(crate) fn better(row: &Row) -> bool {
 
 /// The C library notices, and the library by default does not.
 pub(crate) fn worse(row: &Row) -> bool {
-    let notices = |end: End| matches!(end, Stopped(_) | Later(_) | Fault | Dies);
+    let notices = |end: End| matches!(end, Stopped(_) | Later(_) | Fault | Named(_) | Dies);
     notices(row.glibc) && !notices(row.default)
 }

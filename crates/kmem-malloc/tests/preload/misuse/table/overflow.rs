@@ -1,6 +1,6 @@
 //! Bytes outside of a block that are written.
 
-use super::End::{Fault, Later, Perhaps, Stopped, Unnoticed};
+use super::End::{Fault, Later, Named, Perhaps, Stopped, Unnoticed};
 use super::{Program, row};
 
 pub(super) const PROGRAM: Program = Program {
@@ -41,7 +41,12 @@ pub(super) const PROGRAM: Program = Program {
         row(
             "right-1-large",
             "the same of 200000",
-            [Unnoticed, Unnoticed, Fault, Stopped("Right Redzone overwritten")],
+            [
+                Unnoticed,
+                Unnoticed,
+                Named("704 bytes behind a block of 200000 bytes"),
+                Stopped("Right Redzone overwritten"),
+            ],
         ),
         row(
             "right-8",
@@ -106,7 +111,12 @@ pub(super) const PROGRAM: Program = Program {
         row(
             "left-1-large",
             "one byte in front of 200000",
-            [Unnoticed, Fault, Fault, Stopped("Left Redzone overwritten")],
+            [
+                Unnoticed,
+                Fault,
+                Named("1 byte before a block of 200000 bytes"),
+                Stopped("Left Redzone overwritten"),
+            ],
         ),
         row(
             "into-the-next",
