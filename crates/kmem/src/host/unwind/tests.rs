@@ -8,16 +8,23 @@ thread_local! {
     static STACKS: RefCell<[Vec<usize>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
+// The ends of [`stack`]'s code, which has a section of its own: what lies around it is the linker's choice, and may be the walk's own.
+unsafe extern "C" {
+    static __start_kmem_tests_stack: u8;
+    static __stop_kmem_tests_stack: u8;
+}
+
 /// The callers of the caller: the same return addresses whichever way was asked for.
+#[unsafe(link_section = "kmem_tests_stack")]
 #[inline(never)]
 fn stack(way: Way) -> Vec<usize> {
     set_way(way);
     let mut frames = [0; 96];
     let len = backtrace(&mut frames);
     set_way(Way::Rules);
-    let here = stack as *const () as usize;
+    let here = (&raw const __start_kmem_tests_stack).addr()..(&raw const __stop_kmem_tests_stack).addr();
     // The nearest frames are the walk's own; the last of these is here.
-    let own = frames[..len].iter().position(|&frame| (here..here + 4096).contains(&frame));
+    let own = frames[..len].iter().position(|&frame| here.contains(&frame));
     frames[own.expect("this function is on the stack") + 1..len].to_vec()
 }
 
