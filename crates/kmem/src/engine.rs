@@ -30,6 +30,7 @@ use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::{self, Slub};
 use kmem_core::kmalloc::MAX_CLASSES;
 use kmem_core::kmalloc::classes::ClassSet;
+use kmem_core::kmalloc::classes::slab_rules;
 use kmem_core::percpu::StackId;
 use kmem_core::platform::PAGE_SIZE;
 
@@ -114,7 +115,8 @@ impl Shape for Slub {
         let mut class = 0;
         while class < table.len() {
             let request = Request::new(Classes::SIZES[class] as usize);
-            let Ok(geometry) = slub::geometry::compute(&request, &USER_RULES) else {
+            let Ok(geometry) = slub::geometry::compute(&request, &slab_rules(request.size, USER_RULES))
+            else {
                 panic!("a size class has a geometry");
             };
             table[class] = Slabs { bytes: PAGE_SIZE << geometry.order, objects: geometry.objects };
@@ -137,7 +139,8 @@ impl Shape for Slab {
         let mut class = 0;
         while class < table.len() {
             let request = Request::new(Classes::SIZES[class] as usize);
-            let Ok(shape) = slab::geometry::compute(&request, &USER_SLAB_RULES) else {
+            let Ok(shape) = slab::geometry::compute(&request, &slab_rules(request.size, USER_SLAB_RULES))
+            else {
                 panic!("a size class has a geometry");
             };
             table[class] = Slabs { bytes: shape.slab_bytes(), objects: shape.geometry.objects };
@@ -185,16 +188,16 @@ pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
     table
 };
 
-/// Requests up to here find their class in a table of cache lines; longer ones by the position of their highest bit.
-const LINES_LIMIT: usize = 32 << 10;
+/// Requests up to here find their class in a second table; longer ones by the position of their highest bit.
+const MIDDLING_LIMIT: usize = 32 << 10;
 
-/// Tag of the class for requests of 0, 1 to 64, 65 to 128, … bytes. Every class above [`TABLE_LIMIT`] is a multiple of 64 bytes.
-static LINES: [u8; LINES_LIMIT / 64 + 1] = {
-    let mut table = [0; LINES_LIMIT / 64 + 1];
+/// Tag of the class for requests of 0, 1 to 16, 17 to 32, … bytes.
+static TAGS: [u8; MIDDLING_LIMIT / 16 + 1] = {
+    let mut table = [0; MIDDLING_LIMIT / 16 + 1];
     let mut class = 0;
     let mut i = 0;
     while i < table.len() {
-        while (Classes::SIZES[class] as usize) < i * 64 {
+        while (Classes::SIZES[class] as usize) < i * 16 {
             class += 1;
         }
         table[i] = class as u8 + 1;
@@ -220,8 +223,8 @@ pub(crate) fn place_for(size: usize) -> usize {
     }
     // So the usual way has no jump in it.
     cold_path();
-    if size <= LINES_LIMIT {
-        usize::from(LINES[(size + 63) >> 6]) * size_of::<Check>()
+    if size <= MIDDLING_LIMIT {
+        usize::from(TAGS[(size + 15) >> 4]) * size_of::<Check>()
     } else if size <= Classes::LARGEST {
         (Classes::class_of(size) + 1) * size_of::<Check>()
     } else {
@@ -338,7 +341,7 @@ mod tests {
             |class: Option<usize>| class.map_or(NO_PLACE, |class| HostCpus::place(Heap::class_id(class)));
         let edges =
             Classes::SIZES.iter().flat_map(|&size| [size as usize - 1, size as usize, size as usize + 1]);
-        let sizes = (0..=2 * LINES_LIMIT).chain(edges).chain([isize::MAX as usize, usize::MAX]);
+        let sizes = (0..=2 * MIDDLING_LIMIT).chain(edges).chain([isize::MAX as usize, usize::MAX]);
         for size in sizes {
             let class = (size <= Classes::LARGEST).then(|| Classes::class_of(size));
             assert_eq!(place_for(size), place_of(class), "{size} bytes");

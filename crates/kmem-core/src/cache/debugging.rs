@@ -16,6 +16,7 @@ use crate::engine::{Engine, Switch};
 use crate::flags::SlabFlags;
 use crate::heap::Kmem;
 use crate::kmalloc::FreeError;
+use crate::kmalloc::classes::slab_rules;
 use crate::platform::{MAX_ORDER, PAGE_SIZE, Platform};
 use crate::report;
 
@@ -172,7 +173,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             freeptr_offset: chosen.then_some(old.offset),
             sheaf_capacity: 0,
         };
-        let mut geometry = C::Engine::geometry(&request, &self.rules()).map_err(|_| SwitchError::Geometry)?;
+        let mut rules = self.rules();
+        if cache.engine.flags().contains(SlabFlags::KMALLOC) {
+            rules = slab_rules(cache.object_size(), rules);
+        }
+        let mut geometry = C::Engine::geometry(&request, &rules).map_err(|_| SwitchError::Geometry)?;
         let mut exact_pages = 0;
         if cache.engine.exact_pages != 0 {
             geometry.objects = 1;

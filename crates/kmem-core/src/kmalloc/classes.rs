@@ -24,6 +24,7 @@ mod seed;
 
 pub use seed::SeedSet;
 
+use crate::engine::geometry::Rules;
 use crate::engine::slub::geometry::KernelVersion;
 use crate::engine::slub::geometry::order::order_of;
 use crate::gfp::Gfp;
@@ -244,7 +245,8 @@ impl<const MIN: usize> ClassSet for KernelSet<MIN> {
 /// up to 8 KiB, runs of 3 to 8 pages, and four runs for each doubling up to the largest block, 4 MiB.
 ///
 /// Above 2 KiB a slab holds few objects, and quarters of a doubling would leave up to a fifth of it unused. Each class there is
-/// the largest multiple of a cache line of which 14, 12, 11, 10, 9, … 4 fit in 32 KiB.
+/// the largest multiple of a cache line of which 14, 12, 11, 10, 9, … 4 fit in 32 KiB. One more is for a page and what a program
+/// puts beside it, as databases do for each page of their caches: 15 in 64 KiB ([`slab_rules`]), where 14 would be 7 percent longer.
 ///
 /// What a run has beyond the bytes asked for is never touched, and so costs addresses, not memory, while the run is new.
 #[derive(Clone, Copy, Debug)]
@@ -260,14 +262,14 @@ pub struct ShortSet;
 pub struct SealedSet;
 
 #[rustfmt::skip]
-const FINE_SIZES: [u32; 68] = [
+const FINE_SIZES: [u32; 69] = [
     16, 32, 48, 64, 80, 96, 112, 128,
     160, 192, 224, 256,
     320, 384, 448, 512,
     640, 768, 896, 1024,
     1280, 1536, 1792, 2048,
     2304, 2688, 2944, 3264, 3584, 4096,
-    4672, 5440, 6528, 8192,
+    PAGE_AND_MORE, 4672, 5440, 6528, 8192,
     12288, 16384, 20480, 24576, 28672, 32768,
     40 << 10, 48 << 10, 56 << 10, 64 << 10,
     80 << 10, 96 << 10, 112 << 10, 128 << 10,
@@ -279,19 +281,19 @@ const FINE_SIZES: [u32; 68] = [
 ];
 /// Up to here a table has the class of each multiple of 16 bytes.
 const FINE_TABLE_LIMIT: usize = 1024;
-/// Up to here blocks lie in slabs, and a second table has the class of each cache line.
+/// Up to here blocks lie in slabs, and a second table has the class of each multiple of 16 bytes.
 const FINE_SLAB_LIMIT: usize = 8192;
 /// The first class above [`FINE_SLAB_LIMIT`].
-const FINE_RUNS: usize = 34;
+const FINE_RUNS: usize = 35;
 /// Up to here there is a class for each number of pages, and from here on four for each doubling: 2^15.
 const FINE_STEP_LIMIT: usize = 1 << FINE_STEP_LOG2;
 const FINE_STEP_LOG2: u32 = 15;
 /// The first class above [`FINE_STEP_LIMIT`].
-const FINE_QUARTERS: usize = 40;
+const FINE_QUARTERS: usize = 41;
 /// Classes up to 80 KiB.
-const SEALED_CLASSES: usize = 45;
+const SEALED_CLASSES: usize = 46;
 static FINE_TABLE: [u8; FINE_TABLE_LIMIT / 16 + 1] = table(&FINE_SIZES, 4);
-static FINE_LINES: [u8; FINE_SLAB_LIMIT / 64 + 1] = table(&FINE_SIZES, 6);
+static FINE_MIDDLING: [u8; FINE_SLAB_LIMIT / 16 + 1] = table(&FINE_SIZES, 4);
 
 impl FineSet {
     /// The class of more than [`FINE_SLAB_LIMIT`] bytes.
@@ -320,7 +322,7 @@ impl ClassSet for FineSet {
             return FINE_TABLE[(size + 15) >> 4] as usize;
         }
         if size <= FINE_SLAB_LIMIT {
-            return FINE_LINES[(size + 63) >> 6] as usize;
+            return FINE_MIDDLING[(size + 15) >> 4] as usize;
         }
         Self::run_of(size)
     }
@@ -376,6 +378,20 @@ impl ClassSet for ShortSet {
 
     fn align_of(index: usize, version: KernelVersion) -> usize {
         FineSet::align_of(index, version)
+    }
+}
+
+/// The class for a page and a few words.
+const PAGE_AND_MORE: u32 = 4368;
+
+/// The rules of geometry for the cache of a class: those of the heap, but for the class whose slabs have an order more than
+/// the others' where nobody asked for smaller ones.
+#[must_use]
+pub const fn slab_rules(size: usize, rules: Rules) -> Rules {
+    if size == PAGE_AND_MORE as usize && rules.max_order == Rules::DEFAULT.max_order {
+        Rules { max_order: Rules::DEFAULT.max_order + 1, ..rules }
+    } else {
+        rules
     }
 }
 

@@ -53,7 +53,7 @@ use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 use classes::{ClassSet, Kind, MAX_BYTES};
 
 /// Room for the classes of the largest set.
-pub const MAX_CLASSES: usize = 68;
+pub const MAX_CLASSES: usize = 69;
 
 /// What a request of no bytes gets.
 pub const ZERO_SIZE_PTR: *mut u8 = core::ptr::without_provenance_mut(16);
@@ -197,8 +197,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 .store(core::ptr::from_ref(cache).cast_mut(), Ordering::Release);
             return Some(cache);
         }
-        let rules = self.rules();
         let size = C::Classes::size_of(index);
+        let rules = classes::slab_rules(size, self.rules());
         // I-GUARD-2.
         let size = if C::WATCHED { size.max(GRAIN) } else { size };
         let name = C::Classes::name(kind, index);

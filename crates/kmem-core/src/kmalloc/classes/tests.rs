@@ -64,6 +64,8 @@ fn the_fine_set_is_what_its_rule_says() {
         doubling *= 2;
     }
     sizes.extend([14, 12, 11, 10, 9, 8, 7, 6, 5, 4].map(|objects| 32768 / objects / 64 * 64));
+    sizes.push(65536 / 15 / 16 * 16);
+    sizes.sort_unstable();
     assert_eq!(sizes.len(), FineSet::SLAB_CLASSES);
     sizes.extend((3..=8).map(|pages| pages * 4096));
     assert_eq!(ShortSet::SIZES, sizes);
@@ -73,6 +75,24 @@ fn the_fine_set_is_what_its_rule_says() {
         doubling *= 2;
     }
     assert_eq!(FineSet::SIZES, sizes);
+}
+
+/// Fifteen of them fill the slab that they are for; all others stay with the rules of the heap.
+#[test]
+fn the_class_for_a_page_and_more_has_longer_slabs() {
+    use crate::config::USER_RULES;
+    use crate::engine::geometry::Request;
+    use crate::engine::slub::geometry::compute;
+
+    for &size in FineSet::SIZES {
+        let size = size as usize;
+        let of =
+            |rules| compute(&Request::new(size), &slab_rules(size, rules)).map(|it| (it.order, it.objects));
+        let plain = compute(&Request::new(size), &USER_RULES).map(|it| (it.order, it.objects));
+        assert_eq!(of(USER_RULES), if size == 4368 { Ok((4, 15)) } else { plain }, "{size}");
+    }
+    let small = Rules { max_order: 2, ..USER_RULES };
+    assert_eq!(slab_rules(4368, small), small);
 }
 
 #[test]
