@@ -14,7 +14,7 @@ cargo xtask bench [OPTIONS] [ROW...]
   --hardened        the hardened library beside scudo, hardened_malloc, mimalloc built secure, and the usual one
   --objects         typed caches beside crates of pools and arenas, and beside other allocators of Rust's
   --programs        the real programs of `cargo xtask programs` on all of them: time, peak, page faults
-                    (ROW is a program's name then)
+                    (ROW is a program's name then); with --hardened on those
   --compare A B     two files of `--json`: what became of each row
 ";
 

@@ -14,7 +14,7 @@ use crate::library::Engine;
 use crate::step::Count;
 
 const USAGE: &str = "\
-cargo xtask bench --programs [--peers all] [--runs N] [--without CASE] [CASE...]
+cargo xtask bench --programs [--peers all] [--hardened] [--runs N] [--without CASE] [CASE...]
 ";
 
 /// A name, and what is preloaded: nothing for the system's own.
@@ -41,6 +41,15 @@ impl Taken {
     }
 }
 
+/// What the arguments ask for.
+#[derive(Debug)]
+struct Options {
+    runs: Option<usize>,
+    /// The system's malloc and the usual library are shown, but the hardened one is not held against them.
+    hardened: bool,
+    cases: Vec<Case>,
+}
+
 /// A column of numbers that are compared.
 type Column = (&'static str, fn(&Taken) -> f64);
 
@@ -53,7 +62,7 @@ const COLUMNS: [Column; 4] = [
 
 /// Runs the programs that the arguments name (all, without names) on the system's allocator and on these.
 pub(crate) fn run(libraries: &[(&'static str, PathBuf)], arguments: &[String]) -> Count {
-    let (runs, cases) = match options(arguments) {
+    let Options { runs, hardened, cases } = match options(arguments) {
         Ok(options) => options,
         Err(message) => {
             println!("bench --programs: {message}\n{USAGE}");
@@ -81,15 +90,17 @@ pub(crate) fn run(libraries: &[(&'static str, PathBuf)], arguments: &[String]) -
         // kmem is the last; what others do is not this program's failure.
         count += Count::of(all.last().is_some_and(|(_, taken)| taken.last().is_some_and(Option::is_some)));
     }
+    let rivals: Vec<bool> =
+        allocators.iter().map(|(name, _)| !(hardened && ["system", "usual"].contains(name))).collect();
     for column in COLUMNS {
-        table(column, &allocators, &all);
+        table(column, &allocators, &rivals, &all);
     }
     count
 }
 
-fn options(arguments: &[String]) -> Result<(Option<usize>, Vec<Case>), String> {
+fn options(arguments: &[String]) -> Result<Options, String> {
     let mut cases = case::all()?;
-    let (mut runs, mut names) = (None, Vec::new());
+    let (mut runs, mut hardened, mut names) = (None, false, Vec::new());
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -97,6 +108,7 @@ fn options(arguments: &[String]) -> Result<(Option<usize>, Vec<Case>), String> {
                 let value = arguments.next().and_then(|value| value.parse().ok()).filter(|&runs| runs > 0);
                 runs = Some(value.ok_or("--runs takes a number")?);
             }
+            "--hardened" => hardened = true,
             "--without" => {
                 let name = arguments.next().ok_or("--without takes a program's name")?;
                 cases.retain(|case| case.name != *name);
@@ -108,7 +120,7 @@ fn options(arguments: &[String]) -> Result<(Option<usize>, Vec<Case>), String> {
     if !names.is_empty() {
         cases.retain(|case| names.contains(&case.name.as_str()));
     }
-    Ok((runs, cases))
+    Ok(Options { runs, hardened, cases })
 }
 
 /// What the case took on each allocator, `None` where it did not do what it does on the system's.
@@ -116,7 +128,10 @@ fn measure(case: &Case, allocators: &[Allocator<'_>], turns: usize) -> Result<Ve
     let place = Place::prepare(case, Engine::Slub)?;
     let mut runs: Vec<Vec<Run>> = allocators.iter().map(|_| Vec::new()).collect();
     for turn in 0..turns {
-        for (&(name, path), runs) in allocators.iter().zip(&mut runs) {
+        // Each turn begins with another one: what comes after what must not be the same each time.
+        for place_in_turn in 0..allocators.len() {
+            let index = (turn + place_in_turn) % allocators.len();
+            let ((name, path), runs) = (allocators[index], &mut runs[index]);
             let kind = if path.is_some() { name } else { "system" };
             let setting = Setting { name, kind, library: path.map(PathBuf::as_path), limit: case.limit };
             runs.push(place.run_as(case, &setting, &[], turn, "run")?);
@@ -141,8 +156,13 @@ fn measure(case: &Case, allocators: &[Allocator<'_>], turns: usize) -> Result<Ve
     Ok(taken)
 }
 
-/// One column of all programs, a column for each allocator, and kmem (the last) beside the best of the others.
-fn table((unit, value): Column, allocators: &[Allocator<'_>], all: &[(String, Vec<Option<Taken>>)]) {
+/// One column of all programs, a column for each allocator, and kmem (the last) beside the best of its rivals.
+fn table(
+    (unit, value): Column,
+    allocators: &[Allocator<'_>],
+    rivals: &[bool],
+    all: &[(String, Vec<Option<Taken>>)],
+) {
     print!("\n{unit:<15}");
     allocators.iter().for_each(|(name, _)| print!(" {:>9}", name.chars().take(9).collect::<String>()));
     println!("  | /system   /best");
@@ -153,7 +173,7 @@ fn table((unit, value): Column, allocators: &[Allocator<'_>], all: &[(String, Ve
         for value in &values {
             value.map_or_else(|| print!(" {:>9}", "-"), |value| print!(" {value:>9.2}"));
         }
-        let ratios = ratios(&values);
+        let ratios = ratios(&values, rivals);
         println!("  | {:>7.2} {:>7.2}", ratios[0], ratios[1]);
         means.iter_mut().zip(ratios).for_each(|(mean, ratio)| mean.push(ratio.ln()));
     }
@@ -162,10 +182,11 @@ fn table((unit, value): Column, allocators: &[Allocator<'_>], all: &[(String, Ve
     println!("{:<width$}  | {:>7.2} {:>7.2}", "geometric mean", mean(&means[0]), mean(&means[1]));
 }
 
-/// The last over the first, and over the best of those before it; 1 where there is nothing to compare.
-fn ratios(values: &[Option<f64>]) -> [f64; 2] {
+/// The last over the first, and over the best of its rivals before it; 1 where there is nothing to compare.
+fn ratios(values: &[Option<f64>], rivals: &[bool]) -> [f64; 2] {
     let Some((Some(ours), others)) = values.split_last() else { return [1.0; 2] };
-    let best = others.iter().flatten().copied().fold(f64::INFINITY, f64::min);
+    let rivals = others.iter().zip(rivals).filter(|(_, rival)| **rival);
+    let best = rivals.filter_map(|(value, _)| *value).fold(f64::INFINITY, f64::min);
     let over = |other: f64| if other > 0.0 && other.is_finite() { ours / other } else { 1.0 };
     [others.first().copied().flatten().map_or(1.0, over), over(best)]
 }
@@ -176,16 +197,18 @@ mod tests {
 
     #[test]
     fn the_last_is_compared_with_the_first_and_the_best() {
-        assert_eq!(ratios(&[Some(4.0), None, Some(1.0), Some(2.0)]), [0.5, 2.0]);
-        assert_eq!(ratios(&[Some(4.0), None]), [1.0, 1.0], "it did not do what it should");
-        assert_eq!(ratios(&[None, Some(2.0)]), [1.0, 1.0]);
+        let all = [true; 4];
+        assert_eq!(ratios(&[Some(4.0), None, Some(1.0), Some(2.0)], &all), [0.5, 2.0]);
+        assert_eq!(ratios(&[Some(1.0), Some(4.0), Some(2.0)], &[false, true, true]), [2.0, 0.5]);
+        assert_eq!(ratios(&[Some(4.0), None], &all), [1.0, 1.0], "it did not do what it should");
+        assert_eq!(ratios(&[None, Some(2.0)], &all), [1.0, 1.0]);
     }
 
     #[test]
     fn programs_are_chosen_by_name() {
         let names = |text: &str| {
             options(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-                .map(|(runs, cases)| (runs, cases.into_iter().map(|case| case.name).collect::<Vec<_>>()))
+                .map(|it| (it.runs, it.cases.into_iter().map(|case| case.name).collect::<Vec<_>>()))
         };
         assert_eq!(names("sort --runs 2"), Ok((Some(2), vec!["sort".to_owned()])));
         assert!(!names("--without valgrind").unwrap().1.contains(&"valgrind".to_owned()));
