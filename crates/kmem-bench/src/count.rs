@@ -130,6 +130,16 @@ extern "C" fn count_typed_pair(n: u64) {
     }
 }
 
+/// An object of a typed cache, made and dropped through a sheaf.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_typed_sheaf(n: u64) {
+    let mut sheaf = typed::sheaf();
+    for _ in 0..n {
+        typed::through(&mut sheaf);
+    }
+}
+
 /// A heap as a kernel has it, beside the process-wide one: what is counted is the core's own calls.
 static CORE: Kmem<Host, KernelConfig> = Kmem::new(Host::new());
 
@@ -195,7 +205,10 @@ fn round(kind: &Kind) {
     count_loop(OPERATIONS);
     match kind {
         Kind::Malloc => {}
-        Kind::Typed => return count_typed_pair(OPERATIONS),
+        Kind::Typed => {
+            count_typed_pair(OPERATIONS);
+            return count_typed_sheaf(OPERATIONS);
+        }
         Kind::Core(cache) => {
             count_core_pair_64(cache, OPERATIONS);
             count_core_kmalloc_64(OPERATIONS);

@@ -101,7 +101,9 @@ fn a_hardened_heap_is_swept_as_well() {
         "8 1 clean error: exit status 4",
     ];
     assert_eq!(rows(&said), expected, "{}", said.out);
-    assert_eq!((said.status, said.err.as_str()), (Some(1), ""));
+    // The library may have had to be built.
+    let other = said.err.lines().filter(|line| !line.starts_with("kmem: buil"));
+    assert_eq!((said.status, other.collect::<Vec<_>>()), (Some(1), vec![]));
     assert!(said.out.contains("request 6: 77 bytes (kmalloc-80), asked for by"), "{}", said.out);
 }
 

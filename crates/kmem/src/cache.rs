@@ -3,9 +3,15 @@
 //! A [`Cache<T>`] is a named cache of slots of the size and alignment of `T`. It is a constant, may be a static, and comes to life
 //! at its first use. An object is a [`KBox`], which drops its value and gives the slot back.
 //!
+//! A thread that makes and drops many of them can keep slots at hand in a [`Sheaf`].
+//!
 //! # Life
 //! Dropping a cache destroys it; objects cannot outlive it, the borrow in [`KBox`] sees to that. A forgotten `KBox` is an object
 //! that is still in use when its cache is destroyed: that is reported, and its slab stays.
+
+mod sheaf;
+
+pub use sheaf::Sheaf;
 
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;

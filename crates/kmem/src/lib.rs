@@ -2,7 +2,7 @@
 //!
 //! | module | gives |
 //! |---|---|
-//! | [`cache`] | [`Cache<T>`]: a named cache of objects of one type |
+//! | [`cache`] | [`Cache<T>`]: a named cache of objects of one type; [`Sheaf`]: slots of it at one owner's hand |
 //! | [`engine`] | the engine of this build, chosen by a feature: SLUB, `slab` or `slob` |
 //! | [`fault`] | requests that fail although there is memory, as the environment says |
 //! | [`global`] | [`Kmalloc`], a `#[global_allocator]` |
@@ -32,6 +32,6 @@ pub mod heap;
 pub mod host;
 mod misuse;
 
-pub use cache::{Cache, KBox};
+pub use cache::{Cache, KBox, Sheaf};
 pub use global::Kmalloc;
 pub use heap::OutOfMemory;

@@ -4,8 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kmem::engine::Chosen;
-use kmem::{Cache, KBox, Kmalloc, heap};
+use kmem::{Cache, KBox, Kmalloc, Sheaf, heap};
 use kmem_core::engine::Engine;
+use kmem_core::flags::SlabFlags;
 
 /// Everything this test program allocates comes from the heap under test.
 #[global_allocator]
@@ -161,6 +162,110 @@ fn a_dropped_cache_gives_its_memory_back() {
     let mut text = String::new();
     heap::write_slabinfo(&mut text).expect("a String takes all");
     assert!(!text.contains("dropped"), "{text}");
+}
+
+/// Values live as long as their boxes, whatever way they go; what a sheaf keeps is in use until it is dropped.
+#[test]
+fn a_sheaf_keeps_slots_and_no_values() {
+    static CACHE: Cache<Droppable> = Cache::with_flags("sheaf_of", SlabFlags::NO_MERGE);
+    static DROPS: AtomicUsize = AtomicUsize::new(0);
+    struct Droppable([usize; 6]);
+    impl Drop for Droppable {
+        fn drop(&mut self) {
+            DROPS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let mut sheaf = CACHE.sheaf();
+    assert!(sheaf.is_empty());
+    let mut boxes: Vec<KBox<'_, Droppable>> = Vec::new();
+    let mut drops = 0;
+    // Up and down, beyond the sheaf's ends.
+    for round in 0..50_usize {
+        let up = 1 + round * 7 % 90;
+        boxes.extend((0..up).map(|i| sheaf.alloc(Droppable([round + i; 6])).expect("memory")));
+        let mut addresses: Vec<usize> = boxes.iter().map(|value| (&raw const **value).addr()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        assert_eq!(addresses.len(), boxes.len(), "one slot for two");
+        let first = boxes.len() - up;
+        assert!((0..up).all(|i| boxes[first + i].0 == [round + i; 6]));
+        let down = boxes.len().min(1 + round * 11 % 80);
+        boxes.drain(boxes.len() - down..).for_each(|value| sheaf.free(value));
+        drops += down;
+        assert_eq!(DROPS.load(Ordering::Relaxed), drops);
+        assert!(sheaf.len() <= 32);
+        assert_eq!(CACHE.counts().in_use(), (boxes.len() + sheaf.len()) as u64);
+    }
+    assert!(sheaf.len() > 0 || !Chosen::STACKS || heap::HARDENED, "nothing is kept");
+    boxes.drain(..).for_each(|value| sheaf.free(value));
+    drop(sheaf);
+    assert_eq!(CACHE.counts().in_use(), 0);
+}
+
+#[test]
+fn sheaves_of_few_slots_and_objects_of_others() {
+    static ONE: Cache<[u64; 9]> = Cache::with_flags("one", SlabFlags::NO_MERGE);
+    static OTHER: Cache<[u64; 9]> = Cache::with_flags("other", SlabFlags::NO_MERGE);
+    let mut none = Sheaf::<_, 0>::new(&ONE);
+    let mut single = Sheaf::<_, 1>::new(&ONE);
+    for i in 0..100 {
+        let (first, second) =
+            (none.alloc([i; 9]).expect("memory"), single.alloc([i + 1; 9]).expect("memory"));
+        assert_eq!((first[8], second[8]), (i, i + 1));
+        // Each to the other's: both are of one cache.
+        none.free(second);
+        single.free(first);
+        assert_eq!(none.len(), 0);
+    }
+    let stranger = OTHER.alloc([5; 9]).expect("memory");
+    let kept = single.len();
+    single.free(stranger);
+    assert_eq!((single.len(), OTHER.counts().in_use()), (kept, 0), "it went home");
+    drop((none, single));
+    assert_eq!(ONE.counts().in_use(), 0);
+}
+
+/// What a sheaf was filled with is what it hands out: the cache is not asked again.
+#[test]
+fn a_filled_sheaf_asks_nobody() {
+    static CACHE: Cache<[u64; 4]> = Cache::with_flags("filled", SlabFlags::NO_MERGE);
+    let mut sheaf = CACHE.sheaf();
+    sheaf.prefill(8).expect("memory");
+    sheaf.prefill(5).expect("it has more");
+    assert_eq!((sheaf.len(), CACHE.counts().in_use()), (8, 8));
+    let values: Vec<_> = (0..8).map(|i| sheaf.alloc([i; 4]).expect("it has eight")).collect();
+    assert_eq!((sheaf.len(), CACHE.counts().in_use()), (0, 8));
+    assert!(values.iter().zip(0..).all(|(value, i)| **value == [i; 4]));
+    drop((values, sheaf));
+    assert_eq!(CACHE.counts().in_use(), 0);
+}
+
+#[test]
+#[should_panic(expected = "a sheaf of 4 slots was to hold 5")]
+fn a_sheaf_is_not_filled_beyond_its_slots() {
+    static CACHE: Cache<u64> = Cache::new("beyond");
+    _ = Sheaf::<_, 4>::new(&CACHE).prefill(5);
+}
+
+#[test]
+fn a_sheaf_moves_between_threads() {
+    static CACHE: Cache<[usize; 5]> = Cache::with_flags("carried", SlabFlags::NO_MERGE);
+    let mut sheaf = Sheaf::<_, 100>::new(&CACHE);
+    sheaf.prefill(100).expect("memory");
+    for turn in 0..20_usize {
+        sheaf = std::thread::scope(|scope| {
+            let work = move || {
+                let values: Vec<_> = (0..150).map(|i| sheaf.alloc([turn + i; 5]).expect("memory")).collect();
+                assert!(values.iter().enumerate().all(|(i, value)| value[4] == turn + i));
+                values.into_iter().for_each(|value| sheaf.free(value));
+                sheaf
+            };
+            scope.spawn(work).join().expect("no panic")
+        });
+    }
+    drop(sheaf);
+    assert_eq!(CACHE.counts().in_use(), 0);
 }
 
 #[test]

@@ -110,6 +110,12 @@ static SMALL: &[Row] = &[
         typed::pair,
     )),
     typed(
+        "typed_sheaf_64",
+        "the same of a Sheaf that the thread keeps",
+        small::pair::<64>,
+        typed::sheaf_pair,
+    ),
+    typed(
         "typed_rand_64",
         "1000 of Cache<T>, dropped in random order",
         small::batch_rand::<64>,
