@@ -197,7 +197,7 @@ fn a_sheaf_keeps_slots_and_no_values() {
         assert!(sheaf.len() <= 32);
         assert_eq!(CACHE.counts().in_use(), (boxes.len() + sheaf.len()) as u64);
     }
-    assert!(sheaf.len() > 0 || !Chosen::STACKS || heap::HARDENED, "nothing is kept");
+    assert!(!sheaf.is_empty() || !Chosen::STACKS || heap::HARDENED, "nothing is kept");
     boxes.drain(..).for_each(|value| sheaf.free(value));
     drop(sheaf);
     assert_eq!(CACHE.counts().in_use(), 0);

@@ -24,7 +24,8 @@ const SLACK: f64 = 0.10;
 /// up the head of the pages, in this many instructions.
 const BEHIND_THE_FIRST_PAGE: f64 = 11.0;
 
-/// The loop of the hardened heap that comes by more than one block: some of them may lie on their slab's first page.
+/// The loop of the hardened heap that comes by more than one block, any part of which may lie on their slab's first page. What it
+/// does with a block looks for the head of the pages up to four times.
 const SEVERAL_BLOCKS: &str = "pair_6000_hard";
 
 /// Loops that the hardened heap serves with mappings, at addresses by chance: how long it looks for them varies.
@@ -223,7 +224,7 @@ fn differences(file: &str, costs: &Costs, compiler: &str) -> Vec<String> {
             let off = (counted - cost[0]).abs();
             match same_compiler {
                 // Within a compiler version a count is exact up to what the loop's start and end add.
-                true if name.ends_with(SEVERAL_BLOCKS) => off <= BEHIND_THE_FIRST_PAGE + 0.2,
+                true if name.ends_with(SEVERAL_BLOCKS) => off <= 4.0 * BEHIND_THE_FIRST_PAGE + 0.2,
                 true if name.ends_with("_hard") => off <= 0.2 || (off - BEHIND_THE_FIRST_PAGE).abs() <= 0.2,
                 true => off <= 0.2,
                 false => off <= counted * SLACK,
@@ -274,8 +275,8 @@ Events shown:     Ir Dr Dw I1mr D1mr D1mw ILmr DLmr DLmw Bc Bcm Bi Bim Ge
             [(format!("portable   {SEVERAL_BLOCKS}"), [count, 1.0, 1.0, 1.0, 0.0, 0.0])].into()
         };
         let file = render(&several(8000.0), "1.95.0");
-        assert!(differences(&file, &several(7991.2), "1.95.0").is_empty());
-        assert_eq!(differences(&file, &several(8012.0), "1.95.0").len(), 3);
+        assert!(differences(&file, &several(7973.6), "1.95.0").is_empty());
+        assert_eq!(differences(&file, &several(8045.0), "1.95.0").len(), 3);
     }
 
     #[test]
