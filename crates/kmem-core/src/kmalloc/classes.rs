@@ -252,14 +252,16 @@ impl<const MIN: usize> ClassSet for KernelSet<MIN> {
 #[derive(Clone, Copy, Debug)]
 pub struct FineSet;
 
-/// [`FineSet`] up to 32 KiB: what is larger takes exactly the pages it needs, or a mapping of its own.
+/// The first `CLASSES` classes of [`FineSet`]: all that lie in slabs, and some runs.
 #[derive(Clone, Copy, Debug)]
-pub struct ShortSet;
+pub struct FinePrefix<const CLASSES: usize>;
+
+/// [`FineSet`] up to 32 KiB: what is larger takes exactly the pages it needs, or a mapping of its own.
+pub type ShortSet = FinePrefix<FINE_QUARTERS>;
 
 /// [`FineSet`] up to 80 KiB, which holds a block of 64 KiB and its seal: what is larger is a mapping of its own. For heaps that keep
 /// their large blocks apart: to clear and to look through a block of this length costs less than to have its pages made.
-#[derive(Clone, Copy, Debug)]
-pub struct SealedSet;
+pub type SealedSet = FinePrefix<SEALED_CLASSES>;
 
 #[rustfmt::skip]
 const FINE_SIZES: [u32; 69] = [
@@ -337,31 +339,13 @@ impl ClassSet for FineSet {
     }
 }
 
-impl ClassSet for SealedSet {
-    const LABEL: &'static str = "sealed";
-    const SIZES: &'static [u32] = FINE_SIZES.split_at(SEALED_CLASSES).0;
-    const SLAB_CLASSES: usize = FINE_RUNS;
-    const MIN_ALIGN: usize = FineSet::MIN_ALIGN;
-    const LARGE: LargeRule = FineSet::LARGE;
-    type Apart = Self;
-
-    #[inline]
-    fn class_of(size: usize) -> usize {
-        FineSet::class_of(size)
-    }
-
-    fn name(kind: Kind, index: usize) -> &'static str {
-        FineSet::name(kind, index)
-    }
-
-    fn align_of(index: usize, version: KernelVersion) -> usize {
-        FineSet::align_of(index, version)
-    }
-}
-
-impl ClassSet for ShortSet {
-    const LABEL: &'static str = "short";
-    const SIZES: &'static [u32] = FINE_SIZES.split_at(FINE_QUARTERS).0;
+impl<const CLASSES: usize> ClassSet for FinePrefix<CLASSES> {
+    const LABEL: &'static str = match CLASSES {
+        FINE_QUARTERS => "short",
+        SEALED_CLASSES => "sealed",
+        _ => panic!("a prefix without a name"),
+    };
+    const SIZES: &'static [u32] = FINE_SIZES.split_at(CLASSES).0;
     const SLAB_CLASSES: usize = FINE_RUNS;
     const MIN_ALIGN: usize = FineSet::MIN_ALIGN;
     const LARGE: LargeRule = FineSet::LARGE;
