@@ -80,8 +80,8 @@ pub extern "C" fn calloc(count: size_t, size: size_t) -> *mut c_void {
     if block.is_null() {
         return calloc_rest(total);
     }
-    // SAFETY: a block of at least `total` bytes.
-    unsafe { block.write_bytes(0, total) };
+    // SAFETY: a block of at least `total` bytes, just allocated.
+    unsafe { heap::clear(block, total) };
     record::made_zeroed(block, total);
     block.cast()
 }

@@ -93,7 +93,7 @@ pub fn give(state: &AtomicU8, alone: bool) -> bool {
 }
 
 /// Up to here bytes are cleared in place; beyond by the platform's `memset`.
-const INLINE: usize = 256;
+pub const INLINE: usize = 256;
 
 /// Sixteen bytes of an object, `at` from its start.
 ///

@@ -97,6 +97,32 @@ static int deep(int level)
     return level < INT_MAX ? deep(level + 1) + room[0] : 0;
 }
 
+/* Pages of a block that are in memory. */
+static size_t there(volatile char *block, size_t size)
+{
+    static unsigned char seen[1024];
+    size_t pages = size / 4096, count = 0;
+    CHECK(pages <= sizeof seen && mincore((void *)block, size, seen) == 0);
+    for (size_t i = 0; i < pages; i++) count += seen[i] & 1;
+    return count;
+}
+
+/* Takes and frees blocks, and touches all of each or nothing. How many pages of the last 100 were there at once. */
+static size_t come_and_go(size_t size, int touched)
+{
+    size_t count = 0;
+    for (int round = 0; round < 500; round++) {
+        volatile char *block = some(size);
+        if (round >= 400) count += there(block, size);
+        for (size_t i = 0; touched && i < size; i += 4096) {
+            CHECK(block[i] == 0);
+            block[i] = 1;
+        }
+        drop(block);
+    }
+    return count;
+}
+
 static volatile int gate;
 static void *racer(void *block)
 {
@@ -136,6 +162,8 @@ int main(int argc, char **argv)
     CASE("over-1000") { volatile char *p = some(1000); p[1000] = 2; drop(p); }
     CASE("over-30000") { volatile char *p = some(30000); p[30000] = 2; drop(p); }
     CASE("over-65536") { volatile char *p = some(65536); p[65536] = 2; drop(p); }
+    /* Over the seal, into what the class has beyond it. */
+    CASE("over-jump") { volatile char *p = some(1100); p[1200] = 2; drop(p); take_many(1100); }
     CASE("over-none") { volatile char *p = some(0); p[0] = 2; drop(p); }
     CASE("over-realloc") { volatile char *p = some(40); p[40] = 2; CHECK(realloc((void *)p, 400) != NULL); }
     CASE("over-usable") { volatile char *p = some(40); p[40] = 2; malloc_usable_size((void *)p); }
@@ -301,6 +329,14 @@ int main(int argc, char **argv)
             for (size_t i = 0; i < COUNT(held); i++) drop(held[i]);
         }
         printf("%zu ", resident() >> 10);
+    }
+    CASE("touched")
+    {
+        /* Pages that blocks of a length have in memory before anybody touches them: as the blocks before were touched. */
+        printf("%zu ", come_and_go(256 << 10, 0));
+        printf("%zu ", come_and_go(256 << 10, 1));
+        printf("%zu ", come_and_go(256 << 10, 0));
+        printf("%zu ", come_and_go(4 << 20, 1));
     }
     CASE("order")
     {

@@ -29,6 +29,7 @@ const STOPPED: &[(&str, &str)] = &[
     ("over-1000", "was written past its end"),
     ("over-30000", "was written past its end"),
     ("over-65536", "(cache kmalloc-80k) was written past its end"),
+    ("over-jump", "was written to after it was freed"),
     ("over-none", "was written past its end"),
     ("over-realloc", "was written past its end"),
     ("over-usable", "was written past its end"),
@@ -182,6 +183,18 @@ fn what_comes_and_goes_stays_in_memory_for_a_while() {
         let &[early, late, full, idle] = &numbers[..] else { panic!("{heap:?}: {outcome:#?}") };
         assert!(late - early < 100, "twenty rounds of 1600 pages on {heap:?}: {numbers:?}");
         assert!(idle + 4096 < full, "two looks later on {heap:?}: {numbers:?}");
+    }
+}
+
+/// Of 100 blocks of 64 pages, and at last of 1024: as many pages are made at once as the blocks before let expect.
+#[test]
+fn what_is_touched_every_time_is_made_at_once() {
+    for &heap in if hardened() { KMEM } else { &[] } {
+        let outcome = run(heap, "touched");
+        let numbers: Vec<usize> = outcome.stdout.split(' ').map_while(|number| number.parse().ok()).collect();
+        let &[before, touched, after, long] = &numbers[..] else { panic!("{heap:?}: {outcome:#?}") };
+        assert_eq!((before, after), (0, 0), "untouched ones, on {heap:?}");
+        assert!(touched >= 80 * 64 && long >= 80 * 1024, "{numbers:?} on {heap:?}");
     }
 }
 

@@ -23,10 +23,12 @@
 //! # Invariants
 //! - I-HARD-1: every block of a class that this module handed out is sealed; so only this module may free it.
 //! - I-HARD-2: what a caller asked for is zero when the block is handed out, but for aligned blocks and resized ones too.
+//! - I-HARD-3: of a block in use, what lies between the filler and the last word is zero, unless its holder jumped over the filler.
 //!
 //! # Errors
 //! As in [`super`]: a message with address and cache, and the process aborts.
 
+mod look;
 mod origin;
 mod quarantine;
 mod touched;
@@ -56,6 +58,11 @@ pub(crate) use touched::tell_of_fault;
 /// Bytes that a block has beyond those asked for.
 const TRAILER: usize = 8;
 
+/// Bytes that are cleared at once.
+const LINE: usize = 64;
+/// So many bytes behind those asked for are worth sparing.
+const MUCH: usize = 128;
+
 /// Secrets of the seals; 0 until the heap is made.
 static SECRETS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
@@ -83,6 +90,7 @@ pub(super) unsafe fn start() {
         // Relaxed: published with the heap.
         secret.store(HEAP.platform().entropy() | 1, Ordering::Relaxed);
     }
+    look::start();
     if !misc::secure_exec() {
         // SAFETY: the caller's promise.
         unsafe {
@@ -152,26 +160,75 @@ unsafe fn asked_with(block: *const u8, slot: usize, bits: u64) -> Option<usize> 
     }
 }
 
+/// Clears a block whose seal is whole.
+///
+/// # Safety
+/// The block is the caller's, of a class of `slot` bytes.
+#[inline(always)]
+unsafe fn clear(block: *mut u8, slot: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if slot <= watch::INLINE {
+            watch::wipe::<true>(block, slot);
+        } else {
+            clear_rest(block, slot);
+        }
+    }
+}
+
+/// [`clear`] of all but short blocks. Of one with much behind the bytes asked for only those, and the seal: what lies between is zero
+/// (I-HARD-3), or was written to over the seal, which whoever is handed the block finds.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+unsafe fn clear_rest(block: *mut u8, slot: usize) {
+    // SAFETY: the caller's promise: the slot's last word, and what lies within the slot. Whole lines are cleared, so that what is read
+    // next, in pieces as long as the CPU likes, comes from one store each.
+    unsafe {
+        let size = block.add(slot - TRAILER).cast::<u64>().read() ^ key(block);
+        // Somebody may have written to the seal since it was looked at.
+        let used = size.min((slot - TRAILER) as u64) as usize + TRAILER;
+        let used = used.next_multiple_of(LINE);
+        if slot > look::LONG && slot - used.min(slot) >= MUCH {
+            block.write_bytes(0, used);
+            block.add(slot - LINE).cast::<[u128; LINE / 16]>().write([0; LINE / 16]);
+        } else {
+            block.write_bytes(0, slot);
+        }
+    }
+}
+
 /// See [`super::malloc_at_hand`].
 #[inline(always)]
 pub(super) fn malloc_at_hand(size: usize) -> *mut u8 {
-    let (place, slot);
-    if size <= TABLE_LIMIT - TRAILER {
-        let row = (size + TRAILER + 15) >> 4;
-        (place, slot) = (usize::from(PLACES[row]), usize::from(SLOTS[row]));
-    } else {
+    if size > TABLE_LIMIT - TRAILER {
         cold_path();
-        place = engine::place_for(size.saturating_add(TRAILER));
-        if place == NO_PLACE {
-            return core::ptr::null_mut();
-        }
-        slot = Classes::size_of(place / size_of::<Check>() - 1);
+        return long_at_hand(size);
     }
+    let row = (size + TRAILER + 15) >> 4;
+    // SAFETY: as in the usual path.
+    let block = unsafe { super::cpus().try_pop(usize::from(PLACES[row])) };
+    if !block.is_null() {
+        // SAFETY: a block of the class of that row, from a stack; it has room for the size and a seal.
+        unsafe { hand_out::<false>(block, usize::from(SLOTS[row]), size) };
+    }
+    block
+}
+
+/// What [`malloc_at_hand`] is to requests that fit in the tables, to the others.
+#[inline(never)]
+fn long_at_hand(size: usize) -> *mut u8 {
+    let place = engine::place_for(size.saturating_add(TRAILER));
+    if place == NO_PLACE {
+        return core::ptr::null_mut();
+    }
+    let slot = Classes::size_of(place / size_of::<Check>() - 1);
     // SAFETY: as in the usual path.
     let block = unsafe { super::cpus().try_pop(place) };
     if !block.is_null() {
-        // SAFETY: a block of the class of `slot` bytes, from a stack; it has room for the size and a seal.
-        unsafe { hand_out(block, slot, size) };
+        // SAFETY: a block of the class of `slot` bytes, from a stack; it has room for the size and a seal, and is long.
+        unsafe { hand_out::<true>(block, slot, size) };
     }
     block
 }
@@ -179,12 +236,14 @@ pub(super) fn malloc_at_hand(size: usize) -> *mut u8 {
 /// Looks at a block that a stack gave, and seals it.
 ///
 /// # Safety
-/// The block is this thread's, of a class of `slot` bytes, in mapped memory; `size` is at most `slot - TRAILER`.
+/// The block is this thread's, of a class of `slot` bytes, in mapped memory; `size` is at most `slot - TRAILER`. `LONG`: it has more
+/// than [`look::LONG`] bytes.
 #[inline(always)]
-unsafe fn hand_out(block: *mut u8, slot: usize, size: usize) {
+unsafe fn hand_out<const LONG: bool>(block: *mut u8, slot: usize, size: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        if !watch::take(HEAP.platform().span().state(block.addr())) || !watch::is_zero::<true>(block, slot) {
+        let zero = || if LONG { look::is_zero(block, slot) } else { watch::is_zero::<true>(block, slot) };
+        if !watch::take(HEAP.platform().span().state(block.addr())) || !zero() {
             damaged(block, slot);
         }
         seal(block, slot, size);
@@ -214,7 +273,7 @@ pub(super) fn malloc_slow(size: usize) -> *mut u8 {
         unsafe {
             let block = super::cpus().pop_cold(engine::stack_of(usize::from(PLACES[row])));
             if !block.is_null() {
-                hand_out(block, usize::from(SLOTS[row]), size);
+                hand_out::<false>(block, usize::from(SLOTS[row]), size);
                 return block;
             }
         }
@@ -430,7 +489,7 @@ pub(super) unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
         // SAFETY: a slot of that class starts here, in mapped memory; who finds it used owns it.
         unsafe {
             if asked(ptr, slot).is_some() && watch::give(span.state(ptr.addr()), HEAP.platform().alone()) {
-                watch::wipe::<true>(ptr, slot);
+                clear(ptr, slot);
                 let ptr = if quarantine::on() { quarantine::wait(ptr, tag - 1) } else { ptr };
                 if !ptr.is_null() && super::cpus().try_push(tag * size_of::<Check>(), ptr) != Pushed::Done {
                     free_rest(ptr);

@@ -9,7 +9,11 @@
 //! known. A block that is freed loses its memory at once and its addresses later: it waits among [`HELD`] others, and each
 //! new one takes the place of one at random. Until then every access to it stops the program, and so does a second free.
 //! What has waited is *spare*: still without access, until a block of the same length takes it, walls and all, with one call into the
-//! system where a new one takes three. What then goes, or never waited, is remembered for a while, for who tells of an access to it.
+//! system where a new one takes two. What then goes, or never waited, is remembered for a while, for who tells of an access to it.
+//!
+//! Of a length that comes back ([`lengths`]) such a block is a mapping of its own from then on, open or shut: its walls are reserved
+//! without a claim on memory, which is a difference that the kernel joins no mappings over. So opening and shutting it takes none
+//! apart. And where all of such blocks is written to, the next one's pages are made by one call.
 //!
 //! # Invariants
 //! - I-APART-1: what is held or spare is mapped, without access, and nobody else's; each range is listed once.
@@ -17,10 +21,15 @@
 //! # Locks
 //! One, above all of the core's. No system call is made under it.
 
+mod lengths;
+
 use core::ptr::NonNull;
 
 use kmem_core::kmalloc::huge::Busy;
+use kmem_core::platform::PAGE_SIZE;
 use kmem_core::sync::Lock;
+
+use lengths::Lengths;
 
 use super::window::WINDOW_RANK;
 use super::{Host, sys};
@@ -53,13 +62,14 @@ impl Range {
     }
 }
 
-/// Those that wait, those that have waited, and the last that are gone.
+/// Those that wait, those that have waited, and the last that are gone; and the lengths that they come in.
 struct Ranges {
     waiting: [Range; HELD],
     spare: [Range; SPARE],
     gone: [Range; GONE],
     /// The place of the one that is forgotten next.
     oldest: usize,
+    lengths: Lengths,
 }
 
 impl Ranges {
@@ -68,6 +78,7 @@ impl Ranges {
         spare: [Range::NONE; SPARE],
         gone: [Range::NONE; GONE],
         oldest: 0,
+        lengths: Lengths::NONE,
     };
 
     /// A range of exactly so many bytes, looked for from a place at random.
@@ -135,8 +146,12 @@ impl Host {
 
     /// See `Platform::map_apart`. Addresses that wait are given up before a request fails: they count for limits.
     pub(super) fn new_apart(&self, len: usize, align: usize) -> Option<NonNull<u8>> {
-        self.try_apart(len, align)
-            .or_else(|| if self.drop_held() { self.try_apart(len, align) } else { None })
+        self.find_apart(len, align, true)
+    }
+
+    fn find_apart(&self, len: usize, align: usize, keeps: bool) -> Option<NonNull<u8>> {
+        let find = || self.try_apart(len, align, keeps);
+        find().or_else(|| if self.drop_held() { find() } else { None })
     }
 
     /// Gives up all addresses that wait. False: there were none.
@@ -155,12 +170,16 @@ impl Host {
         some
     }
 
-    fn take_spare(&self, total: usize) -> Option<Range> {
-        let random = self.random() as usize;
-        self.held.0.lock(self).take_spare(total, random)
+    /// A spare range for a block of `len` bytes, and whether its pages are likely to be written to.
+    fn take_spare(&self, len: usize, total: usize) -> Option<(Range, bool)> {
+        let (page, random) = (self.system_page(), self.random() as usize);
+        let mut ranges = self.held.0.lock(self);
+        let range = ranges.take_spare(total, random)?;
+        Some((range, ranges.lengths.back(len, range.start + page)))
     }
 
-    fn try_apart(&self, len: usize, align: usize) -> Option<NonNull<u8>> {
+    /// `keeps`: what the pages of the new block are now is of use to its caller.
+    fn try_apart(&self, len: usize, align: usize, keeps: bool) -> Option<NonNull<u8>> {
         let page = self.system_page();
         let len = self.round_up(len)?;
         let behind = self.behind(len);
@@ -171,11 +190,14 @@ impl Host {
         }
         if spare == 0
             && total <= LARGEST
-            && let Some(range) = self.take_spare(total)
+            && let Some((range, populate)) = self.take_spare(len, total)
         {
             // SAFETY: I-APART-1: it was taken off the list just now.
             unsafe {
                 if sys::protect(range.start + page, len, true).is_ok() {
+                    if populate && keeps {
+                        self.fault_in(range.start + page, len);
+                    }
                     return NonNull::new((range.start + page) as *mut u8);
                 }
                 let _ = sys::unmap(range.start, range.len);
@@ -208,9 +230,16 @@ impl Host {
         let (page, Some(len)) = (self.system_page(), self.round_up(len)) else { return };
         let (start, total) = (block.as_ptr() as usize - page, page + len + self.behind(len));
         let range = Range { start, len: total, asked };
+        let (asks, returns) = {
+            let lengths = &mut self.held.0.lock(self).lengths;
+            (lengths.asks(len, start + page), lengths.returns(len))
+        };
+        if asks {
+            self.tell_touched(start + page, len);
+        }
         // SAFETY: the caller's promise.
         unsafe {
-            let waits = total <= LARGEST && sys::fence(start + page, len).is_ok();
+            let waits = total <= LARGEST && sys::fence(start + page, len, returns).is_ok();
             let random = self.random() as usize;
             let gone = {
                 let mut ranges = self.held.0.lock(self);
@@ -225,6 +254,17 @@ impl Host {
                 // No room to split a mapping: it stays as it is, without access or at least without memory.
                 let _ = sys::advise(gone.start, gone.len, libc::MADV_DONTNEED);
             }
+        }
+    }
+
+    /// Looks how much of a block its holder touched.
+    fn tell_touched(&self, start: usize, len: usize) {
+        let mut seen = [0; lengths::MOST / PAGE_SIZE];
+        let (page, pages) = (self.system_page(), len / self.system_page());
+        if let Some(seen) = seen.get_mut(..pages)
+            && let Ok(resident) = sys::resident(start, page, seen)
+        {
+            self.held.0.lock(self).lengths.tell(len, resident, pages);
         }
     }
 
@@ -253,7 +293,7 @@ impl Host {
         asked: usize,
     ) -> Option<NonNull<u8>> {
         let (page, old, new) = (self.system_page(), self.round_up(old)?, self.round_up(new)?);
-        let home = self.new_apart(new, page)?;
+        let home = self.find_apart(new, page, false)?;
         let from = block.as_ptr() as usize;
         // SAFETY: the new place is this thread's; the old block is the caller's, its fences too.
         unsafe {

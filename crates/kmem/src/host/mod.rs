@@ -303,6 +303,25 @@ impl Host {
         }
     }
 
+    /// Has pages of mapped memory made by one call; their content stays. False: not all of them are there.
+    fn fault_in(&self, address: usize, len: usize) -> bool {
+        // Relaxed: whether to try at all.
+        if self.cannot_back.load(Ordering::Relaxed) {
+            return false;
+        }
+        // SAFETY: changes no content: pages of a live mapping are faulted in.
+        match unsafe { sys::advise(address, len, libc::MADV_POPULATE_WRITE) } {
+            Ok(()) => true,
+            Err(why) => {
+                // Before Linux 5.14 there is no such advice. Without memory each page fails, or not, when it is written to.
+                if why == Errno(libc::EINVAL) {
+                    self.cannot_back.store(true, Ordering::Relaxed);
+                }
+                false
+            }
+        }
+    }
+
     fn system_page(&self) -> usize {
         self.system_page.load(Ordering::Relaxed)
     }
@@ -425,25 +444,15 @@ unsafe impl Platform for Host {
     }
 
     fn back(&self, range: PageRange) -> bool {
-        // Relaxed: whether to try at all. A hardened heap's pages are shut again soon.
-        if self.cannot_back.load(Ordering::Relaxed) || self.guarded.load(Ordering::Relaxed) {
+        // Relaxed: chosen in `init`. A hardened heap's pages are shut again soon.
+        if self.guarded.load(Ordering::Relaxed) {
             return false;
         }
         let (address, len) = (self.span.base() + (range.first << PAGE_SHIFT), range.count << PAGE_SHIFT);
         if (address | len) & (self.system_page.load(Ordering::Relaxed) - 1) != 0 {
             return false;
         }
-        // SAFETY: changes no content: pages of a live mapping are faulted in.
-        match unsafe { sys::advise(address, len, libc::MADV_POPULATE_WRITE) } {
-            Ok(()) => true,
-            Err(why) => {
-                // Before Linux 5.14 there is no such advice. Without memory each page fails, or not, when it is written to.
-                if why == Errno(libc::EINVAL) {
-                    self.cannot_back.store(true, Ordering::Relaxed);
-                }
-                false
-            }
-        }
+        self.fault_in(address, len)
     }
 
     fn back_whole(&self, range: PageRange) -> bool {

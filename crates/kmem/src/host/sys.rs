@@ -112,14 +112,23 @@ pub(super) fn reserve(len: usize) -> Result<usize, Errno> {
     unsafe { call(libc::SYS_mmap, [0, len, 0, flags, usize::MAX, 0]) }
 }
 
-/// Takes the memory of a range away and leaves its addresses, which nobody may use.
+/// Takes the memory of a range away and leaves its addresses, which nobody may use. Unless they are to be `alone` they become one
+/// mapping with what [`reserve`] made beside them.
 ///
 /// # Safety
 /// The caller owns the range, and nobody uses it any more.
-pub(super) unsafe fn fence(address: usize, len: usize) -> Result<(), Errno> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+pub(super) unsafe fn fence(address: usize, len: usize, alone: bool) -> Result<(), Errno> {
+    let joined = if alone { 0 } else { libc::MAP_NORESERVE };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | joined;
     // SAFETY: the caller's promise.
     unsafe { call(libc::SYS_mmap, [address, len, 0, flags as usize, usize::MAX, 0]) }.map(drop)
+}
+
+/// Of how many pages of `page` bytes there is memory, from `address` on; `seen` has a byte for each that is asked about.
+pub(super) fn resident(address: usize, page: usize, seen: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes a byte for each page of the length: as many as the slice has.
+    unsafe { call(libc::SYS_mincore, [address, seen.len() * page, seen.as_mut_ptr() as usize, 0, 0, 0]) }?;
+    Ok(seen.iter().filter(|&&page| page & 1 != 0).count())
 }
 
 /// Moves a mapping to `home`, with another length.
