@@ -361,7 +361,10 @@ pub fn memalign(align: usize, size: usize) -> *mut u8 {
 /// Null says nothing: ask [`memalign_slow`].
 #[inline(always)]
 pub fn memalign_at_hand(align: usize, size: usize) -> *mut u8 {
-    if HARDENED || !REGULAR {
+    if HARDENED {
+        return hardened::memalign_at_hand(align, size);
+    }
+    if !REGULAR {
         return core::ptr::null_mut();
     }
     // SAFETY: a place for requests of that size, or none.
@@ -379,7 +382,7 @@ pub fn memalign_slow(align: usize, size: usize) -> *mut u8 {
         return core::ptr::null_mut();
     }
     if HARDENED {
-        return hardened::memalign(align, size);
+        return hardened::memalign_slow(align, size);
     }
     if REGULAR {
         let place = engine::place_aligned(align, size);

@@ -233,6 +233,25 @@ fn long_at_hand(size: usize) -> *mut u8 {
     block
 }
 
+/// See [`super::memalign_at_hand`]: a class that has room for the seal too, and is aligned so.
+#[inline(always)]
+pub(super) fn memalign_at_hand(align: usize, size: usize) -> *mut u8 {
+    let place = engine::place_aligned(align, size.saturating_add(TRAILER));
+    if place == NO_PLACE {
+        cold_path();
+        return core::ptr::null_mut();
+    }
+    let slot = Classes::size_of(place / size_of::<Check>() - 1);
+    // SAFETY: as in `malloc_at_hand`: a block of that class has room for the size and a seal.
+    unsafe {
+        let block = super::cpus().try_pop(place);
+        if !block.is_null() {
+            hand_out(block, slot, size);
+        }
+        block
+    }
+}
+
 /// Looks at a block that a stack gave, and seals it.
 ///
 /// # Safety
@@ -286,8 +305,20 @@ pub(super) fn calloc_slow(size: usize) -> *mut u8 {
     get(size, |heap, bytes| heap.allocate(bytes, Gfp::KERNEL | Gfp::ZERO))
 }
 
-/// See [`super::memalign`].
-pub(super) fn memalign(align: usize, size: usize) -> *mut u8 {
+/// See [`super::memalign_slow`].
+pub(super) fn memalign_slow(align: usize, size: usize) -> *mut u8 {
+    let place = engine::place_aligned(align, size.saturating_add(TRAILER));
+    if place != NO_PLACE {
+        let class = place / size_of::<Check>() - 1;
+        // SAFETY: as in `memalign_at_hand`, which tried the other way to own a CPU.
+        unsafe {
+            let block = super::cpus().pop_cold(engine::stack_of(place));
+            if !block.is_null() {
+                hand_out(block, Classes::size_of(class), size);
+                return block;
+            }
+        }
+    }
     get(size, |heap, bytes| heap.allocate_aligned(align, bytes, Gfp::KERNEL))
 }
 
