@@ -246,7 +246,7 @@ pub(super) fn memalign_at_hand(align: usize, size: usize) -> *mut u8 {
     unsafe {
         let block = super::cpus().try_pop(place);
         if !block.is_null() {
-            hand_out(block, slot, size);
+            hand_out_any(block, slot, size);
         }
         block
     }
@@ -284,6 +284,23 @@ fn damaged(block: *mut u8, slot: usize) -> ! {
     HEAP.platform().fatal()
 }
 
+/// [`hand_out`] of a block of any length.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn hand_out_any(block: *mut u8, slot: usize, size: usize) {
+    // SAFETY: the caller's promise, and the length says which.
+    unsafe {
+        if slot > look::LONG {
+            cold_path();
+            hand_out::<true>(block, slot, size);
+        } else {
+            hand_out::<false>(block, slot, size);
+        }
+    }
+}
+
 /// See [`super::malloc_slow`].
 pub(super) fn malloc_slow(size: usize) -> *mut u8 {
     if size <= TABLE_LIMIT - TRAILER {
@@ -314,7 +331,7 @@ pub(super) fn memalign_slow(align: usize, size: usize) -> *mut u8 {
         unsafe {
             let block = super::cpus().pop_cold(engine::stack_of(place));
             if !block.is_null() {
-                hand_out(block, Classes::size_of(class), size);
+                hand_out_any(block, Classes::size_of(class), size);
                 return block;
             }
         }
