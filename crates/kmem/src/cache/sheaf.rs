@@ -107,7 +107,8 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
         Ok(KBox { slot, cache: self.cache })
     }
 
-    /// Drops an object and keeps its slot. An object of another cache goes back there.
+    /// Drops an object and keeps its slot. An object of another cache goes back there. Of a value that panics when it is dropped the
+    /// slot stays in use for good.
     #[inline]
     pub fn free(&mut self, object: KBox<'_, T>) {
         if !ptr::eq(object.cache, self.cache) || !self.cache.is_quick() {
