@@ -10,7 +10,7 @@
 //! | all of the block must be zero | the state must be used, and becomes free |
 //! | seal it behind the last byte asked for | clear the block, push |
 //!
-//! States and zeros are [`kmem_core::engine::watch`]; the seal is [`seal`].
+//! States and zeros are [`kmem_core::engine::watch`]; the seal is [`mod@seal`].
 //!
 //! # Invariants
 //! - I-HARD-1: every block of a class that this module handed out is sealed; so only this module may free it.
