@@ -5,19 +5,18 @@
 use core::fmt;
 use core::sync::atomic::Ordering;
 
-use crate::cache::{CacheRef, CreateError, KmemCache, life};
+use crate::cache::{CacheRef, CreateError, KmemCache};
 use crate::config::Config;
 use crate::debug::locations::Locations;
 use crate::debug::report::Symbol;
 use crate::debug::track::Track;
 use crate::debug::{Debug, Reporter, Which, options};
-use crate::engine::geometry::{Request, Rules};
-use crate::engine::{Engine, Switch};
+use crate::engine::Engine;
+use crate::engine::geometry::Rules;
 use crate::flags::SlabFlags;
 use crate::heap::Kmem;
 use crate::kmalloc::FreeError;
-use crate::kmalloc::classes::slab_rules;
-use crate::platform::{MAX_ORDER, PAGE_SIZE, Platform};
+use crate::platform::{MAX_ORDER, Platform};
 use crate::report;
 
 /// The kernel's numbers of the errors that a creation answers.
@@ -35,35 +34,6 @@ pub struct Validation {
     /// Reports made and repairs done meanwhile, each one.
     pub errors: u64,
 }
-
-/// Why a cache did not get other letters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SwitchError {
-    /// The cache belongs to the heap itself.
-    Internal,
-    /// The cache was destroyed.
-    Destroyed,
-    /// The layout is not possible: a slot with its metadata would be too large.
-    Geometry,
-    /// The engine has no checks for some of the letters, or its caches keep those that they were made with.
-    Unsupported,
-    /// No memory.
-    NoMemory,
-}
-
-impl fmt::Display for SwitchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Internal => "the cache belongs to the heap",
-            Self::Destroyed => "the cache was destroyed",
-            Self::Geometry => "objects do not fit with what the letters add",
-            Self::Unsupported => "the engine cannot do that",
-            Self::NoMemory => "out of memory",
-        })
-    }
-}
-
-impl core::error::Error for SwitchError {}
 
 /// The cache has no debug letter, so that there is nothing to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,82 +88,6 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let may_raise = rules.metadata_may_raise_order && !options::keep_order(self.debug.options());
         let letters = self.debug.options().is_some();
         Rules { metadata_may_raise_order: may_raise, letters, ..rules }
-    }
-
-    /// The debug letters that a cache has now.
-    ///
-    /// # Safety
-    /// The cache is alive.
-    pub unsafe fn debug_letters(&self, cache: CacheRef<C::Engine>) -> SlabFlags {
-        // SAFETY: the caller's promise.
-        C::Engine::letters(&unsafe { cache.get() }.engine)
-    }
-
-    /// Gives a cache other debug letters while it is used (those of `letters` that are some; none switches all
-    /// checks off). Slabs that are made from now on follow; old ones keep their layout, and their objects are
-    /// checked by it as long as they live. F and T count for all of them at once.
-    ///
-    /// From the first change on, what is freed goes straight to its slab, and the cache takes no aliases any
-    /// more. A cache that was made with letters stays without CPU stacks when it loses them.
-    ///
-    /// # Errors
-    /// See [`SwitchError`]; nothing changed.
-    ///
-    /// # Safety
-    /// The cache is alive.
-    pub unsafe fn set_debug_letters(
-        &self,
-        cache: CacheRef<C::Engine>,
-        letters: SlabFlags,
-    ) -> Result<(), SwitchError> {
-        // SAFETY: the caller's promise.
-        let cache = unsafe { cache.get() };
-        let _registry = self.registry.lock(&self.platform);
-        if cache.refcount.load(Ordering::Relaxed) < 0 {
-            return Err(SwitchError::Internal);
-        }
-        if !life::is_alive(cache.life.load(Ordering::Relaxed)) {
-            return Err(SwitchError::Destroyed);
-        }
-        let all = SlabFlags::DEBUG | SlabFlags::FAILSLAB;
-        let old = cache.geometry();
-        let letters = letters & all;
-        let runs = cache.engine.exact_pages != 0 && cache.object_size() > Self::PAGES_FROM;
-        let long = runs && !C::Engine::CHECKS_RUNS;
-        if !C::Engine::SWITCHES || !C::Engine::switchable(&cache.engine).contains(letters) || long {
-            return Err(SwitchError::Unsupported);
-        }
-        // What reads a free object reads around the link: it stays where it is, if it is in the object.
-        let chosen = old.flags.contains(SlabFlags::TYPESAFE_BY_RCU) && !old.freeptr_outside();
-        let request = Request {
-            size: cache.object_size(),
-            align: old.align,
-            flags: (old.flags - all) | letters,
-            has_ctor: cache.is_constructed(),
-            freeptr_offset: chosen.then_some(old.offset),
-            sheaf_capacity: 0,
-        };
-        let mut rules = self.rules();
-        if cache.engine.flags().contains(SlabFlags::KMALLOC) {
-            rules = slab_rules(cache.object_size(), rules);
-        }
-        let mut geometry = C::Engine::geometry(&request, &rules).map_err(|_| SwitchError::Geometry)?;
-        let mut exact_pages = 0;
-        if cache.engine.exact_pages != 0 {
-            geometry.objects = 1;
-            geometry.min_objects = 1;
-            exact_pages = geometry.size.div_ceil(PAGE_SIZE);
-        }
-        let switch = Switch { letters, geometry: &geometry, exact_pages };
-        // What comes back is looked up from now on: nothing of a checked slab may get onto a stack.
-        cache.life.store(life::MIXED, Ordering::Relaxed);
-        cache.engine.distrust();
-        if !C::Engine::switch(self.floor(), &cache.engine, &switch) {
-            return Err(SwitchError::NoMemory);
-        }
-        self.flush(cache);
-        self.follow_faults(cache);
-        Ok(())
     }
 
     /// Checks every slab of a cache now, reports what is wrong, and repairs what can be.

@@ -24,6 +24,7 @@ mod debugging;
 mod destroy;
 pub(crate) mod faults;
 mod guarding;
+mod letters;
 pub(crate) mod objects;
 mod reap;
 mod shorthand;
@@ -31,8 +32,9 @@ pub(crate) mod visit;
 mod watched;
 
 pub use create::{CacheArgs, CreateError};
-pub use debugging::{NotChecked, SwitchError, Validation};
+pub use debugging::{NotChecked, Validation};
 pub use destroy::DestroyError;
+pub use letters::{SwitchError, Switched};
 pub use reap::NodeBusy;
 
 use core::ptr::NonNull;

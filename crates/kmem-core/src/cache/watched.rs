@@ -155,7 +155,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         // The sampling guard's objects lie elsewhere.
         let Some(page) = self.pages.at(object.addr()) else { return true };
         let slab = self.pages.head(page);
-        slab.kind() == Kind::Slab && !core::ptr::eq(C::Engine::geometry_of(cache, slab), &cache.geometry)
+        slab.kind() == Kind::Slab && C::Engine::is_checked_slab(slab)
     }
 
     #[cold]

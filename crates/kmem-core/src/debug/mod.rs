@@ -86,6 +86,8 @@ pub struct Debug {
     options: AtomicPtr<u8>,
     options_len: AtomicUsize,
     claimed: AtomicBool,
+    /// Options that came later, in place of those; null: none.
+    replaced: AtomicPtr<&'static str>,
     /// Letters of what has no cache, as [`SlabFlags`].
     large: AtomicU32,
     told_of_large: AtomicBool,
@@ -112,6 +114,7 @@ impl Debug {
             options: AtomicPtr::new(ptr::null_mut()),
             options_len: AtomicUsize::new(0),
             claimed: AtomicBool::new(false),
+            replaced: AtomicPtr::new(ptr::null_mut()),
             large: AtomicU32::new(0),
             told_of_large: AtomicBool::new(false),
             gathered: AtomicBool::new(false),
@@ -129,6 +132,12 @@ impl Debug {
 
     /// The options in force.
     pub fn options(&self) -> Option<&'static str> {
+        // Acquire pairs with the Release of `replace_options`.
+        let replaced = self.replaced.load(Ordering::Acquire);
+        // SAFETY: null, or the address of a static text.
+        if let Some(text) = unsafe { replaced.as_ref() } {
+            return Some(text);
+        }
         // Acquire pairs with the Release of `set_options`: the length was stored before.
         let text = self.options.load(Ordering::Acquire);
         if text.is_null() {
@@ -153,6 +162,15 @@ impl Debug {
         true
     }
 
+    /// Other options from now on, for the caches that are made later and for blocks without a cache.
+    pub(crate) fn replace_options(&self, text: &'static &'static str) {
+        let large = options::flags_for(Some(text), SlabFlags::empty(), LARGE, SlabFlags::empty());
+        self.large.store(large.bits(), Ordering::Relaxed);
+        self.claimed.store(true, Ordering::Relaxed);
+        // Release pairs with the Acquire in `options`.
+        self.replaced.store(ptr::from_ref(text).cast_mut(), Ordering::Release);
+    }
+
     /// The options ask for the stacks that allocate blocks without a cache: the letter U for all, or for [`LARGE`].
     pub fn tracks_large(&self) -> bool {
         self.large_letters().contains(SlabFlags::STORE_USER)
@@ -160,7 +178,7 @@ impl Debug {
 
     /// The letters of blocks without a cache: those of all, or of [`LARGE`].
     pub fn large_letters(&self) -> SlabFlags {
-        // Relaxed: stored once, before the heap is used.
+        // Relaxed: a block follows what is there when it is allocated, and remembers nothing else.
         SlabFlags::from_bits_retain(self.large.load(Ordering::Relaxed)) & SlabFlags::DEBUG
     }
 
@@ -310,6 +328,18 @@ mod tests {
         let empty = Debug::new(false);
         assert!(empty.set_options(""));
         assert_eq!(empty.options(), Some(""));
+    }
+
+    #[test]
+    fn options_are_replaced() {
+        for debug in [Debug::new(false), Debug::new(false)] {
+            debug.replace_options(&"Z,a;U,kmalloc-large");
+            assert_eq!(debug.options(), Some("Z,a;U,kmalloc-large"));
+            assert!(debug.tracks_large() && !debug.set_options("P"));
+            debug.replace_options(&"-");
+            assert_eq!(debug.options(), Some("-"));
+            assert!(!debug.tracks_large());
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@
 //!
 //! Pure functions over the text: nothing is parsed ahead, nothing is allocated. Caches are made rarely.
 
+use core::fmt;
+
 use crate::flags::SlabFlags;
 
 /// What an empty text, or a block that starts with its names, asks for.
@@ -122,6 +124,33 @@ fn default_flags(text: Option<&str>, built_in: SlabFlags) -> SlabFlags {
     unnamed.unwrap_or(if named { built_in } else { SlabFlags::empty() })
 }
 
+/// The letters that a text, given while a heap is used, says a cache shall have: those of the block that names it, or else of the
+/// last block without names. Nothing: it says nothing of this cache.
+#[must_use]
+pub fn said_of(text: &str, name: &str, flags: SlabFlags) -> Option<SlabFlags> {
+    let named = blocks(text).any(|block| block.names(name));
+    let all = text.is_empty() || blocks(text).any(|block| block.names.is_none());
+    ((named || all) && !flags.contains(SlabFlags::NO_USER_FLAGS)).then(|| {
+        let origin = flags & SlabFlags::NOLEAKTRACE;
+        flags_for(Some(text), SlabFlags::empty(), name, origin) - origin
+    })
+}
+
+/// What holds for new caches after `text` was said, where `before` held: the text alone if it says something of all caches,
+/// else its blocks in front of those before, as the first that names a cache counts.
+///
+/// # Errors
+/// What `out` answers: there is no room.
+pub fn joined(out: &mut dyn fmt::Write, text: &str, before: Option<&str>) -> fmt::Result {
+    out.write_str(text)?;
+    match before.filter(|_| !text.is_empty() && blocks(text).all(|block| block.names.is_some())) {
+        // No letters of a default: F Z P U for all.
+        Some("") => write!(out, ";{}", shown(ALL)),
+        Some(before) => write!(out, ";{before}"),
+        None => Ok(()),
+    }
+}
+
 /// True (letter O, in any block): a cache does without its metadata where they would raise its least order.
 #[must_use]
 pub fn keep_order(text: Option<&str>) -> bool {
@@ -148,20 +177,20 @@ fn letters(text: &str) -> impl Iterator<Item = char> + '_ {
 
 /// The letters of a cache's flags, as a user would write them; `-` for none.
 #[must_use]
-pub fn shown(flags: SlabFlags) -> impl core::fmt::Display {
+pub fn shown(flags: SlabFlags) -> impl fmt::Display {
     struct Letters(SlabFlags);
-    impl core::fmt::Display for Letters {
-        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+    impl fmt::Display for Letters {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let mut any = false;
             for letter in ['F', 'Z', 'P', 'U', 'T', 'A'] {
                 if let Some(Letter::Flag(flag)) = meaning(letter)
                     && self.0.contains(flag)
                 {
-                    core::fmt::Write::write_char(f, letter)?;
+                    fmt::Write::write_char(f, letter)?;
                     any = true;
                 }
             }
-            if any { Ok(()) } else { core::fmt::Write::write_char(f, '-') }
+            if any { Ok(()) } else { fmt::Write::write_char(f, '-') }
         }
     }
     Letters(flags)

@@ -39,9 +39,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         run.set_kind(Kind::Large);
         self.large_stats.add(bytes);
         let head = self.pages.into_head(run);
-        if self.debug.tracks_large() {
-            head.debug.store(self.large_stack().into(), Ordering::Relaxed);
-        }
+        // Also where none is wanted: letters may come while the block is used.
+        head.debug.store(self.large_stack().into(), Ordering::Relaxed);
         let block = self.pages.address(head);
         if clear {
             // SAFETY: the run was just allocated and has that many bytes.
@@ -60,7 +59,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         self.debug.stacks.save(&self.platform, &self.pages, &frames[..found])
     }
 
-    /// Shows address, bytes and stack of every large block. Where none are kept the stack means nothing.
+    /// Shows address, bytes and stack of every large block; 0 is no stack.
     pub(crate) fn each_large(&self, mut visit: impl FnMut(usize, usize, Handle)) {
         self.pages.each_of(Kind::Large, |page| {
             visit(

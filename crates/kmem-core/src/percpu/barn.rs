@@ -181,16 +181,19 @@ impl Barn {
         self.empty_count += 1;
     }
 
-    /// Takes an empty sheaf out, to give its memory back.
-    pub fn remove_empty(&mut self) -> Option<*mut u8> {
+    /// Takes an empty sheaf out, to give its memory back: that of [`BarnSheaf::bytes`] of the room told beside it.
+    pub fn remove_empty(&mut self) -> Option<(*mut u8, usize)> {
         let sheaf = self.empty;
         if sheaf.is_null() {
             return None;
         }
         // SAFETY: sheaves on the empty list are valid and belong to the barn.
-        self.empty = unsafe { (*sheaf).next };
+        let room = unsafe {
+            self.empty = (*sheaf).next;
+            (*sheaf).room as usize
+        };
         self.empty_count -= 1;
-        Some(sheaf.cast())
+        Some((sheaf.cast(), room))
     }
 }
 

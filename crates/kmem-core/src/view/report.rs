@@ -18,6 +18,7 @@ use core::sync::atomic::Ordering;
 use crate::cache::create::MAX_NAME;
 use crate::config::Config;
 use crate::engine::{self, Engine, SharedPages};
+use crate::flags::SlabFlags;
 use crate::heap::{BlockStats, Kmem};
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 use crate::report::Text;
@@ -39,6 +40,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             |cache| {
                 let counts = engine::counts::count(self.floor(), &cache.engine);
                 let geometry = cache.geometry();
+                // Letters may have changed since the cache was made.
+                let letters = SlabFlags::DEBUG | SlabFlags::FAILSLAB;
+                let flags = (geometry.flags - letters) | (C::Engine::letters(&cache.engine) & letters);
                 let mut line = Text::<LINE_BYTES>::new();
                 // Writing to a `Text` cannot fail.
                 let _ = write!(
@@ -59,7 +63,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                     counts.alloc_slow,
                     counts.free_slow,
                     counts.peak_slabs,
-                    geometry.flags.bits()
+                    flags.bits()
                 );
                 line
             },

@@ -1,7 +1,7 @@
 //! Letters that change while a cache is used: new slabs follow, old ones keep their layout.
 
 use kmem_core::cache::{CacheArgs, CacheRef, SwitchError};
-use kmem_core::config::{Config, KernelConfig, UserConfig};
+use kmem_core::config::{Config, Hardened, KernelConfig, UserConfig};
 use kmem_core::debug::{OnError, Which};
 use kmem_core::engine::slub::Slub;
 use kmem_core::flags::SlabFlags;
@@ -68,6 +68,7 @@ fn all_choices<C: Config<Engine = Slub>>(first: SlabFlags) {
 fn all_choices_side_by_side() {
     all_choices::<KernelConfig>(NONE);
     all_choices::<UserConfig>(NONE);
+    all_choices::<Hardened<UserConfig>>(NONE);
 }
 
 #[test]
@@ -230,4 +231,72 @@ fn while_threads_work() {
     rig.shrink(cache);
     assert_eq!(rig.in_use(cache), 0);
     assert_eq!(rig.destroy(cache), Ok(true));
+}
+
+/// What a node keeps outside of slabs goes back to them with the first letters, whole: its arrays have the size that they were made with.
+fn stock_goes_back<C: Config<Engine = Slub>>() {
+    let rig = Rig::<C>::new();
+    rig.heap.debug().set_on_error(OnError::Warn);
+    let before = rig.holdings();
+    let cache = rig.cache("stocked", 64);
+    for (round, letters) in [FZPU, Z, P | U].into_iter().enumerate() {
+        // More than one CPU's stack holds, so that sheaves are left with the node: until the cache has letters for the first time.
+        let mut kept = Vec::new();
+        for _ in 0..6 {
+            let mut objects = rig.take(cache, 3000);
+            kept.push(objects.swap_remove(7));
+            rig.give(cache, objects);
+        }
+        assert!(round > 0 || rig.counts(cache).free_barn > 0, "{:?}", rig.counts(cache));
+        set(&rig, cache, letters);
+        let counts = rig.counts(cache);
+        assert_eq!((counts.free_cpu, counts.free_barn), (0, 0), "{letters:?}: {counts:?}");
+        rig.give(cache, kept);
+        set(&rig, cache, NONE);
+    }
+    assert_eq!(errors(&rig), 0, "{}", rig.said());
+    assert_eq!(rig.destroy(cache), Ok(true));
+    assert_eq!(rig.holdings(), before);
+}
+
+#[test]
+fn what_a_node_keeps_goes_back_to_its_slabs() {
+    stock_goes_back::<UserConfig>();
+    stock_goes_back::<Hardened<UserConfig>>();
+    stock_goes_back::<KernelConfig>();
+}
+
+/// What the options' grammar says while the heap is used: of caches that are there, and of those that come.
+#[test]
+fn options_change_while_the_heap_is_used() {
+    let rig = Rig::<KernelConfig>::new();
+    let (apple, pear) = (rig.cache("apple", 64), rig.cache("pear", 200));
+    rig.cache("huge", 4 << 20);
+    let change = |text: &str, joined: &'static &'static str| {
+        let mut told = Vec::new();
+        rig.heap.change_debug_options(text, joined, &mut |cache| {
+            told.push((cache.name.to_owned(), cache.letters, cache.result));
+        });
+        told.sort_by(|a, b| a.0.cmp(&b.0));
+        told
+    };
+    // SAFETY: the caches are alive.
+    let letters = |cache| unsafe { rig.heap.debug_letters(cache) };
+    assert_eq!(change("Z,apple,plum", &"Z,apple,plum"), [("apple".to_owned(), Z, Ok(()))]);
+    assert_eq!((letters(apple), letters(pear)), (Z, NONE));
+    assert_eq!((letters(rig.cache("plum", 72)), letters(rig.cache("fig", 72))), (Z, NONE));
+    // Of all caches, the heap's own left out: those that have nothing and are to have nothing are not told of.
+    let told = change("-;FZPU,p*", &"-;FZPU,p*");
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert_eq!((letters(apple), letters(pear)), (NONE, FZPU));
+    let own = |told: &[(String, SlabFlags, _)]| told.iter().any(|(name, ..)| name == "kmem_cache");
+    assert!(!own(&told) && !own(&change("U", &"U")));
+    assert_eq!((letters(apple), letters(rig.cache("quince", 72))), (U, U));
+    assert_eq!(rig.heap.debug().large_letters(), U);
+    // One that cannot have them keeps what it has, and the others get theirs.
+    let told = change("Z,huge,pear", &"Z,huge,pear;U");
+    let refused = Err(SwitchError::Geometry);
+    assert_eq!(told, [("huge".to_owned(), Z, refused), ("pear".to_owned(), Z, Ok(()))]);
+    assert_eq!((letters(apple), letters(pear)), (U, Z));
+    assert_eq!(errors(&rig), 0, "{}", rig.said());
 }

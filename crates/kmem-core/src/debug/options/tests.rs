@@ -109,3 +109,48 @@ fn letters_come_back_as_they_are_written() {
         assert_eq!(shown(flags_for(Some(text), NONE, "a", NONE)).to_string(), text);
     }
 }
+
+#[test]
+fn what_is_said_while_a_heap_is_used() {
+    // Text, name, creator's flags, the letters that the cache shall have.
+    let table: [(&str, &str, SlabFlags, Option<SlabFlags>); 13] = [
+        ("", "dentry", NONE, Some(F | Z | P | U)),
+        ("Z", "dentry", NONE, Some(Z)),
+        ("-", "dentry", F | Z, Some(NONE)),
+        ("Z,dentry", "dentry", NONE, Some(Z)),
+        ("Z,dentry", "inode", NONE, None),
+        (",dentry", "dentry", NONE, Some(F | Z | P | U)),
+        ("-,kmalloc-*", "kmalloc-64", U, Some(NONE)),
+        ("-,kmalloc-*;U", "kmalloc-64", U, Some(NONE)),
+        ("-,kmalloc-*;U", "dentry", NONE, Some(U)),
+        ("ZU", "quiet", SlabFlags::NOLEAKTRACE, Some(Z)),
+        ("ZU,quiet", "quiet", SlabFlags::NOLEAKTRACE, Some(Z | U)),
+        ("Z", "own", SlabFlags::NO_USER_FLAGS, None),
+        (";;", "dentry", NONE, None),
+    ];
+    for (text, name, flags, letters) in table {
+        assert_eq!(said_of(text, name, flags), letters, "{text:?} of {name}");
+    }
+}
+
+#[test]
+fn later_texts_come_before_earlier_ones() {
+    // What was said, what held before, what holds for new caches.
+    let table: [(&str, Option<&str>, &str); 7] = [
+        ("Z,a", None, "Z,a"),
+        ("Z,a", Some("P,b"), "Z,a;P,b"),
+        ("Z,a", Some("F;P,a"), "Z,a;F;P,a"),
+        ("Z,a", Some(""), "Z,a;FZPU"),
+        ("Z", Some("P,b"), "Z"),
+        ("", Some("P,b"), ""),
+        ("-;Z,a", Some("P,b"), "-;Z,a"),
+    ];
+    for (text, before, after) in table {
+        let mut joint = String::new();
+        joined(&mut joint, text, before).expect("room");
+        assert_eq!(joint, after);
+    }
+    let joint = Some("Z,a;F;P,a");
+    assert_eq!(flags_for(joint, NONE, "a", NONE), Z);
+    assert_eq!(flags_for(joint, NONE, "b", NONE), F);
+}

@@ -50,7 +50,13 @@ pub(super) fn take<P: Platform>(floor: Floor<'_, P>, cache: &Cache, out: &mut [*
 /// The objects are free objects of this cache, owned by the caller.
 pub(super) unsafe fn store<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &mut [*mut u8]) {
     let node = cache.node(floor.platform.current_node());
-    let room = sheaf_objects(cache.capacity());
+    let capacity = cache.capacity();
+    if capacity == 0 {
+        // The cache got letters meanwhile: nothing stays outside of its slabs.
+        // SAFETY: the caller's promise.
+        return unsafe { free_many(floor, cache, objects) };
+    }
+    let room = sheaf_objects(capacity);
     let limit = cache.own.barn_sheaves;
     let wants = {
         let mut barn = node.own.barn.lock(floor.platform);
@@ -88,12 +94,9 @@ pub(super) unsafe fn store<P: Platform>(floor: Floor<'_, P>, cache: &Cache, obje
     }
 }
 
-/// Empties the barns: their objects go to the slabs, the sheaves' memory back to its cache.
+/// Empties the barns: their objects go to the slabs, the sheaves' memory back to its cache. A cache that has letters now, and no
+/// stacks, may have had both before.
 pub(super) fn flush<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {
-    if cache.capacity() == 0 {
-        return;
-    }
-    let room = sheaf_objects(cache.capacity());
     for node in 0..floor.platform.nodes() {
         let mut objects = [ptr::null_mut(); MAX_BATCH];
         loop {
@@ -104,7 +107,7 @@ pub(super) fn flush<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {
             // SAFETY: a barn holds free objects of its cache only; they are this thread's now.
             unsafe { free_many(floor, cache, &mut objects[..got]) };
         }
-        while let Some(memory) = { cache.node(node).own.barn.lock(floor.platform).remove_empty() } {
+        while let Some((memory, room)) = { cache.node(node).own.barn.lock(floor.platform).remove_empty() } {
             // SAFETY: the sheaf's memory was made with that many bytes.
             unsafe { free_array(floor, memory, BarnSheaf::bytes(room)) };
         }

@@ -340,6 +340,10 @@ unsafe impl Engine for Slub {
         checked::geometry_of(cache, slab)
     }
 
+    fn is_checked_slab(slab: &Page) -> bool {
+        checked::is_checked_slab(slab)
+    }
+
     fn letters(cache: &Cache) -> SlabFlags {
         cache.own.modes.letters()
     }

@@ -153,7 +153,7 @@ pub(crate) fn create<'a, P: Platform>(
     } else {
         run.set_kind(Kind::Slab);
     }
-    let tagged = !checked && cache.capacity() != 0;
+    let tagged = !checked && cache.own.modes.stacked();
     // A constructor touches all objects anyway, and a guarded heap has done so.
     let pagewise = tagged
         && !whole

@@ -66,6 +66,12 @@ impl Modes {
         }
     }
 
+    /// CPUs keep objects of the cache while it has no letters. Its unchecked slabs are the same then as at all times, also those that
+    /// somebody makes who has not seen yet that it got letters, or lost them: an object is given back by what its slab is.
+    pub(in crate::engine::slub) fn stacked(&self) -> bool {
+        self.capacity != 0
+    }
+
     /// The letters now.
     pub(in crate::engine::slub) fn letters(&self) -> SlabFlags {
         // Acquire pairs with the Release of `switch`: the layout is there (I-MODE-2).
