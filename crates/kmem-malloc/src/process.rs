@@ -87,7 +87,9 @@ unsafe extern "C" fn start(
         unsafe { handover::to_hardened(arguments, environment) };
     }
     // Whoever asks for stacks wants names too.
-    for name in [&b"KMEM_DEBUG="[..], b"KMEM_LEAKS=", b"KMEM_TRACES=", b"KMEM_GUARD=", b"KMEM_FAIL="] {
+    for name in
+        [&b"KMEM_DEBUG="[..], b"KMEM_LEAKS=", b"KMEM_TRACES=", b"KMEM_GUARD=", b"KMEM_FAIL=", b"KMEM_LIVE="]
+    {
         // SAFETY: the loader's environment (contract).
         if unsafe { variable(environment, name) }.is_some() {
             find_namer();
@@ -213,6 +215,7 @@ unsafe extern "C" fn after_fork_child() {
 /// Runs with the destructors.
 extern "C" fn finish() {
     write_reports();
+    kmem::live::at_exit();
     kmem::fault::finish();
     record::finish();
     if let Some(status) = debugging::at_exit(true) {
@@ -296,6 +299,7 @@ impl Write for Path {
 #[unsafe(no_mangle)]
 pub extern "C" fn _exit(status: c_int) -> ! {
     write_reports();
+    kmem::live::at_exit();
     kmem::fault::finish();
     record::finish();
     // What a forked child holds is its parent's, as a rule.

@@ -44,6 +44,11 @@ impl Due {
         self.0.store(1, Relaxed);
     }
 
+    /// It is not to be done any more.
+    pub(crate) fn cancel(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     /// Its time has come, and this caller does it; the next time is after so many nanoseconds (0: never).
     pub(crate) fn take(&self, next: u64) -> bool {
         self.take_at(misc::now(), next)
@@ -79,6 +84,8 @@ mod tests {
         });
         assert_eq!(taken, 1);
         assert!(due.is_set() && !due.take(HOUR), "in an hour again");
+        due.cancel();
+        assert!(!due.is_set());
         let once = Due::at_once();
         assert!(once.take(0) && !once.is_set() && !once.take(0));
     }

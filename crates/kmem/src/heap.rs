@@ -53,6 +53,7 @@ use crate::engine::{self, Classes, QUICK, REGULAR, TABLE_LIMIT};
 use crate::fault;
 use crate::guard;
 use crate::host::{Host, HostCpus, Options};
+use crate::live;
 use crate::misuse::{self, Call};
 
 pub use crate::engine::Heap;
@@ -60,6 +61,7 @@ pub use fork::{postfork_child, postfork_parent, prefork, take_over_forks};
 pub use hardened::name_faults;
 pub(crate) use hardened::tell_of_fault;
 pub use resize::realloc;
+pub(crate) use tell::write_report_with;
 pub use tell::{HeapStats, ownership, stats, write_report, write_slabinfo};
 pub use zeroed::{calloc, calloc_slow, clear};
 
@@ -163,6 +165,8 @@ fn make_alone() -> bool {
         HEAP.pages().set_block_reserve(FREE_BLOCKS);
         // SAFETY: as above.
         unsafe { guard::configure(&HEAP) };
+        // SAFETY: as above.
+        unsafe { live::configure(&HEAP) };
         if HARDENED {
             // SAFETY: as above.
             unsafe { hardened::start() };
@@ -290,6 +294,7 @@ fn malloc_rest(size: usize) -> *mut u8 {
     }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
     debugging::pace::tick(heap);
+    live::tick(heap);
     aging::tick(heap);
     reserve::tick(heap);
     if size > Classes::size_of(Classes::SLAB_CLASSES - 1) {
@@ -398,6 +403,7 @@ pub fn memalign_slow(align: usize, size: usize) -> *mut u8 {
     }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
     debugging::pace::tick(heap);
+    live::tick(heap);
     aging::tick(heap);
     reserve::tick(heap);
     if size > Classes::size_of(Classes::SLAB_CLASSES - 1) {
@@ -552,6 +558,7 @@ unsafe fn free_rest(ptr: *mut u8, place: usize) {
     if unsafe { cpus().push_cold(id, ptr) } == Pushed::Done {
         return;
     }
+    live::tick(&HEAP);
     aging::tick(&HEAP);
     reserve::tick(&HEAP);
     // Out of room on this CPU. The slow path knows nothing of marks, so the mark may stay.
@@ -575,6 +582,7 @@ unsafe fn free_slow(ptr: *mut u8) {
     let freed = match heap() {
         Some(heap) if !zero_or_null(ptr) => {
             debugging::pace::tick(heap);
+            live::tick(heap);
             reserve::tick(heap);
             // SAFETY: the caller's promise.
             let freed = unsafe { heap.kfree(ptr) };

@@ -8,6 +8,7 @@
 //! | [`global`] | [`Kmalloc`], a `#[global_allocator]` |
 //! | [`guard`] | the sampling guard: blocks beside pages that nobody may touch |
 //! | [`heap`] | malloc and free on the process-wide heap, and what it holds |
+//! | [`live`] | a heap that can be looked at, and spoken to, while its program runs |
 //! | [`host`] | the Linux process as a platform: memory, CPUs, restartable sequences |
 //!
 //! ```
@@ -30,6 +31,7 @@ pub mod global;
 pub mod guard;
 pub mod heap;
 pub mod host;
+pub mod live;
 mod misuse;
 
 pub use cache::{Cache, KBox, Sheaf};

@@ -15,6 +15,7 @@ mod fail;
 mod guard;
 mod hardened;
 mod library;
+mod live;
 mod misuse;
 mod reach;
 mod reports;

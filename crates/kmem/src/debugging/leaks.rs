@@ -167,6 +167,11 @@ pub(super) fn may_end(forked_too: bool) -> bool {
         && !ENDED.swap(true, Ordering::Relaxed)
 }
 
+/// The process ends.
+fn is_over() -> bool {
+    ENDED.load(Ordering::Relaxed)
+}
+
 /// Writes the report, if one is wanted. The exit status that was asked for, when there are leaks.
 pub(super) fn report(heap: &Heap) -> Option<i32> {
     let show = match WANTED.load(Ordering::Relaxed) {
@@ -178,26 +183,31 @@ pub(super) fn report(heap: &Heap) -> Option<i32> {
     write(heap, show).then(|| STATUS.load(Ordering::Relaxed)).filter(|&status| status >= 0)
 }
 
+/// Writes the report now, to where messages go. True: there are leaks.
+pub fn write(heap: &Heap, show: Show) -> bool {
+    write_to(heap, show, &mut ToMessages(heap))
+}
+
 /// Writes the report now. True: there are leaks.
 #[inline(never)]
-pub fn write(heap: &Heap, show: Show) -> bool {
+pub(crate) fn write_to(heap: &Heap, show: Show, to: &mut dyn Write) -> bool {
     // Before anything else: what lies below here on the stack is nobody's.
     let here = Here::now();
     // Caches without tracks tell, too, what of theirs is in use.
     let _quiet = heap.quieten();
     let reach = if show == Show::InUse { None } else { Reach::find(heap, &here) };
-    write_with(heap, show, reach)
+    write_with(heap, show, reach, to)
 }
 
 #[inline(never)]
-fn write_with(heap: &Heap, show: Show, mut reach: Option<Reach>) -> bool {
+fn write_with(heap: &Heap, show: Show, mut reach: Option<Reach>, to: &mut dyn Write) -> bool {
     let mut patterns = [0; PATTERNS];
     for (to, from) in patterns.iter_mut().zip(&SUPPRESSED) {
         *to = from.load(Ordering::Relaxed);
     }
     let len = patterns.iter().position(|&byte| byte == 0).unwrap_or(PATTERNS);
     let patterns = core::str::from_utf8(&patterns[..len]).unwrap_or_default();
-    let mut out = Lines { line: Text::new(), begun: false, heap };
+    let mut out = Lines { line: Text::new(), begun: false, to };
     let mut shown = |frames: &[usize]| !is_suppressed(frames, patterns);
     let mut class_of = |block| reach.as_mut().map_or(Class::InUse, |reach| reach.class_of(block));
     let Ok(Some(found)) = heap.write_leaks_by(&mut class_of, &mut shown, show == Show::All, &mut out) else {
@@ -228,11 +238,11 @@ fn write_with(heap: &Heap, show: Show, mut reach: Option<Reach>) -> bool {
         let (bytes, objects) = (found.hidden_bytes, found.hidden_objects);
         let _ = write!(line, "; suppressed: {bytes} bytes in {objects} object{}", plural(objects));
     }
-    report::line(heap.platform(), format_args!("{}", line.as_str()));
+    out.line(format_args!("{}", line.as_str()));
     if found.nameless > 0 {
         let hint = "Who allocated objects of a cache is known where it has the letter U: KMEM_DEBUG=U, or 'kmem run --leaks' \
                     without --debug";
-        report::line(heap.platform(), format_args!("{hint}"));
+        out.line(format_args!("{hint}"));
     }
     found.groups > 0
 }
@@ -241,11 +251,21 @@ fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-/// Text that goes to where messages go, line by line, after a title.
+/// Takes whole lines, to where messages go.
+struct ToMessages<'a>(&'a Heap);
+
+impl Write for ToMessages<'_> {
+    fn write_str(&mut self, line: &str) -> fmt::Result {
+        report::line(self.0.platform(), format_args!("{}", line.trim_end_matches('\n')));
+        Ok(())
+    }
+}
+
+/// Text that goes on line by line, each in one piece, after a title.
 struct Lines<'a> {
     line: Text<1024>,
     begun: bool,
-    heap: &'a Heap,
+    to: &'a mut dyn Write,
 }
 
 impl Lines<'_> {
@@ -254,13 +274,25 @@ impl Lines<'_> {
             return;
         }
         self.begun = true;
-        let say = |text: fmt::Arguments<'_>| report::line(self.heap.platform(), text);
         let mut program = Text::<64>::new();
         let _ = sink::program(&mut program);
-        say(format_args!("{}", report::RULE));
-        say(format_args!("LEAKS {} (pid {}): objects in use at the end", program.as_str(), misc::process()));
-        say(format_args!("{}", report::LINE));
-        say(format_args!(""));
+        let when = if is_over() { "at the end" } else { "now" };
+        self.line(format_args!("{}", report::RULE));
+        self.line(format_args!(
+            "LEAKS {} (pid {}): objects in use {when}",
+            program.as_str(),
+            misc::process()
+        ));
+        self.line(format_args!("{}", report::LINE));
+        self.line(format_args!(""));
+    }
+
+    /// A line of its own. What does not fit into one is cut; where it cannot be written it is lost.
+    fn line(&mut self, text: fmt::Arguments<'_>) {
+        let mut line = Text::<1025>::new();
+        let _ = line.write_fmt(text);
+        line.end_line();
+        let _ = self.to.write_str(line.as_str());
     }
 }
 
@@ -268,11 +300,10 @@ impl Write for Lines<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.begin();
         for part in text.split_inclusive('\n') {
-            // What does not fit into a line is cut.
             let _ = self.line.write_str(part.trim_end_matches('\n'));
             if part.ends_with('\n') {
-                report::line(self.heap.platform(), format_args!("{}", self.line.as_str()));
-                self.line = Text::new();
+                let line = core::mem::take(&mut self.line);
+                self.line(format_args!("{}", line.as_str()));
             }
         }
         Ok(())

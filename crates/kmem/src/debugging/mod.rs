@@ -31,6 +31,7 @@ use kmem_core::report;
 use crate::heap::{self, Heap};
 pub use crate::host::sink::Receiver;
 use crate::host::{misc, names, sink, trace};
+use crate::live;
 
 /// The longest text of options.
 const MAX_TEXT: usize = 4096;
@@ -153,11 +154,12 @@ pub fn at_exit(forked_too: bool) -> Option<i32> {
 /// A program that uses this heap as its allocator has nobody else to call [`at_exit`].
 pub(crate) fn register_exit() {
     extern "C" fn finish() {
+        live::at_exit();
         if let Some(status) = at_exit(true) {
             leave(status);
         }
     }
-    if leaks::wanted() || traces::wanted() {
+    if leaks::wanted() || traces::wanted() || live::wanted() {
         // SAFETY: the function stays. Without memory for it there is no report.
         unsafe { libc::atexit(finish) };
     }

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::{HEAP, MADE, heap};
 use crate::debugging;
 use crate::fault;
+use crate::live;
 
 /// Set when somebody calls [`prefork`] and its companions without being asked.
 static FORKS_HANDLED: AtomicBool = AtomicBool::new(false);
@@ -71,5 +72,6 @@ pub fn postfork_child() {
         }
         debugging::after_fork_child();
         fault::forked();
+        live::after_fork_child();
     }
 }

@@ -43,6 +43,7 @@ use crate::debugging;
 use crate::engine::check::Check;
 use crate::engine::{self, Classes, NO_PLACE, PLACES, TABLE_LIMIT};
 use crate::host::misc;
+use crate::live;
 use crate::misuse::{self, Call};
 
 use seal::{TRAILER, asked, asked_with, clear, key, seal};
@@ -229,6 +230,7 @@ fn get(size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut 
     }
     let Some(heap) = heap() else { return core::ptr::null_mut() };
     debugging::pace::tick(heap);
+    live::tick(heap);
     aging::tick(heap);
     reserve::tick(heap);
     if heap.refuses_program(size, Gfp::KERNEL) {
@@ -440,6 +442,7 @@ unsafe fn free_rest(ptr: *mut u8) {
             return;
         }
     }
+    live::tick(&HEAP);
     aging::tick(&HEAP);
     reserve::tick(&HEAP);
     // SAFETY: the block is one of a class, free and zero, and was the caller's until now.

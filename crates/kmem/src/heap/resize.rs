@@ -23,6 +23,7 @@ use super::{
     retry,
 };
 use crate::engine::Classes;
+use crate::live;
 use crate::misuse::{self, Call};
 
 /// Gives a block another size; its contents move if need be. Null: no memory, the old block is as it was. What is no block is
@@ -138,6 +139,7 @@ unsafe fn realloc_asking(ptr: *mut u8, size: usize) -> *mut u8 {
 #[inline(never)]
 fn grow_slow(usable: usize, size: usize) -> *mut u8 {
     let Some(heap) = heap() else { return core::ptr::null_mut() };
+    live::tick(heap);
     reserve::tick(heap);
     reserve::expect();
     if heap.refuses_program(size, Gfp::KERNEL) {

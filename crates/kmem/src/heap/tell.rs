@@ -56,6 +56,14 @@ pub fn write_slabinfo(out: &mut dyn Write) -> fmt::Result {
 
 /// Writes the report that `kmem run` reads.
 pub fn write_report(out: &mut dyn Write) -> fmt::Result {
+    write_report_with(out, |_| Ok(()))
+}
+
+/// [`write_report`], with further records before its end.
+pub(crate) fn write_report_with(
+    out: &mut dyn Write,
+    more: impl Fn(&mut dyn Write) -> fmt::Result,
+) -> fmt::Result {
     let Some(heap) = heap() else { return Err(fmt::Error) };
     writeln!(out, "kmem-report 1")?;
     // SAFETY: getpid has no requirements.
@@ -73,5 +81,6 @@ pub fn write_report(out: &mut dyn Write) -> fmt::Result {
         let Stats { placed, live, bugs, unsuitable, full, covered, .. } = guard.stats();
         writeln!(out, "guard {placed} {live} {} {bugs}", unsuitable + full + covered)?;
     }
+    more(out)?;
     writeln!(out, "end")
 }

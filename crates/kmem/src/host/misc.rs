@@ -235,6 +235,24 @@ pub fn write_name(out: &mut dyn core::fmt::Write) -> core::fmt::Result {
     out.write_str(if name.as_str().is_empty() { "?" } else { name.as_str() })
 }
 
+/// Bytes of [`map_page`].
+pub(crate) const PAGE: usize = 4096;
+
+/// A page of zeroes.
+pub(crate) fn map_page() -> Option<*mut u8> {
+    let address = sys::map(sys::Place::Any, PAGE, true).ok()?;
+    Some(core::ptr::with_exposed_provenance_mut(address))
+}
+
+/// Gives a page back.
+///
+/// # Safety
+/// It is one of [`map_page`], and nobody uses it any more.
+pub(crate) unsafe fn unmap_page(page: *mut u8) {
+    // SAFETY: the caller's promise.
+    let _ = unsafe { sys::unmap(page.expose_provenance(), PAGE) };
+}
+
 /// Writes `bytes` at the end of a file. `new`: the file is created, and must not be there yet. False: not all of it was
 /// written.
 pub(crate) fn append(path: &CStr, bytes: &[u8], new: bool) -> bool {

@@ -270,6 +270,37 @@ pub(super) fn make_directory(path: &core::ffi::CStr) {
         unsafe { call(libc::SYS_mkdirat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, 0o755, 0, 0, 0]) };
 }
 
+/// Gives a file another name, in the place of a file that had it.
+pub(super) fn rename(from: &core::ffi::CStr, to: &core::ffi::CStr) -> Result<(), Errno> {
+    let here = libc::AT_FDCWD as usize;
+    let (from, to) = (from.as_ptr() as usize, to.as_ptr() as usize);
+    // SAFETY: paths that end in zero.
+    unsafe { call(libc::SYS_renameat2, [here, from, here, to, 0, 0]) }.map(drop)
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &core::ffi::CStr) {
+    // SAFETY: a path that ends in zero.
+    let _ =
+        unsafe { call(libc::SYS_unlinkat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, 0, 0, 0, 0]) };
+}
+
+/// The user whose rights this process has.
+pub(super) fn user() -> u32 {
+    // SAFETY: no arguments, no failure.
+    unsafe { call(libc::SYS_geteuid, [0; 6]) }.unwrap_or(0) as u32
+}
+
+/// The user that a file belongs to.
+pub(super) fn owner(fd: c_int) -> Result<u32, Errno> {
+    let mut known = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the kernel writes one such structure, for which zero bytes are a value too.
+    unsafe {
+        call(libc::SYS_fstat, [fd as usize, known.as_mut_ptr() as usize, 0, 0, 0, 0])?;
+        Ok(known.assume_init().st_uid)
+    }
+}
+
 /// Opens a file; the descriptor closes at exec.
 pub(super) fn open(path: &core::ffi::CStr, flags: c_int, mode: u32) -> Result<c_int, Errno> {
     let flags = (flags | libc::O_CLOEXEC) as usize;

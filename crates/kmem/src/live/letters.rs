@@ -1,0 +1,94 @@
+//! Other debug letters for the caches of a running program.
+
+use core::fmt::{self, Write};
+
+use kmem_core::config::Config;
+use kmem_core::debug::options;
+use kmem_core::engine::Engine;
+use kmem_core::flags::SlabFlags;
+use kmem_core::report::Text;
+
+use super::ask::{ok, refuse};
+use crate::engine::ChosenConfig;
+use crate::heap::Heap;
+use crate::host::file::Output;
+use crate::host::misc;
+
+/// Caches that are named when they did not get their letters.
+const NAMED: usize = 8;
+
+/// Gives the caches that `text` speaks of their letters, and says how many there are.
+///
+/// Letters that mean nothing, or that the engine has no checks for, are refused: in the environment they are skipped, but who asks now
+/// would wait for reports that never come. So are more names than can be kept.
+pub(super) fn change(heap: &Heap, text: &str, out: &mut Output) -> fmt::Result {
+    type Chosen = <ChosenConfig as Config>::Engine;
+    if let Some(letter) = options::unknown(text).next() {
+        return refuse(out, format_args!("letter '{letter}' unknown"));
+    }
+    let missing = options::asked(text) - Chosen::LETTERS - SlabFlags::FAILSLAB;
+    if !missing.is_empty() {
+        let (letters, engine) = (options::shown(missing), Chosen::NAME);
+        return refuse(out, format_args!("letters {letters} have no checks in engine {engine}"));
+    }
+    let Some(joined) = keep(text, heap.debug().options()) else {
+        return refuse(out, format_args!("too many names: letters without names begin anew"));
+    };
+    let (mut given, mut refused) = (0, 0);
+    let mut named = Text::<1024>::new();
+    heap.change_debug_options(text, joined, &mut |cache| match cache.result {
+        Ok(()) => given += 1,
+        Err(why) => {
+            refused += 1;
+            if refused <= NAMED {
+                let letters = options::shown(cache.letters);
+                let _ = writeln!(named, "{}: not {letters}: {why}", cache.name);
+            }
+        }
+    });
+    ok(out)?;
+    write!(out, "{given} caches have these letters")?;
+    if refused > 0 {
+        write!(out, ", {refused} do not")?;
+    }
+    write!(out, "\n{}caches to come: {joined}\n", named.as_str())
+}
+
+/// What holds for new caches from now on, in a page of its own that stays: somebody may still read what held before.
+fn keep(text: &str, before: Option<&str>) -> Option<&'static &'static str> {
+    #[repr(C)]
+    struct Page {
+        text: &'static str,
+        bytes: [u8; ROOM],
+    }
+    const ROOM: usize = misc::PAGE - size_of::<&str>();
+
+    struct Room {
+        bytes: &'static mut [u8; ROOM],
+        used: usize,
+    }
+    impl Write for Room {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let place = self.bytes.get_mut(self.used..self.used + text.len()).ok_or(fmt::Error)?;
+            place.copy_from_slice(text.as_bytes());
+            self.used += text.len();
+            Ok(())
+        }
+    }
+
+    let page: *mut Page = misc::map_page()?.cast();
+    // SAFETY: a page of zeroes that nobody else knows, which is a value of its bytes.
+    let bytes = unsafe { &mut (*page).bytes };
+    let mut room = Room { bytes, used: 0 };
+    if options::joined(&mut room, text, before).is_err() {
+        // SAFETY: mapped above, and known to nobody.
+        unsafe { misc::unmap_page(page.cast()) };
+        return None;
+    }
+    let text = core::str::from_utf8(&room.bytes[..room.used]).unwrap_or_default();
+    // SAFETY: the page is this function's; its text is not read before it is written, and never written again.
+    unsafe {
+        (&raw mut (*page).text).write(text);
+        Some(&(*page).text)
+    }
+}
