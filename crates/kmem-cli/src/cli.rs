@@ -5,13 +5,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod live;
 mod manual;
 
 use crate::run::library::Build;
 use crate::units;
+pub(crate) use live::{CtlArgs, CtlCommand, SortBy, TopArgs};
 use manual::{
-    ENGINES_ABOUT, ENGINES_HELP, INFO_ABOUT, INFO_HELP, LAB_ABOUT, LAB_HELP, REPLAY_ABOUT, REPLAY_HELP,
-    RUN_ABOUT, RUN_HELP, SWEEP_ABOUT, SWEEP_HELP, SYMBOLIZE_ABOUT, SYMBOLIZE_HELP,
+    CTL_ABOUT, ENGINES_ABOUT, ENGINES_HELP, INFO_ABOUT, INFO_HELP, LAB_ABOUT, LAB_HELP, REPLAY_ABOUT,
+    REPLAY_HELP, RUN_ABOUT, RUN_HELP, SWEEP_ABOUT, SWEEP_HELP, SYMBOLIZE_ABOUT, SYMBOLIZE_HELP, TOP_ABOUT,
 };
 
 /// The whole command line.
@@ -29,6 +31,8 @@ use manual::{
   kmem run --hardened -- ./server             # rather stopped than misused
   kmem run --record trace -- sort big.txt && kmem replay trace
   kmem fail-sweep -- ./parser input.xml
+  kmem top                                    # all that run, from another terminal
+  kmem ctl server letters FZPU,kmalloc-64     # check some blocks from now on
   kmem lab
   kmem bench engines --quick
 
@@ -47,6 +51,12 @@ pub(crate) enum Command {
     /// Run a program and its children with all their memory on slabs
     #[command(long_about = RUN_ABOUT)]
     Run(RunArgs),
+    /// See where running programs have their memory
+    #[command(long_about = TOP_ABOUT)]
+    Top(TopArgs),
+    /// Have a running program check, tell, or give back memory
+    #[command(long_about = CTL_ABOUT)]
+    Ctl(CtlArgs),
     /// Run a program once for each of its requests for memory, with that one refused
     #[command(long_about = SWEEP_ABOUT)]
     FailSweep(SweepArgs),
@@ -150,6 +160,9 @@ pub(crate) struct RunArgs {
     /// Never use restartable sequences, even where the system has them
     #[arg(long)]
     pub(crate) no_rseq: bool,
+    /// Keep the program out of 'kmem top' and 'kmem ctl'
+    #[arg(long)]
+    pub(crate) no_live: bool,
     /// Print a summary to stderr at the end [default: when stderr is a terminal]
     #[arg(long, overrides_with = "no_summary")]
     pub(crate) summary: bool,

@@ -2,6 +2,8 @@
 //!
 //! - `kmem run` ([`run`]): a program and its children with the library preloaded, and a summary of the report that
 //!   they leave ([`report`], [`summary`]).
+//! - `kmem top` ([`top`]): the same of programs that run, as they go on; `kmem ctl` ([`ctl`]): have one check, tell, or
+//!   give back memory. Both find programs by the files that they keep ([`live`]).
 //! - `kmem replay` ([`replay`]): a recorded trace on a heap.
 //! - `kmem fail-sweep` ([`sweep`]): a program run once for each of its requests for memory, with that one refused.
 //! - `kmem info` ([`info`]): the slab table of a run, in the text format of `/proc/slabinfo` ([`slabinfo`]).
@@ -16,9 +18,11 @@
 
 mod bench;
 mod cli;
+mod ctl;
 mod failure;
 mod info;
 mod lab;
+mod live;
 mod replay;
 mod report;
 mod run;
@@ -28,6 +32,7 @@ mod sweep;
 mod symbolize;
 mod sys;
 mod table;
+mod top;
 mod units;
 
 use std::process::ExitCode;
@@ -59,6 +64,14 @@ fn main() -> ExitCode {
             Command::Bench(args) => {
                 sys::default_sigpipe();
                 bench::run(&args)
+            }
+            Command::Top(args) => {
+                sys::default_sigpipe();
+                top::run(&args)
+            }
+            Command::Ctl(args) => {
+                sys::default_sigpipe();
+                ctl::run(&args)
             }
             Command::Symbolize(args) => {
                 sys::default_sigpipe();

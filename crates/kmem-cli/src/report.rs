@@ -11,6 +11,8 @@
 //! huge <live blocks> <live bytes> <peak bytes> <allocs>
 //! pages <managed> <free> <resident_free> <peak_in_use>
 //! guard <samples> <live> <turns without one> <errors>       (with the sampling guard)
+//! exe <path>                                                (of a process that runs)
+//! errors <n>                                                (the same: reports so far)
 //! end
 //! ```
 //! (a `cache` record is one line.) A record with an unknown first word is passed over, so that a newer library
@@ -155,6 +157,10 @@ pub(crate) struct Report {
     pub(crate) pages: Pages,
     /// The sampling guard, where it was on.
     pub(crate) guard: Option<Guard>,
+    /// The program's file, while it runs.
+    pub(crate) exe: String,
+    /// Errors that were reported so far, while it runs.
+    pub(crate) errors: u64,
 }
 
 /// Where and why a text is not a report.
@@ -225,6 +231,8 @@ impl Report {
                 self.ownership = ownership.to_owned();
             }
             "build" => self.build = rest.to_owned(),
+            "exe" => self.exe = rest.to_owned(),
+            "errors" => [self.errors] = numbers(rest)?,
             "cache" => self.caches.push(cache(rest)?),
             "large" => self.large = blocks(rest)?,
             "huge" => self.huge = blocks(rest)?,
@@ -369,6 +377,10 @@ end
         assert_eq!(report.guard, Some(Guard { samples: 12, live: 3, skipped: 4, errors: 0 }));
         let without = Report::parse(&SAMPLE.replace("guard ", "later ")).expect("a report");
         assert_eq!(without.guard, None);
+        assert_eq!((report.exe.as_str(), report.errors), ("", 0));
+        let running =
+            Report::parse(&SAMPLE.replace("gauge", "exe /a b/c\nerrors 3\ngauge")).expect("a report");
+        assert_eq!((running.exe.as_str(), running.errors), ("/a b/c", 3));
     }
 
     #[test]
@@ -392,6 +404,7 @@ end
             ("large 2 81920 409600 7", "large 2 81920 409600", 8, "fewer than 4 numbers"),
             ("pages 2048", "pages 1 2048", 10, "more than 4 numbers"),
             ("guard 12", "guard", 11, "fewer than 4 numbers"),
+            ("gauge of", "errors x of", 12, "'x' is not a number"),
         ] {
             let bad = SAMPLE.replacen(from, to, 1);
             assert_ne!(bad, SAMPLE);

@@ -96,7 +96,8 @@ fn header(outcome: &Outcome, paint: Paint) -> String {
     )
 }
 
-fn machine(report: &Report) -> String {
+/// How the heap is made, in one line.
+pub(crate) fn machine(report: &Report) -> String {
     let plural = |n: u64, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     let owner = match report.ownership.as_str() {
         "rseq" => "restartable sequences",
@@ -111,6 +112,17 @@ fn machine(report: &Report) -> String {
         plural(report.cpus, "CPU"),
         plural(report.nodes, "node"),
     )
+}
+
+/// How a cache is shown: without slabs it is of less interest, with much idle memory of more.
+pub(crate) fn tone(cache: &Cache) -> Tone {
+    if cache.slabs == 0 {
+        Tone::Dim
+    } else if cache.waste() >= NOTABLE_WASTE && cache.waste() > cache.held() / 2 {
+        Tone::Warn
+    } else {
+        Tone::Plain
+    }
 }
 
 fn caches(report: &Report, look: Look) -> String {
@@ -134,15 +146,8 @@ fn caches(report: &Report, look: Look) -> String {
     ]);
     let shown = if look.top == 0 { used.len() } else { look.top.min(used.len()) };
     for cache in &used[..shown] {
-        let tone = if cache.slabs == 0 {
-            Tone::Dim
-        } else if cache.waste() >= NOTABLE_WASTE && cache.waste() > cache.held() / 2 {
-            Tone::Warn
-        } else {
-            Tone::Plain
-        };
         table.row(
-            tone,
+            tone(cache),
             vec![
                 cache.name.clone(),
                 count(cache.object_size),
@@ -220,7 +225,8 @@ fn beyond(report: &Report, look: Look) -> String {
     table.render(look.paint, look.columns)
 }
 
-fn pages(report: &Report) -> String {
+/// The page allocator's state, in one line.
+pub(crate) fn pages(report: &Report) -> String {
     let size = |pages: u64| bytes(pages.saturating_mul(PAGE_SIZE));
     let pages = &report.pages;
     format!(
@@ -232,7 +238,8 @@ fn pages(report: &Report) -> String {
     )
 }
 
-fn guard(guard: Guard) -> String {
+/// What the sampling guard did, in one line.
+pub(crate) fn guard(guard: Guard) -> String {
     let Guard { samples, live, skipped, errors } = guard;
     let plural = |n: u64, word: &str| format!("{} {word}{}", count(n), if n == 1 { "" } else { "s" });
     format!(

@@ -6,11 +6,17 @@
 use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+mod terminal;
+
+pub(crate) use terminal::{TerminalMode, terminal_columns};
 
 /// Names of the signals a program is commonly killed by.
 const SIGNALS: &[(i32, &str)] = &[
@@ -98,6 +104,39 @@ impl SignalSet {
             libc::pthread_sigmask(libc::SIG_BLOCK, &self.0, old.as_mut_ptr());
             SignalSet(old.assume_init())
         }
+    }
+
+    /// Makes the set the blocked signals of this thread.
+    pub(crate) fn set(&self) {
+        // SAFETY: the set is valid; what was blocked before is not asked for.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut());
+        }
+    }
+
+    /// Waits for one signal of the set, which this thread blocks, at most so long; the number of the one that came.
+    pub(crate) fn wait_for(&self, time: Duration) -> Option<i32> {
+        let time = libc::timespec {
+            tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: libc::c_long::from(time.subsec_nanos() as i32),
+        };
+        // SAFETY: set and time are valid; nothing more about the signal is asked for.
+        let signal = unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), &time) };
+        (signal > 0).then_some(signal)
+    }
+
+    /// A descriptor that can be read while a signal of the set, which is blocked, waits to be taken.
+    ///
+    /// # Errors
+    /// The process has no room for another descriptor.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the set is valid.
+        let fd = unsafe { libc::signalfd(-1, &self.0, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call gave us this descriptor, and nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// Waits for one signal of the set: its number, and whether a process sent it (not the kernel or a terminal).
@@ -321,13 +360,37 @@ pub(crate) fn may_execute(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Width of the terminal behind stderr (2) or stdout (1).
-pub(crate) fn terminal_columns(fd: i32) -> Option<usize> {
-    let mut size = MaybeUninit::<libc::winsize>::zeroed();
-    // SAFETY: the request writes one winsize; zeroed is a valid value.
-    let (result, size) =
-        unsafe { (libc::ioctl(fd, libc::TIOCGWINSZ, size.as_mut_ptr()), size.assume_init()) };
-    (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+/// Waits until one of two descriptors can be read, at most so long: which of them can. A descriptor that is closed at its
+/// other end can be read, too.
+///
+/// # Errors
+/// Those of the system; a signal's handler that ran is none.
+pub(crate) fn wait_readable(fds: [BorrowedFd<'_>; 2], time: Duration) -> io::Result<[bool; 2]> {
+    let mut asked = fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+    // A part of a millisecond is waited for too: else the rest of a time would be spent turning round.
+    let time = i32::try_from(time.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+    // SAFETY: the call writes the two entries it is given.
+    if unsafe { libc::poll(asked.as_mut_ptr(), 2, time) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+        return Ok([false; 2]);
+    }
+    Ok(asked.map(|entry| entry.revents != 0))
+}
+
+/// Bytes of a page of memory.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: no memory is involved.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// Ticks a second in which the system counts a process's times.
+pub(crate) fn clock_ticks() -> f64 {
+    // SAFETY: no memory is involved.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    if ticks > 0 { ticks as f64 } else { 100.0 }
 }
 
 #[cfg(test)]
@@ -349,6 +412,23 @@ mod tests {
             libc::pthread_kill(libc::pthread_self(), libc::SIGUSR2);
         }
         assert_eq!(set.wait().unwrap(), (libc::SIGUSR2, true));
+    }
+
+    #[test]
+    fn a_signal_is_waited_for_no_longer_than_asked() {
+        use std::os::fd::AsFd;
+        let set = SignalSet::of(&[libc::SIGWINCH]);
+        let before = set.block();
+        let (fd, time) = (set.descriptor().unwrap(), Duration::from_millis(2));
+        let readable = || wait_readable([fd.as_fd(), fd.as_fd()], time).unwrap();
+        assert_eq!((set.wait_for(time), readable()), (None, [false; 2]));
+        // SAFETY: the signal is blocked in this thread and sent to this thread alone.
+        unsafe {
+            libc::pthread_kill(libc::pthread_self(), libc::SIGWINCH);
+        }
+        assert_eq!((readable(), set.wait_for(time)), ([true; 2], Some(libc::SIGWINCH)));
+        assert_eq!((readable(), set.wait_for(Duration::ZERO)), ([false; 2], None));
+        before.set();
     }
 
     #[test]

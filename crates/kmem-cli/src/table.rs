@@ -1,5 +1,7 @@
 //! Text tables: columns as wide as their widest cell, numbers to the right, an optional total below a rule.
 
+use std::ops::Range;
+
 /// Whether the output takes colours. Text is the same with and without, escape sequences aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Paint {
@@ -69,6 +71,19 @@ pub(crate) enum Tone {
     Warn,
 }
 
+/// What a line of a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The titles of the columns.
+    Titles,
+    /// A row.
+    Row(Tone),
+    /// The rule above the total.
+    Rule,
+    /// The total.
+    Total,
+}
+
 /// A table under construction. Every row has as many cells as there are columns.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -112,17 +127,32 @@ impl Table {
         widths
     }
 
-    /// The text, every line ended. Columns are two spaces apart, or one where two would not fit into
-    /// `columns` characters.
-    pub(crate) fn render(&self, paint: Paint, columns: Option<usize>) -> String {
-        let widths = self.widths();
-        let needed: usize = widths.iter().sum::<usize>() + 2 * (widths.len().saturating_sub(1));
-        let gap = if columns.is_some_and(|columns| needed > columns) { " " } else { "  " };
+    /// Characters that a line takes with columns one space apart: a table for a narrower place wants fewer columns.
+    pub(crate) fn least_width(&self) -> usize {
+        self.widths().iter().sum::<usize>() + self.titles.len().saturating_sub(1)
+    }
+
+    /// Columns are two spaces apart, or one where two would not fit into `columns` characters.
+    fn gap(&self, columns: Option<usize>) -> usize {
+        let needed = self.least_width() + self.titles.len().saturating_sub(1);
+        if columns.is_some_and(|columns| needed > columns) { 1 } else { 2 }
+    }
+
+    /// Where a column is in the lines of a table for so many characters.
+    pub(crate) fn place(&self, column: usize, columns: Option<usize>) -> Range<usize> {
+        let (widths, gap) = (self.widths(), self.gap(columns));
+        let start = widths[..column].iter().map(|width| width + gap).sum();
+        start..start + widths[column]
+    }
+
+    /// The lines, without colours and ends. For the gaps see [`Table::render`].
+    pub(crate) fn lines(&self, columns: Option<usize>) -> Vec<(Part, String)> {
+        let (widths, gap) = (self.widths(), self.gap(columns));
         let line = |cells: &mut dyn Iterator<Item = &String>| {
             let mut text = String::new();
             for (index, (cell, width)) in cells.zip(&widths).enumerate() {
                 if index > 0 {
-                    text.push_str(gap);
+                    text.push_str(&" ".repeat(gap));
                 }
                 match self.titles[index].1 {
                     Align::Left => text.push_str(&format!("{cell:<width$}")),
@@ -132,22 +162,27 @@ impl Table {
             text.truncate(text.trim_end().len());
             text
         };
-        let mut out = paint.bold(&line(&mut self.titles.iter().map(|(title, _)| title)));
-        out.push('\n');
-        for (cells, tone) in &self.rows {
-            let text = line(&mut cells.iter());
-            out.push_str(&match tone {
-                Tone::Plain => text,
-                Tone::Dim => paint.dim(&text),
-                Tone::Warn => paint.warn(&text),
-            });
-            out.push('\n');
-        }
+        let mut lines = vec![(Part::Titles, line(&mut self.titles.iter().map(|(title, _)| title)))];
+        lines.extend(self.rows.iter().map(|(cells, tone)| (Part::Row(*tone), line(&mut cells.iter()))));
         if let Some(total) = &self.total {
-            let rule = widths.iter().sum::<usize>() + gap.len() * (widths.len().saturating_sub(1));
-            out.push_str(&paint.dim(&"-".repeat(rule)));
-            out.push('\n');
-            out.push_str(&paint.bold(&line(&mut total.iter())));
+            let rule = widths.iter().sum::<usize>() + gap * widths.len().saturating_sub(1);
+            lines.push((Part::Rule, "-".repeat(rule)));
+            lines.push((Part::Total, line(&mut total.iter())));
+        }
+        lines
+    }
+
+    /// The text, every line ended. Columns are two spaces apart, or one where two would not fit into
+    /// `columns` characters.
+    pub(crate) fn render(&self, paint: Paint, columns: Option<usize>) -> String {
+        let mut out = String::new();
+        for (part, text) in self.lines(columns) {
+            out.push_str(&match part {
+                Part::Titles | Part::Total => paint.bold(&text),
+                Part::Row(Tone::Plain) => text,
+                Part::Row(Tone::Dim) | Part::Rule => paint.dim(&text),
+                Part::Row(Tone::Warn) => paint.warn(&text),
+            });
             out.push('\n');
         }
         out
@@ -187,6 +222,18 @@ total   23
             sample().render(Paint { on: false }, Some(21)),
             sample().render(Paint { on: false }, None)
         );
+    }
+
+    #[test]
+    fn columns_are_where_they_are_said_to_be() {
+        for columns in [None, Some(20)] {
+            let (table, lines) = (sample(), sample().lines(columns));
+            assert_eq!(lines[2].0, Part::Row(Tone::Warn));
+            assert_eq!(&lines[0].1[table.place(2, columns)], "    BYTES", "{columns:?}");
+            assert_eq!(&lines[2].1[table.place(0, columns)], "longer");
+            assert_eq!(&lines[1].1[table.place(2, columns)], "1,000,000");
+        }
+        assert_eq!(sample().least_width(), "longer 22 1,000,000".len());
     }
 
     #[test]

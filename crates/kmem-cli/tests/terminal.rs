@@ -2,32 +2,18 @@
 
 mod support;
 
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::ptr;
 
-use support::kmem;
+use support::{Pty, kmem};
 
 /// Runs a command with stderr on a terminal `columns` wide; returns what appears there.
 fn on_terminal(command: &mut Command, columns: u16) -> String {
-    let (mut main, mut side) = (0, 0);
-    let size = libc::winsize { ws_row: 40, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the two numbers and the size are valid for the call; no name or settings are asked for.
-    let result = unsafe { libc::openpty(&mut main, &mut side, ptr::null_mut(), ptr::null(), &size) };
-    assert_eq!(result, 0);
-    // SAFETY: the call gave us both descriptors, and nobody else has them.
-    let (mut main, side) = unsafe { (File::from_raw_fd(main), OwnedFd::from_raw_fd(side)) };
-    let mut child = command.stdout(Stdio::null()).stderr(side).env("TERM", "xterm").spawn().unwrap();
+    let mut terminal = Pty::new(columns);
+    let mut child =
+        command.stdout(Stdio::null()).stderr(terminal.side()).env("TERM", "xterm").spawn().unwrap();
     // The command's own copy of the terminal would keep it open.
     command.stderr(Stdio::null());
-    let mut text = Vec::new();
-    let mut buffer = [0; 4096];
-    // A terminal whose last user has gone answers with an error, not with an end.
-    while let Ok(count @ 1..) = main.read(&mut buffer) {
-        text.extend_from_slice(&buffer[..count]);
-    }
+    let text = terminal.rest();
     child.wait().unwrap();
     String::from_utf8(text).unwrap().replace("\r\n", "\n")
 }

@@ -57,6 +57,10 @@ to any more; KMEM_LEAKS_SUPPRESS lists, with commas, functions, libraries or fil
 anything) whose memory is none. While the program runs, the signal that KMEM_SIGNAL names (USR1) has
 all blocks validated and the traces written.
 
+While the program runs, 'kmem top' shows the same from another terminal, and 'kmem ctl' changes what
+is checked, or asks for leaks and traces. It costs a small file about once a second; --no-live is
+without.
+
 --guard puts one block every 100 milliseconds (--guard=MS: every MS) beside pages that nobody may
 touch. An access beyond it, or after it was freed, is reported on stderr at the instruction that
 makes it, with who allocated and who freed the block. It costs next to nothing, and sees few blocks:
@@ -75,6 +79,8 @@ Environment:
               another engine is beside it, as libkmem_malloc_slab.so. In a source tree each is built
               when it is missing or older than its sources
   LD_PRELOAD  kept: kmem's library is put in front
+  KMEM_LIVE   the directory in which the program can be seen by 'kmem top'; empty: it cannot. Else
+              kmem in XDG_RUNTIME_DIR, or kmem-UID in TMPDIR, if nobody else can write there
   NO_COLOR    no colours in the summary
   TMPDIR      where a directory for the reports of the processes is made, and removed at the end
 
@@ -85,6 +91,65 @@ Examples:
   kmem run --engine slob -- sort big.txt      # no slabs: see what they are good for
   kmem run --record trace -- sort big.txt && kmem replay trace
   kmem run --no-rseq -- redis-server          # as on a system without restartable sequences";
+
+pub(super) const TOP_ABOUT: &str = "\
+See where running programs on kmem have their memory: all of them, or one with its caches. On a
+terminal the view is kept up to date; otherwise it is printed once.
+
+Programs started by 'kmem run' are seen, and any on the library that has KMEM_LIVE=DIR in its
+environment (give DIR by --dir, or KMEM_LIVE).";
+
+pub(super) const TOP_HELP: &str = "\
+Of all processes: ENGINE, with hardened and the debug letters that some cache has; RSS, what of the
+process is in memory; bytes IN USE by the program's blocks, and HELD for them; FREE, what the heap
+keeps in memory for later; the PEAK of HELD; ALLOCS/S; and the AGE of what is shown.
+
+Of one process: as in the summary of 'kmem run', and ALLOCS/S, allocations a second.
+
+A program tells about once a second, when one of its threads comes by a slow path of malloc or free:
+nothing in it runs for the viewer alone. One that neither allocates nor frees keeps its last table:
+AGE tells how old it is. Where that is more than two seconds ALLOCS/S is not known. Tables of
+processes that were killed are removed by whoever looks.
+
+Keys:
+  arrows, PgUp, PgDn, Home, End   move
+  Enter   open a process          Esc, q  back, or quit
+  p       pause                   ?       all keys
+  s       sort by the next column r       turn the order round
+  others  sort by a column: b BYTES, w WASTE, t ALLOCS/S, ... (see ?)
+
+--sort takes, of all processes: pid, name, engine, rss, in-use, held, free, peak, rate, age; of one:
+name, size, in-use, held, use, slabs, bytes, waste, peak, allocs, rate, cpu.
+
+As text two looks are taken, --delay apart, for ALLOCS/S; with --delay 0 only one, and at once.
+
+Exit status: 0; 1 when there is no such process, or none at all.
+
+Examples:
+  kmem run -- ./server &  kmem top
+  kmem top server                         # one program; all of that name if there are several
+  kmem top --once --sort rss              # a table to keep
+  kmem top --once --sort waste --top 5 4711
+  KMEM_LIVE=/run/app LD_PRELOAD=libkmem_malloc.so ./server &  kmem top --dir /run/app";
+
+pub(super) const CTL_ABOUT: &str = "\
+Have a running program on kmem do something with its heap, and print what it says. Programs are
+found as by 'kmem top'.";
+
+pub(super) const CTL_HELP: &str = "\
+The program does it itself, in the thread of it that next comes by a slow path of malloc or free: a
+program that does neither does not answer, and what it was asked is taken back after --wait seconds.
+Only processes of the same user can be asked; root asks everybody's.
+
+Exit status: 0; 1 when the program is not there, does not answer, or cannot do it.
+
+Examples:
+  kmem ctl server letters FZPU,kmalloc-64   # check blocks of one size, from now on
+  kmem ctl server validate                  # look at all of them now
+  kmem ctl server letters U && sleep 60 && kmem ctl server traces
+  kmem ctl server letters -                 # no checks again
+  kmem ctl 4711 leaks
+  kmem ctl --wait 60 4711 shrink            # of a program that allocates now and then";
 
 pub(super) const SWEEP_ABOUT: &str = "\
 Find out what a program does when memory runs out. It is run once for each request for memory that it

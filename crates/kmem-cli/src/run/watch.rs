@@ -7,6 +7,7 @@ use std::{env, fs, path};
 
 use crate::cli::{LeaksShow, RunArgs};
 use crate::failure::{Failure, Result};
+use crate::live::directory;
 
 /// Sets the variables in the program's environment. Those whose option was not given stay as they are.
 ///
@@ -18,6 +19,14 @@ pub(super) fn apply(args: &RunArgs, command: &mut Command) -> Result<()> {
         && let Ok(own) = env::current_exe()
     {
         command.env("KMEM_SYMBOLIZER", own);
+    }
+    if args.no_live {
+        command.env_remove(directory::VARIABLE);
+    } else if env::var_os(directory::VARIABLE).is_none()
+        && let Some(place) = directory::make()
+    {
+        // Whoever named another directory, or none, keeps it.
+        command.env(directory::VARIABLE, place);
     }
     if let Some(status) = args.leaks {
         let show = match args.leaks_show {

@@ -70,7 +70,8 @@ impl Runner {
         command.stdin(stdin).stdout(create(&out)?).stderr(create(&err)?);
         command.env("LD_PRELOAD", &self.preload).env("KMEM_FAIL", format!("nth={n},{}", self.rule));
         command.env("KMEM_FAIL_REPORT", &report);
-        for other in ["KMEM_REPORT_DIR", "KMEM_RECORD", "KMEM_LEAKS", "KMEM_TRACES", "KMEM_LOG"] {
+        for other in ["KMEM_REPORT_DIR", "KMEM_RECORD", "KMEM_LEAKS", "KMEM_TRACES", "KMEM_LOG", "KMEM_LIVE"]
+        {
             command.env_remove(other);
         }
         sys::prepare_experiment(&mut command);

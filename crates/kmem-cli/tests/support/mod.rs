@@ -1,17 +1,22 @@
 //! What the tests of the command share: the command itself, a stand-in for the library, scratch directories.
 #![allow(dead_code, unreachable_pub)] // each test program uses its own part
 
+use std::fs::File;
+use std::io::{Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::{fs, ptr, thread};
 
-/// The command under test, preloading the stand-in, away from any terminal's settings.
+/// The command under test, preloading the stand-in, away from any terminal's settings and from other processes.
 pub fn kmem() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kmem"));
     command.env("KMEM_LIB", fake_library()).env_remove("LD_PRELOAD").env_remove("NO_COLOR");
+    command.env("KMEM_LIVE", "");
     command
 }
 
@@ -78,6 +83,145 @@ pub fn said(command: &mut Command) -> Said {
         status: status.code(),
         out: String::from_utf8_lossy(&stdout).into_owned(),
         err: String::from_utf8_lossy(&stderr).into_owned(),
+    }
+}
+
+/// A terminal, and this side of it.
+pub struct Pty {
+    main: File,
+    side: Option<OwnedFd>,
+}
+
+impl Pty {
+    /// A terminal with so many columns and 40 rows.
+    pub fn new(columns: u16) -> Self {
+        let (mut main, mut side) = (0, 0);
+        let size = libc::winsize { ws_row: 40, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the two numbers and the size are valid for the call; no name or settings are asked for.
+        let result = unsafe { libc::openpty(&mut main, &mut side, ptr::null_mut(), ptr::null(), &size) };
+        assert_eq!(result, 0);
+        // SAFETY: the call gave us both descriptors, and nobody else has them.
+        unsafe { Pty { main: File::from_raw_fd(main), side: Some(OwnedFd::from_raw_fd(side)) } }
+    }
+
+    /// The other side, for one of a program's streams.
+    pub fn side(&self) -> OwnedFd {
+        self.side.as_ref().unwrap().try_clone().unwrap()
+    }
+
+    /// From now on the terminal lives as long as the programs that have it.
+    pub fn leave(&mut self) {
+        self.side = None;
+    }
+
+    /// What appears until all programs have left it.
+    pub fn rest(&mut self) -> Vec<u8> {
+        self.leave();
+        let mut text = Vec::new();
+        // A terminal whose last user has gone answers with an error, not with an end.
+        let _ = self.main.read_to_end(&mut text);
+        text
+    }
+
+    /// Puts what appears on a screen, until that shows this text; fails the test after ten seconds.
+    pub fn until(&mut self, screen: &mut Screen, text: &str) {
+        let start = Instant::now();
+        let mut buffer = [0; 4096];
+        while !screen.text().contains(text) {
+            let left = Duration::from_secs(10).saturating_sub(start.elapsed());
+            let mut asked = libc::pollfd { fd: self.main.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: the call writes the one entry it is given.
+            let ready = unsafe { libc::poll(&mut asked, 1, left.as_millis() as i32) };
+            let count = if ready > 0 { self.main.read(&mut buffer).unwrap_or(0) } else { 0 };
+            assert!(count > 0, "never: {text}\n{}", screen.text());
+            screen.put(&buffer[..count]);
+        }
+    }
+
+    /// Types.
+    pub fn send(&mut self, keys: &str) {
+        self.main.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Another size.
+    pub fn resize(&self, columns: u16) {
+        let size = libc::winsize { ws_row: 40, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the call reads one winsize.
+        assert_eq!(unsafe { libc::ioctl(self.main.as_raw_fd(), libc::TIOCSWINSZ, &size) }, 0);
+    }
+
+    /// The local flags of its mode: does it show what is typed, and are keys signals?
+    pub fn mode(&self) -> libc::tcflag_t {
+        let mut mode = MaybeUninit::<libc::termios>::zeroed();
+        // SAFETY: the call writes one termios; zeroed is a valid value.
+        unsafe {
+            assert_eq!(libc::tcgetattr(self.main.as_raw_fd(), mode.as_mut_ptr()), 0);
+            mode.assume_init().c_lflag
+        }
+    }
+}
+
+/// What a terminal shows, of the sequences that the full-screen view sends.
+pub struct Screen {
+    rows: Vec<Vec<char>>,
+    at: (usize, usize),
+    /// Bytes of a sequence that is not complete.
+    left: String,
+    /// The other screen is on, and the cursor is shown.
+    pub alternate: bool,
+    pub cursor: bool,
+}
+
+impl Screen {
+    pub fn new() -> Self {
+        Screen {
+            rows: vec![vec![' '; 300]; 60],
+            at: (0, 0),
+            left: String::new(),
+            alternate: false,
+            cursor: true,
+        }
+    }
+
+    /// The lines, one below the other; a last one tells which screen it is.
+    pub fn text(&self) -> String {
+        let line = |row: &Vec<char>| row.iter().collect::<String>().trim_end().to_owned();
+        let mut lines: Vec<String> = self.rows.iter().map(line).collect();
+        lines.push(format!("<{} screen>", if self.alternate { "alternate" } else { "main" }));
+        lines.join("\n")
+    }
+
+    pub fn put(&mut self, bytes: &[u8]) {
+        let text =
+            std::mem::take(&mut self.left) + std::str::from_utf8(bytes).expect("not cut in a character");
+        let mut rest = text.as_str();
+        while let Some(first) = rest.chars().next() {
+            if first != '\x1b' {
+                let (y, x) = self.at;
+                self.rows[y][x] = first;
+                self.at.1 += 1;
+                rest = &rest[first.len_utf8()..];
+                continue;
+            }
+            let end = rest.char_indices().skip(2).find(|(_, c)| ('@'..='~').contains(c));
+            let Some((end, last)) = end else {
+                self.left = rest.to_owned();
+                return;
+            };
+            let inside = &rest[2..end];
+            match (last, inside) {
+                ('H', place) => {
+                    let (y, x) = place.split_once(';').unwrap();
+                    self.at = (y.parse::<usize>().unwrap() - 1, x.parse::<usize>().unwrap() - 1);
+                }
+                ('J', "2") => self.rows.iter_mut().for_each(|row| row.fill(' ')),
+                ('h' | 'l', "?1049") => self.alternate = last == 'h',
+                ('h' | 'l', "?25") => self.cursor = last == 'h',
+                ('m', _) => {}
+                _ => panic!("not known: ESC [ {inside} {last}"),
+            }
+            rest = &rest[end + 1..];
+        }
     }
 }
 
