@@ -20,6 +20,7 @@
 //! - I-REPORT-2: one process writes once.
 //! - I-REPORT-3: the directory name is copied at start; programs overwrite their environment.
 //! - I-REPORT-4: writing allocates nothing and a failure is silent: a program must not notice.
+//! - I-REPORT-5: a process that steps into a sandbox ([`prctl`]) writes nothing any more: to open a file may be its end there.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
@@ -27,7 +28,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
 use kmem::{debugging, heap};
-use libc::{c_char, c_int, c_void};
+use libc::{c_char, c_int, c_long, c_ulong, c_void};
 
 use crate::handover;
 use crate::record;
@@ -40,6 +41,8 @@ const PATH_BYTES: usize = 4096;
 static OWNER: AtomicI32 = AtomicI32::new(0);
 /// The report was written, or is being written.
 static WRITTEN: AtomicBool = AtomicBool::new(false);
+/// The process, or one that it is a copy of, stepped into a sandbox.
+static SANDBOXED: AtomicBool = AtomicBool::new(false);
 /// `KMEM_REPORT_DIR`, NUL-terminated. Written by `start` before `OWNER` is, constant afterwards.
 static DIRECTORY: [AtomicU8; PATH_BYTES] = [const { AtomicU8::new(0) }; PATH_BYTES];
 
@@ -207,7 +210,7 @@ unsafe extern "C" fn after_fork_child() {
     if OWNER.load(Ordering::Relaxed) != 0 {
         // SAFETY: getpid has no requirements.
         OWNER.store(unsafe { libc::getpid() }, Ordering::Relaxed);
-        WRITTEN.store(false, Ordering::Relaxed);
+        WRITTEN.store(SANDBOXED.load(Ordering::Relaxed), Ordering::Relaxed);
     }
     record::postfork_child();
 }
@@ -215,7 +218,7 @@ unsafe extern "C" fn after_fork_child() {
 /// Runs with the destructors.
 extern "C" fn finish() {
     write_reports();
-    kmem::live::at_exit();
+    kmem::live::leave();
     kmem::fault::finish();
     record::finish();
     if let Some(status) = debugging::at_exit(true) {
@@ -294,12 +297,35 @@ impl Write for Path {
     }
 }
 
+/// The C library's `prctl`, before which the library takes its leave of the file system where that may be the step into a sandbox: a filter
+/// of system calls needs one of these two options, but in a process with privileges.
+///
+/// # Safety
+/// As the system call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int {
+    if matches!(option, libc::PR_SET_SECCOMP | libc::PR_SET_NO_NEW_PRIVS) {
+        let saved = errno();
+        kmem::live::leave();
+        set_errno(saved);
+        let owner = OWNER.load(Ordering::Acquire);
+        // SAFETY: getpid has no requirements.
+        if owner != 0 && owner == unsafe { libc::getpid() } {
+            // Relaxed: who ends the process later ran this, or does not know of it.
+            SANDBOXED.store(true, Ordering::Relaxed);
+            WRITTEN.store(true, Ordering::Relaxed);
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { libc::syscall(libc::SYS_prctl, c_long::from(option), a, b, c, d) as c_int }
+}
+
 /// Ends the process without running destructors, after its report. The C library's own `exit` does not
 /// come through here.
 #[unsafe(no_mangle)]
 pub extern "C" fn _exit(status: c_int) -> ! {
     write_reports();
-    kmem::live::at_exit();
+    kmem::live::leave();
     kmem::fault::finish();
     record::finish();
     // What a forked child holds is its parent's, as a rule.

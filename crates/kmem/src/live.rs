@@ -42,6 +42,9 @@ const WATCHED: u64 = 100 * MILLISECOND;
 /// So long after a question.
 const WATCH: u64 = 10_000 * MILLISECOND;
 
+/// Moments that [`leave`] waits for a thread that writes.
+const PATIENCE: u32 = 1000;
+
 static DIRECTORY: Directory = Directory::none();
 /// When the next table is due.
 static DUE: Due = Due::never();
@@ -49,6 +52,8 @@ static DUE: Due = Due::never();
 static WATCHED_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// A thread writes. Nobody waits for it.
 static BUSY: AtomicBool = AtomicBool::new(false);
+/// The process whose memory this is.
+static OWNER: AtomicU32 = AtomicU32::new(0);
 /// The process whose table there is; 0: none.
 static SHOWN: AtomicU32 = AtomicU32::new(0);
 
@@ -63,6 +68,7 @@ pub(crate) unsafe fn configure(heap: &Heap) {
     // SAFETY: the caller's promise.
     let Some(path) = (unsafe { misc::getenv("KMEM_LIVE") }).filter(|path| !path.is_empty()) else { return };
     if DIRECTORY.set(path) {
+        OWNER.store(misc::process(), Ordering::Relaxed);
         DUE.after(FIRST);
     } else {
         report::say(heap.platform(), format_args!("kmem: KMEM_LIVE is too long or no text"));
@@ -95,7 +101,9 @@ fn look(heap: &Heap) {
         return;
     }
     let process = misc::process();
-    if ask::answer(heap, process) {
+    if OWNER.load(Ordering::Relaxed) != process {
+        // A child of `vfork`, or of a system call that no handler of forks saw.
+    } else if ask::answer(heap, process) {
         WATCHED_UNTIL.store(now + WATCH, Ordering::Relaxed);
         DUE.after(WATCHED);
     } else if !publish(process) {
@@ -135,20 +143,33 @@ fn path(process: u32, kind: &str) -> Option<Path> {
 
 /// In the child of a fork, which is a process of its own, and alone.
 pub(crate) fn after_fork_child() {
-    if DIRECTORY.is_set() {
-        BUSY.store(false, Ordering::Relaxed);
-        WATCHED_UNTIL.store(0, Ordering::Relaxed);
+    OWNER.store(misc::process(), Ordering::Relaxed);
+    BUSY.store(false, Ordering::Relaxed);
+    WATCHED_UNTIL.store(0, Ordering::Relaxed);
+    if DUE.is_set() {
         DUE.after(FIRST);
     }
 }
 
-/// The process ends: its table goes. Not that of the parent whose memory a child of `vfork` borrows.
-pub fn at_exit() {
-    let shown = SHOWN.load(Ordering::Relaxed);
-    if shown != 0 && shown == misc::process() {
-        SHOWN.store(0, Ordering::Relaxed);
+/// The process ends, or must not touch files any more: its table goes, and there is no other. Nothing in a child of `vfork`, which
+/// borrows its parent's memory.
+pub fn leave() {
+    let process = misc::process();
+    if !DUE.is_set() || OWNER.load(Ordering::Relaxed) != process {
+        return;
+    }
+    DUE.cancel();
+    // A thread may be at it; it sees that no more is due when it is done.
+    for _ in 0..PATIENCE {
+        if !BUSY.load(Ordering::Acquire) {
+            break;
+        }
+        misc::pause();
+    }
+    DUE.cancel();
+    if SHOWN.load(Ordering::Relaxed) == process {
         for kind in ["table", "ask"] {
-            if let Some(path) = path(shown, kind) {
+            if let Some(path) = path(process, kind) {
                 file::remove(path.as_str());
             }
         }

@@ -1,12 +1,17 @@
 // A program that others look at, and speak to, while it runs: two threads allocate, resize and free, and look at every byte; the main
 // thread does what it reads on its standard input, a word a line, and says so when it is done.
 #define _GNU_SOURCE
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -128,6 +133,23 @@ static void fork_one(void) {
         fail("the child failed", (size_t)status);
 }
 
+// From here on this thread is killed, and the process with it, when it opens, renames or removes a file.
+static void sandbox(void) {
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_renameat2, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unlinkat, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    };
+    struct sock_fprog filter = {sizeof rules / sizeof *rules, rules};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        fail("no sandbox", 0);
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter))
+        fail("no sandbox for all threads", 0);
+}
+
 int main(void) {
     pthread_t threads[2];
     char line[64];
@@ -142,6 +164,8 @@ int main(void) {
             leak();
         else if (!strcmp(line, "fork\n"))
             fork_one();
+        else if (!strcmp(line, "sandbox\n"))
+            sandbox();
         printf("did %s", line);
         fflush(stdout);
     }

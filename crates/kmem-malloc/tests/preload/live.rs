@@ -121,6 +121,22 @@ fn soon<T>(what: &str, mut try_it: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// From the first step into a sandbox on, which may end a process for opening a file, no file is touched; the report that it was to leave
+/// at its end is missing as well.
+#[test]
+fn nothing_is_written_from_within_a_sandbox() {
+    let reports = ScratchDir::new();
+    let mut live = Live::new(Heap::Preloaded, &[("KMEM_REPORT_DIR", reports.path().to_str().unwrap())]);
+    let table = live.path(live.child.id(), "table");
+    live.table(live.child.id());
+    live.has_it("sandbox");
+    assert!(!table.exists());
+    sleep(Duration::from_millis(1300));
+    live.has_it("leak");
+    assert_eq!(live.end(), "");
+    assert_eq!(fs::read_dir(reports.path()).unwrap().count(), 0);
+}
+
 /// The engine changes letters of caches that are in use.
 fn switches() -> bool {
     matches!(engine(), "slub" | "hardened")
@@ -216,7 +232,6 @@ fn letters_come_find_and_go() {
     let said = live.end();
     assert_eq!(said.matches("BUG kmalloc-64").count(), 1, "{said}");
     assert!(said.contains("Right Redzone overwritten") && said.contains("Allocated in hit+0x"), "{said}");
-    assert!(said.contains("live.c:"), "{said}");
 }
 
 #[test]

@@ -154,7 +154,7 @@ pub fn at_exit(forked_too: bool) -> Option<i32> {
 /// A program that uses this heap as its allocator has nobody else to call [`at_exit`].
 pub(crate) fn register_exit() {
     extern "C" fn finish() {
-        live::at_exit();
+        live::leave();
         if let Some(status) = at_exit(true) {
             leave(status);
         }

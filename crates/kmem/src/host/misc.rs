@@ -235,6 +235,11 @@ pub fn write_name(out: &mut dyn core::fmt::Write) -> core::fmt::Result {
     out.write_str(if name.as_str().is_empty() { "?" } else { name.as_str() })
 }
 
+/// Sleeps for a fifth of a millisecond.
+pub(crate) fn pause() {
+    sys::pause();
+}
+
 /// Bytes of [`map_page`].
 pub(crate) const PAGE: usize = 4096;
 
