@@ -221,13 +221,13 @@ fn letters_come_find_and_go() {
     live.has_it("hit");
     assert_eq!(live.done("on-error warn"), "");
     let given = live.done("letters FZPU,kmalloc-64");
-    assert_eq!(given, "1 caches have these letters\ncaches to come: FZPU,kmalloc-64\n");
+    assert_eq!(given, "1 cache has these letters\ncaches to come: FZPU,kmalloc-64\n");
     live.has_it("hit");
     live.done("table");
     let table = live.table(live.child.id());
     assert!(table.contains("\nerrors 3\n"), "a report, what was mended, and what was not freed: {table}");
     let given = live.done("letters -");
-    assert_eq!(given, "1 caches have these letters\ncaches to come: -\n");
+    assert_eq!(given, "1 cache has these letters\ncaches to come: -\n");
     live.has_it("hit");
     let said = live.end();
     assert_eq!(said.matches("BUG kmalloc-64").count(), 1, "{said}");

@@ -47,9 +47,9 @@ pub(super) fn change(heap: &Heap, text: &str, out: &mut Output) -> fmt::Result {
         }
     });
     ok(out)?;
-    write!(out, "{given} caches have these letters")?;
+    write!(out, "{given} {} these letters", if given == 1 { "cache has" } else { "caches have" })?;
     if refused > 0 {
-        write!(out, ", {refused} do not")?;
+        write!(out, ", {refused} {} not", if refused == 1 { "does" } else { "do" })?;
     }
     write!(out, "\n{}caches to come: {joined}\n", named.as_str())
 }
