@@ -36,9 +36,10 @@ const EXPORTS: &[&str] = &[
     "__libc_memalign",
     "__libc_valloc",
     "__libc_pvalloc",
-    // The end of a process
+    // The end of a process, and steps into a sandbox
     "_exit",
     "_Exit",
+    "prctl",
     // Handlers of signals
     "sigaction",
     "signal",
