@@ -23,7 +23,7 @@ mod ask;
 mod letters;
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 use kmem_core::report;
 
@@ -100,8 +100,12 @@ fn look(heap: &Heap) {
     if BUSY.swap(true, Ordering::Acquire) {
         return;
     }
+    // Either this thread sees here that the process leaves, or `leave` sees that it is busy.
+    fence(Ordering::SeqCst);
     let process = misc::process();
-    if OWNER.load(Ordering::Relaxed) != process {
+    if !DUE.is_set() {
+        // It leaves.
+    } else if OWNER.load(Ordering::Relaxed) != process {
         // A child of `vfork`, or of a system call that no handler of forks saw.
     } else if ask::answer(heap, process) {
         WATCHED_UNTIL.store(now + WATCH, Ordering::Relaxed);
@@ -159,7 +163,9 @@ pub fn leave() {
         return;
     }
     DUE.cancel();
-    // A thread may be at it; it sees that no more is due when it is done.
+    // Pairs with the one in `look`.
+    fence(Ordering::SeqCst);
+    // A thread may be at it, and say at its end when the next is due.
     for _ in 0..PATIENCE {
         if !BUSY.load(Ordering::Acquire) {
             break;
