@@ -17,7 +17,8 @@
 //! directory is not there, or cannot be written to, there is no second attempt.
 //!
 //! # Never
-//! Allocates from the heap, waits for anybody, holds a lock while it writes. A failure is silent: a program must not notice.
+//! Allocates from the heap, holds a lock while it writes. Waits for anybody, but for a thread that writes while the process leaves. A failure
+//! is silent: a program must not notice.
 
 mod ask;
 mod letters;
@@ -41,10 +42,10 @@ const PERIOD: u64 = 1000 * MILLISECOND;
 const WATCHED: u64 = 100 * MILLISECOND;
 /// So long after a question.
 const WATCH: u64 = 10_000 * MILLISECOND;
-
-/// Moments that [`leave`] waits for a thread that writes.
+/// Fifths of a millisecond that [`leave`] waits for a thread that writes.
 const PATIENCE: u32 = 1000;
 
+/// `KMEM_LIVE`.
 static DIRECTORY: Directory = Directory::none();
 /// When the next table is due.
 static DUE: Due = Due::never();
@@ -147,10 +148,10 @@ fn path(process: u32, kind: &str) -> Option<Path> {
 
 /// In the child of a fork, which is a process of its own, and alone.
 pub(crate) fn after_fork_child() {
-    OWNER.store(misc::process(), Ordering::Relaxed);
-    BUSY.store(false, Ordering::Relaxed);
-    WATCHED_UNTIL.store(0, Ordering::Relaxed);
     if DUE.is_set() {
+        OWNER.store(misc::process(), Ordering::Relaxed);
+        BUSY.store(false, Ordering::Relaxed);
+        WATCHED_UNTIL.store(0, Ordering::Relaxed);
         DUE.after(FIRST);
     }
 }
