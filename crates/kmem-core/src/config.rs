@@ -13,7 +13,7 @@ use crate::engine::sheaf;
 use crate::engine::slab::Slab;
 use crate::engine::slob::Slob;
 use crate::engine::slub::Slub;
-use crate::kmalloc::classes::{ClassSet, FineSet, KernelSet, NoClasses, SeedSet, ShortSet};
+use crate::kmalloc::classes::{ClassSet, FineSet, HeadedSet, KernelSet, NoClasses, SeedSet, ShortSet};
 use crate::platform::PAGE_SIZE;
 
 /// The compile-time choices of a heap. What a configuration does not say is as in Linux 6.1.
@@ -160,6 +160,39 @@ impl Config for UserConfig<Slub> {
             cpu_partial_slabs: geometry.cpu_partial_slabs.min(slabs),
             barn_sheaves: (BYTES / (geometry.size * sheaf.max(1))).clamp(1, 64) as u32,
         }
+    }
+}
+
+/// Another configuration, of SLUB, whose small blocks have headers ([`crate::engine::header`]): the classes are [`HeadedSet`]'s.
+pub struct Headed<C = UserConfig<Slub>>(PhantomData<fn(C)>);
+
+impl<C: Config<Engine = Slub>> Config for Headed<C> {
+    type Engine = Slub;
+    type Classes = HeadedSet;
+    const HARDENED: bool = C::HARDENED;
+    const RANDOM: bool = C::RANDOM;
+    const MERGE: bool = C::MERGE;
+    const EAGER: bool = C::EAGER;
+    const EXACT_LARGE: bool = C::EXACT_LARGE;
+    const FIRST_MAPPED: u32 = C::FIRST_MAPPED;
+    const MARK_FREED: bool = C::MARK_FREED;
+    const ONE_ORDER: bool = C::ONE_ORDER;
+    const ABORT: bool = C::ABORT;
+
+    fn rules(cpus: u32) -> Rules {
+        C::rules(cpus)
+    }
+
+    fn capacity(size: usize, by_kernel: u32) -> u32 {
+        C::capacity(size, by_kernel)
+    }
+
+    fn most(size: usize, capacity: u32) -> u32 {
+        C::most(size, capacity)
+    }
+
+    fn reserves(geometry: &Geometry, slab_pages: usize, sheaf: usize) -> Reserves {
+        C::reserves(geometry, slab_pages, sheaf)
     }
 }
 

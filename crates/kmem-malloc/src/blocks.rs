@@ -54,8 +54,22 @@ pub(crate) fn block_by(size: size_t, origin: Origin) -> *mut u8 {
 /// `size` is above `PTRDIFF_MAX`.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: size_t) -> *mut c_void {
+    if !heap::is_small(size) {
+        return malloc_beyond(size);
+    }
     let block = heap::malloc_at_hand(size);
     // The rest is a tail call, so that the usual way saves no register.
+    if block.is_null() {
+        return malloc_rest(size);
+    }
+    record::made(block, size);
+    block.cast()
+}
+
+/// [`malloc`] of more than what is small: in a function of its own, so that the usual way ends where it is done.
+#[inline(never)]
+extern "C" fn malloc_beyond(size: size_t) -> *mut c_void {
+    let block = heap::malloc_at_hand(size);
     if block.is_null() {
         return malloc_rest(size);
     }

@@ -25,12 +25,13 @@ use kmem_core::Kmem;
 use kmem_core::config::{USER_RULES, USER_SLAB_RULES, UserConfig};
 use kmem_core::engine::Engine;
 use kmem_core::engine::geometry::Request;
+use kmem_core::engine::header;
 use kmem_core::engine::slab::{self, Slab};
 use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::{self, Slub};
 use kmem_core::kmalloc::MAX_CLASSES;
 use kmem_core::kmalloc::classes::ClassSet;
-use kmem_core::kmalloc::classes::slab_rules;
+use kmem_core::kmalloc::classes::{lead_of, slab_rules};
 use kmem_core::percpu::StackId;
 use kmem_core::platform::PAGE_SIZE;
 
@@ -55,7 +56,10 @@ pub type Chosen = Slob;
 compile_error!("the hardened heap has the engine SLUB: choose no other");
 
 /// The configuration of the process-wide heap.
-#[cfg(not(feature = "hardened"))]
+#[cfg(not(any(feature = "slab", feature = "slob", feature = "hardened")))]
+pub type ChosenConfig = kmem_core::config::Headed<UserConfig<Slub>>;
+/// The configuration of the process-wide heap.
+#[cfg(any(feature = "slab", feature = "slob"))]
 pub type ChosenConfig = UserConfig<Chosen>;
 /// The configuration of the process-wide heap.
 #[cfg(feature = "hardened")]
@@ -64,7 +68,7 @@ pub type ChosenConfig = kmem_core::config::Hardened<UserConfig<Slub>>;
 /// The size classes of the process-wide heap. Those of an engine without classes are never asked for: the tables below just
 /// have some.
 #[cfg(not(any(feature = "slab", feature = "slob", feature = "hardened")))]
-pub(crate) type Classes = kmem_core::kmalloc::classes::FineSet;
+pub(crate) type Classes = kmem_core::kmalloc::classes::HeadedSet;
 /// The size classes of the process-wide heap.
 #[cfg(any(feature = "slab", feature = "slob"))]
 pub(crate) type Classes = kmem_core::kmalloc::classes::ShortSet;
@@ -75,9 +79,9 @@ pub(crate) type Classes = kmem_core::kmalloc::classes::SealedSet;
 /// The type of the process-wide heap.
 pub type Heap = Kmem<Host, ChosenConfig>;
 
-/// Free's fast path is written for an engine whose slabs begin with an object.
+/// Free's fast path is written for blocks with headers, and runs of pages.
 #[cfg(target_arch = "x86_64")]
-pub(crate) const QUICK: bool = REGULAR && !<Chosen as Shape>::LEADS;
+pub(crate) const QUICK: bool = REGULAR && Classes::HEADED > 0;
 /// Nobody has written the fast paths for this architecture.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) const QUICK: bool = false;
@@ -114,11 +118,15 @@ impl Shape for Slub {
         let mut table = [Slabs { bytes: 0, objects: 0 }; Classes::SLAB_CLASSES];
         let mut class = 0;
         while class < table.len() {
-            let request = Request::new(Classes::SIZES[class] as usize);
-            let Ok(geometry) = slub::geometry::compute(&request, &slab_rules(request.size, USER_RULES))
+            let slot = slot_of(class);
+            let request = Request { align: lead_of(slot), ..Request::new(slot) };
+            let Ok(mut geometry) = slub::geometry::compute(&request, &slab_rules(request.size, USER_RULES))
             else {
                 panic!("a size class has a geometry");
             };
+            if class < Classes::HEADED {
+                geometry = geometry.with_header(lead_of(slot));
+            }
             table[class] = Slabs { bytes: PAGE_SIZE << geometry.order, objects: geometry.objects };
             class += 1;
         }
@@ -170,16 +178,32 @@ impl Shape for Slob {
     }
 }
 
-/// Requests up to here find their class in a table.
-pub(crate) const TABLE_LIMIT: usize = 1024;
+/// Bytes from one block of a class to the next.
+const fn slot_of(class: usize) -> usize {
+    let header = if class < Classes::HEADED { header::BYTES } else { 0 };
+    Classes::SIZES[class] as usize + header
+}
 
-/// Place of the CPU stack for requests of 0, 1 to 16, 17 to 32, … bytes.
+/// The stack of this place is that of a class whose blocks have headers.
+#[inline(always)]
+pub(crate) const fn is_headed(place: usize) -> bool {
+    place <= Classes::HEADED * size_of::<Check>() && Classes::HEADED > 0
+}
+
+/// Requests up to here find their class in a table. Their blocks have headers, or no block has.
+pub(crate) const TABLE_LIMIT: usize = 1024;
+const _: () = assert!(Classes::HEADED == 0 || Classes::SIZES[Classes::HEADED - 1] as usize >= TABLE_LIMIT);
+
+/// Blocks end at multiples of 16 bytes, or with headers 8 bytes further on.
+const BESIDE: usize = if Classes::HEADED > 0 { 16 - header::BYTES } else { 0 };
+
+/// Place of the CPU stack for requests of 0, 1 to 16, 17 to 32, … bytes; with headers of 0 to 8, 9 to 24, …
 pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
     let mut table = [0; TABLE_LIMIT / 16 + 1];
     let mut class = 0;
     let mut i = 0;
     while i < table.len() {
-        while (Classes::SIZES[class] as usize) < i * 16 {
+        while (Classes::SIZES[class] as usize) < i * 16 + BESIDE {
             class += 1;
         }
         table[i] = HostCpus::place(Heap::class_id(class)) as u16;
@@ -219,7 +243,7 @@ pub(crate) const NO_PLACE: usize = HostCpus::place(0);
 #[inline(always)]
 pub(crate) fn place_for(size: usize) -> usize {
     if size <= TABLE_LIMIT {
-        return usize::from(PLACES[(size + 15) >> 4]);
+        return usize::from(PLACES[(size + 15 - BESIDE) >> 4]);
     }
     // So the usual way has no jump in it.
     cold_path();
@@ -260,9 +284,9 @@ static FITS: [[u8; FIT_POWERS]; MAX_CLASSES + 1] = {
 /// Binary logarithm of what the blocks of a class are aligned to. A slab is aligned to its own length, and its first object opens
 /// it; a run of pages is cut from the front of a block of the next power of two.
 const fn natural_log2(class: usize) -> usize {
-    let size = Classes::SIZES[class];
+    let slot = slot_of(class);
     let power =
-        if class < Classes::SLAB_CLASSES { size.trailing_zeros() } else { size.next_power_of_two().ilog2() };
+        if class < Classes::SLAB_CLASSES { lead_of(slot) } else { slot.next_power_of_two() }.ilog2();
     power as usize
 }
 
@@ -287,14 +311,15 @@ pub(crate) static CHECKS: [Check; MAX_CLASSES + 1] = {
     let mut table = [Check::NONE; MAX_CLASSES + 1];
     let mut class = 0;
     while class < Classes::COUNT {
-        let size = Classes::SIZES[class] as usize;
+        let size = slot_of(class);
+        let lead = if class < Classes::HEADED { lead_of(size) } else { 0 };
         let Slabs { bytes, objects } = if class < Classes::SLAB_CLASSES {
             <Chosen as Shape>::SLABS[class]
         } else {
             Slabs { bytes: size.next_power_of_two(), objects: 1 }
         };
         if objects > 0 {
-            table[class + 1] = Check::new(bytes, size, objects);
+            table[class + 1] = Check::new(bytes, size, objects, lead);
         }
         class += 1;
     }
@@ -387,11 +412,11 @@ mod tests {
                 let slab = blocks[0].map_addr(|address| address & !(bytes - 1));
                 let in_run = |address: usize| address - slab.addr() < cache.pages_per_slab() * PAGE_SIZE;
                 // SAFETY: a slab of the class, with a live block.
-                let lead = unsafe { <Chosen as Shape>::lead(span, slab.addr()) };
+                let more = unsafe { <Chosen as Shape>::lead(span, slab.addr()) };
                 let places =
                     || (0..bytes).map(|offset| slab.wrapping_add(offset)).filter(|at| in_run(at.addr()));
                 let starts = places()
-                    .filter(|at| check.starts(at.addr(), lead))
+                    .filter(|at| check.starts(at.addr(), more))
                     .map(|at| at.addr())
                     .collect::<Vec<_>>();
                 // Pages of which nothing was handed out yet may have no tag.
@@ -400,7 +425,7 @@ mod tests {
                     None => true,
                 }));
                 assert_eq!(starts.len(), cache.geometry().objects, "{size} bytes");
-                assert!(starts.windows(2).all(|pair| pair[1] - pair[0] == size), "{size} bytes: {starts:x?}");
+                assert!(starts.windows(2).all(|pair| pair[1] - pair[0] == slot_of(class)), "{size} bytes: {starts:x?}");
                 assert!(starts.contains(&blocks[0].addr()), "{size} bytes");
             }
             for block in blocks {

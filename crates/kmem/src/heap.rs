@@ -8,8 +8,8 @@
 //!
 //! # The fast paths
 //! [`malloc`]: size to class by a table, beyond 32 KiB by arithmetic, pop the class's stack. [`memalign`]: the same with one table
-//! more. [`free`]: distance from the window's base, the page's tag (the number of its class), one multiplication that proves an
-//! object starts here, the mark of a freed block, push.
+//! more. [`free`]: distance from the window's base, the page's tag (the number of its class), the header, push; where blocks have no
+//! header one multiplication that proves an object starts here, and the mark of a freed block.
 //!
 //! # The mark
 //! While a block is free its second word holds a secret mixed with its address, from the moment on that a block of its page was
@@ -21,6 +21,11 @@
 //! handed out twice, and an overflow from the block before ends there. The mark is taken off by mixing it in once
 //! more, so whether it was there is what is left; and below the lowest block of a stack lies what never has one, so the same look
 //! tells whether there is a block at all (module `quick`).
+//!
+//! # Headers
+//! Where small blocks have headers ([`kmem_core::engine::header`]), that is in SLUB's usual heap, the header is their mark. One that is
+//! neither that of a free block nor of one in use was written over, by a write past the end of the block before or before the start
+//! of its own: who frees, resizes or hands out the block next tells so.
 //!
 //! # Errors
 //! What a wrong call did is reported to standard error with address and cache, and the process aborts, as with the C library
@@ -37,10 +42,13 @@ mod tell;
 mod zeroed;
 
 use core::fmt;
+use core::hint::cold_path;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use kmem_core::Kmem;
 pub use kmem_core::debug::Origin;
+use kmem_core::engine::cache::MARK_AT;
+use kmem_core::engine::header;
 use kmem_core::gfp::Gfp;
 pub use kmem_core::kmalloc::claim::Claim;
 use kmem_core::kmalloc::classes::{ClassSet, Kind, MAX_BYTES};
@@ -73,6 +81,8 @@ static HEAP: Heap = Kmem::new(Host::new());
 /// Secret of the marks; [`NO_SECRET`] until the heap is made, when nothing can be freed yet. Odd, so never 0.
 static SECRET: AtomicU64 = AtomicU64::new(NO_SECRET);
 const NO_SECRET: u64 = 1;
+/// The secret of the headers of free blocks, the complement, for the fast path.
+static FREE_SECRET: AtomicU64 = AtomicU64::new(!NO_SECRET);
 
 /// The heap was made.
 static MADE: AtomicBool = AtomicBool::new(false);
@@ -154,6 +164,7 @@ fn make_alone() -> bool {
             // An attempt before this one may have made slabs already: their marks stay.
             if SECRET.load(Ordering::Relaxed) == NO_SECRET {
                 SECRET.store(host.entropy() | 1, Ordering::Relaxed);
+                FREE_SECRET.store(!SECRET.load(Ordering::Relaxed), Ordering::Relaxed);
             }
             HEAP.set_free_mark(SECRET.load(Ordering::Relaxed));
         }
@@ -183,40 +194,84 @@ fn class_at(ptr: *const u8) -> Option<usize> {
     engine::tag_at(HEAP.platform().span(), ptr).map(|tag| tag - 1)
 }
 
-#[inline(always)]
-fn mark_of(ptr: *const u8) -> u64 {
-    SECRET.load(Ordering::Relaxed) ^ ptr.addr() as u64
+/// What the word of a block says that tells whether it is in use: its header, or its mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Somebody has it, as far as the word tells.
+    InUse,
+    /// It is free.
+    Free,
+    /// Neither: the header was written over.
+    Damaged,
 }
 
+/// Where a block has the word that tells its state.
 #[inline(always)]
-fn mark_place(ptr: *mut u8) -> *mut u64 {
-    ptr.wrapping_add(8).cast()
+fn state_place(block: *mut u8, headed: bool) -> *mut u64 {
+    if headed { block.wrapping_sub(header::BYTES) } else { block.wrapping_add(MARK_AT) }.cast()
 }
 
-/// Takes the mark off a block that is about to be handed out. Without it the block was used after its free, and may have been freed
-/// twice: that is reported, and it is given to nobody.
+/// That word of a free block.
 #[inline(always)]
-fn unmark(block: *mut u8) -> bool {
-    let place = mark_place(block);
-    // SAFETY: a block of a class, which has at least 16 bytes and which nobody else has.
-    let left = unsafe {
-        let left = place.read() ^ mark_of(block);
-        place.write(left);
-        left
-    };
-    if left != 0 {
-        unmarked(block, left);
+fn free_word(block: *const u8, headed: bool) -> u64 {
+    let secret = SECRET.load(Ordering::Relaxed);
+    if headed { header::free(secret, block.addr()) } else { secret ^ block.addr() as u64 }
+}
+
+/// The block's state.
+///
+/// # Safety
+/// A block of that class is at `block`.
+#[inline(always)]
+unsafe fn state_of(block: *const u8, headed: bool) -> State {
+    // SAFETY: a block of a class has a header, or at least 16 bytes.
+    let word = unsafe { state_place(block.cast_mut(), headed).read() };
+    let free = free_word(block, headed);
+    if word == free {
+        State::Free
+    } else if headed && word != !free {
+        State::Damaged
+    } else {
+        State::InUse
     }
-    left == 0
 }
 
-/// Reports a block whose mark was something else; it gets its contents back, for whoever looks at what is left of the process.
+/// Takes the mark off a block that is about to be handed out, or turns its header. Without it the block was used after its free, and may
+/// have been freed twice, or the header was written over: that is reported, and it is given to nobody.
+#[inline(always)]
+fn unmark(block: *mut u8, headed: bool) -> bool {
+    let place = state_place(block, headed);
+    // SAFETY: a block of a class, which nobody else has.
+    let whole = unsafe {
+        let word = place.read();
+        let whole = word == free_word(block, headed);
+        if whole {
+            place.write(if headed { !word } else { 0 });
+        }
+        whole
+    };
+    if !whole {
+        unmarked(block, headed);
+    }
+    whole
+}
+
+/// Reports a block whose mark was something else.
 #[cold]
 #[inline(never)]
-fn unmarked(block: *mut u8, left: u64) {
-    // SAFETY: as in `unmark`.
-    unsafe { mark_place(block).write(left ^ mark_of(block)) };
-    misuse::written_when_free(&HEAP, block, class_at(block));
+fn unmarked(block: *mut u8, headed: bool) {
+    let class = class_at(block);
+    if headed {
+        misuse::header_overwritten(&HEAP, Call::Malloc, block, class);
+    } else {
+        misuse::written_when_free(&HEAP, block, class);
+    }
+}
+
+/// Blocks of this class have headers.
+#[inline(always)]
+const fn class_is_headed(class: usize) -> bool {
+    class < Classes::HEADED
 }
 
 /// A block of at least `size` bytes, aligned to 16. Null: no memory, or `size` exceeds `isize::MAX`.
@@ -236,20 +291,37 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
     if !REGULAR {
         return core::ptr::null_mut();
     }
-    // SAFETY: a place for requests of that size.
-    unsafe { pop_at_hand(engine::place_for(size)) }
+    if HEADED && !is_small(size) {
+        // So the usual way has no jump in it.
+        cold_path();
+        let place = engine::place_for(size);
+        // SAFETY: a place for requests of that size.
+        return unsafe { pop_at_hand(place, engine::is_headed(place)) };
+    }
+    // SAFETY: as above.
+    unsafe { pop_at_hand(engine::place_for(size), HEADED) }
 }
+
+/// The one half of [`malloc_at_hand`] serves blocks of so many bytes, the other all others: who asks first may have each in a
+/// function of its own.
+#[inline(always)]
+pub fn is_small(size: usize) -> bool {
+    size <= TABLE_LIMIT
+}
+
+/// Small blocks have headers.
+const HEADED: bool = Classes::HEADED > 0;
 
 /// The block on top of this CPU's stack at that place, as restartable sequences find it. Null: there is none, or it was damaged.
 ///
 /// # Safety
-/// The place is that of a class's stack, or of none.
+/// The place is that of a class's stack, with headers if `headed`, or of none.
 #[inline(always)]
-unsafe fn pop_at_hand(place: usize) -> *mut u8 {
+unsafe fn pop_at_hand(place: usize, headed: bool) -> *mut u8 {
     #[cfg(target_arch = "x86_64")]
     {
-        // SAFETY: the caller's promise. The numbers of kmalloc's classes are always in use, and their blocks have marks.
-        let (block, left) = unsafe { quick::malloc(place) };
+        // SAFETY: the caller's promise. The numbers of kmalloc's classes are always in use, and their blocks have marks or headers.
+        let (block, left) = unsafe { if headed { quick::malloc_headed(place) } else { quick::malloc(place) } };
         if left != 0 {
             // No block, or one whose mark was damaged: the slow half meets it again, reports it, and gives it to nobody.
             return core::ptr::null_mut();
@@ -258,7 +330,7 @@ unsafe fn pop_at_hand(place: usize) -> *mut u8 {
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = place;
+        let _ = (place, headed);
         core::ptr::null_mut()
     }
 }
@@ -273,7 +345,7 @@ pub fn malloc_slow(size: usize) -> *mut u8 {
     if REGULAR && size <= TABLE_LIMIT {
         // SAFETY: as in `malloc_at_hand`, which tried these sizes.
         let block = unsafe { cpus().pop_cold(engine::stack_of(engine::place_for(size))) };
-        if !block.is_null() && unmark(block) {
+        if !block.is_null() && unmark(block, HEADED) {
             return block;
         }
     }
@@ -324,7 +396,7 @@ fn pop_checked(id: StackId) -> *mut u8 {
     loop {
         // SAFETY: as in `malloc_at_hand`.
         let block = unsafe { cpus().pop(id) };
-        if block.is_null() || unmark(block) {
+        if block.is_null() || unmark(block, engine::is_headed(HostCpus::place(id))) {
             return block;
         }
     }
@@ -340,7 +412,7 @@ fn retry(heap: &Heap, size: usize, get: impl Fn() -> *mut u8) -> *mut u8 {
             block = get();
         }
         // Only blocks of size classes carry marks; the first page of a larger one need not be touched.
-        if block.is_null() || class_at(block).is_none() || unmark(block) {
+        if block.is_null() || class_at(block).is_none_or(|class| unmark(block, class_is_headed(class))) {
             return block;
         }
     }
@@ -372,8 +444,9 @@ pub fn memalign_at_hand(align: usize, size: usize) -> *mut u8 {
     if !REGULAR {
         return core::ptr::null_mut();
     }
+    let place = engine::place_aligned(align, size);
     // SAFETY: a place for requests of that size, or none.
-    unsafe { pop_at_hand(engine::place_aligned(align, size)) }
+    unsafe { pop_at_hand(place, HEADED && engine::is_headed(place)) }
 }
 
 /// The other half of [`memalign`], which serves every size and alignment.
@@ -427,7 +500,7 @@ pub unsafe fn free(ptr: *mut u8) {
         return unsafe { hardened::free(ptr) };
     }
     // SAFETY: the caller's promise.
-    unsafe { free_or(ptr, |ptr| free_slow(ptr)) }
+    unsafe { free_or(ptr, |ptr| free_other(ptr)) }
 }
 
 /// [`free`] by a call that says more than an address. With debug options what it says is compared with how the block was asked for;
@@ -463,7 +536,7 @@ unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
     if QUICK {
         // SAFETY: the caller's promise.
         return unsafe {
-            match quick::free(ptr) {
+            match quick::free_headed(ptr) {
                 quick::Freed::Done => {}
                 quick::Freed::Full => free_full(ptr),
                 quick::Freed::Other => other(ptr),
@@ -471,11 +544,11 @@ unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
         };
     }
     if let Some(place) = engine::place_at(HEAP.platform().span(), ptr) {
-        let mark = mark_of(ptr);
-        // SAFETY: a block of a class starts here, so its first 16 bytes are memory.
+        let headed = engine::is_headed(place);
+        // SAFETY: a block of a class starts here.
         unsafe {
-            if mark_place(ptr).read() != mark {
-                mark_place(ptr).write(mark);
+            if state_of(ptr, headed) == State::InUse {
+                state_place(ptr, headed).write(free_word(ptr, headed));
                 if cpus().try_push(place, ptr) == Pushed::Done {
                     return;
                 }
@@ -486,12 +559,55 @@ unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
     other(ptr);
 }
 
+/// The fast half of [`free`] for runs of pages, in a heap whose small blocks have headers. False: ask the slow half.
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+unsafe fn free_run(ptr: *mut u8) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if QUICK {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match quick::free_run(ptr) {
+                quick::Freed::Done => return true,
+                quick::Freed::Full => {
+                    free_full(ptr);
+                    return true;
+                }
+                quick::Freed::Other => {}
+            }
+        }
+    }
+    false
+}
+
+#[inline(never)]
+unsafe fn free_other(ptr: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !free_run(ptr) {
+            free_slow(ptr);
+        }
+    }
+}
+
 /// A size or alignment that a free does not tell.
 const NOT_TOLD: usize = usize::MAX;
 
-#[cold]
 #[inline(never)]
 unsafe fn free_claimed(ptr: *mut u8, origin: Origin, size: usize, align: usize) {
+    // SAFETY: the caller's promise.
+    if unsafe { free_run(ptr) } {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { free_claimed_slow(ptr, origin, size, align) }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn free_claimed_slow(ptr: *mut u8, origin: Origin, size: usize, align: usize) {
     if !ptr.is_null() {
         let told = |value| (value != NOT_TOLD).then_some(value);
         check_claim(ptr, Claim { origin, size: told(size), align: told(align) });
@@ -575,8 +691,19 @@ unsafe fn free_slow(ptr: *mut u8) {
         return;
     }
     if let Some(class) = class_at(ptr) {
-        // Here because the mark was there.
-        return misuse::refused(&HEAP, Call::Free, freed_before(ptr, class));
+        let headed = class_is_headed(class);
+        // SAFETY: a block of that class.
+        if unsafe { state_of(ptr, headed) } != State::Damaged {
+            // Here because the mark was there.
+            return misuse::refused(&HEAP, Call::Free, freed_before(ptr, class));
+        }
+        misuse::header_overwritten(&HEAP, Call::Free, ptr, Some(class));
+        // The program goes on all the same. The block is its own, as far as anybody can tell.
+        // SAFETY: a block of that class, the caller's.
+        return unsafe {
+            state_place(ptr, headed).write(free_word(ptr, headed));
+            free_rest(ptr, HostCpus::place(Heap::class_id(class)));
+        };
     }
     // Not made yet: it is made now, since its options say what is done about errors.
     let freed = match heap() {
@@ -602,11 +729,20 @@ fn freed_before(ptr: *const u8, class: usize) -> FreeError {
     FreeError::Double { address: ptr.addr(), cache: Classes::name(Kind::Normal, class) }
 }
 
-/// The block of a class at `ptr` is free.
+/// The bytes of the block of a class for this call; nothing when it is free, or its header was written over and that ends the call:
+/// both were reported.
 #[inline]
-fn is_marked(ptr: *const u8) -> bool {
-    // SAFETY: a block of a class starts there, so its first 16 bytes are memory.
-    unsafe { mark_place(ptr.cast_mut()).read() == mark_of(ptr) }
+fn size_for(call: Call, ptr: *const u8, class: usize) -> Option<usize> {
+    // SAFETY: a block of that class.
+    match unsafe { state_of(ptr, class_is_headed(class)) } {
+        State::InUse => {}
+        State::Free => {
+            misuse::refused(&HEAP, call, freed_before(ptr, class));
+            return None;
+        }
+        State::Damaged => misuse::header_overwritten(&HEAP, call, ptr.cast_mut(), Some(class)),
+    }
+    Some(Classes::size_of(class))
 }
 
 /// Bytes of a block that its holder may use; 0 for null. An address where no block starts is reported and the process aborts; where
@@ -621,7 +757,7 @@ pub unsafe fn usable_size(ptr: *const u8) -> usize {
         return unsafe { hardened::usable_size(ptr) };
     }
     let size = if let Some(class) = class_at(ptr) {
-        if is_marked(ptr) { Err(freed_before(ptr, class)) } else { Ok(Classes::size_of(class)) }
+        return size_for(Call::UsableSize, ptr, class).unwrap_or(0);
     } else if ptr.is_null() {
         return 0;
     } else {

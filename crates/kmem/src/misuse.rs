@@ -16,6 +16,7 @@ use crate::heap::Heap;
 /// The call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
+    Malloc,
     Free,
     Realloc,
     UsableSize,
@@ -24,6 +25,7 @@ pub(crate) enum Call {
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Malloc => "malloc",
             Self::Free => "free",
             Self::Realloc => "realloc",
             Self::UsableSize => "malloc_usable_size",
@@ -72,5 +74,15 @@ pub(crate) fn written_when_free(heap: &Heap, block: *mut u8, class: Option<usize
     let cache = class.map_or("?", |class| Classes::name(Kind::Normal, class));
     let what = "was written to after its free, or freed twice";
     let text = format_args!("kmem: malloc(): {block:p} (cache {cache}) {what}");
+    brief(heap.platform(), heap.debug(), cache, text);
+}
+
+/// Says that the header of a block was written over. The process ends, or the call goes on.
+#[cold]
+#[inline(never)]
+pub(crate) fn header_overwritten(heap: &Heap, call: Call, block: *mut u8, class: Option<usize>) {
+    let cache = class.map_or("?", |class| Classes::name(Kind::Normal, class));
+    let what = "was written before its start, or the block before it past its end";
+    let text = format_args!("kmem: {call}(): {block:p} (cache {cache}) {what}");
     brief(heap.platform(), heap.debug(), cache, text);
 }

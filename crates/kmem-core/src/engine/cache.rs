@@ -11,6 +11,7 @@
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::engine::Engine;
+use crate::engine::header;
 use crate::engine::geometry::Geometry;
 use crate::engine::proof::Proof;
 use crate::flags::SlabFlags;
@@ -57,7 +58,7 @@ pub struct Cache<E: Engine> {
     pub(crate) nodes: [AtomicPtr<Node<E>>; MAX_NODES],
 }
 
-/// Bytes from the start of a free object to its mark.
+/// Bytes from the start of a free object to its mark, where objects have no headers.
 pub const MARK_AT: usize = 8;
 
 /// No page has this tag: numbers are smaller.
@@ -105,8 +106,14 @@ impl<E: Engine> Cache<E> {
     pub(crate) unsafe fn mark_free(&self, object: *mut u8) {
         let mark = self.mark.load(Ordering::Relaxed);
         if mark != 0 {
+            // A header stands before its object, also before the first one of a slab.
+            let place = if self.geometry.header {
+                object.wrapping_sub(header::BYTES)
+            } else {
+                object.wrapping_add(MARK_AT)
+            };
             // SAFETY: objects of a cache with marks have room for one, aligned; the caller's promise.
-            unsafe { object.add(MARK_AT).cast::<u64>().write(mark ^ object.addr() as u64) };
+            unsafe { place.cast::<u64>().write(mark ^ object.addr() as u64) };
         }
     }
 

@@ -177,6 +177,8 @@ pub struct Geometry {
     pub offset: usize,
     /// Bytes of the slot before the object.
     pub red_left_pad: usize,
+    /// The word before each object is the heap's ([`header`](crate::engine::header)).
+    pub header: bool,
     /// Alignment of every object.
     pub align: usize,
     /// The request's flags with those that the geometry decides.
@@ -251,10 +253,29 @@ impl Geometry {
         self.flags.intersects(SlabFlags::DEBUG)
     }
 
+    /// The same slots with a header before each object, the first of which is `lead` bytes from the start of a slab: a multiple
+    /// of the alignment, not 0. The slots' last word becomes the next object's header, so what a holder may use is a word less.
+    #[must_use]
+    pub const fn with_header(self, lead: usize) -> Self {
+        assert!(self.red_left_pad == 0 && self.size > WORD && lead.is_multiple_of(self.align) && lead >= WORD);
+        Self {
+            object_size: self.size - WORD,
+            inuse: self.size - WORD,
+            metadata_end: self.size - WORD,
+            red_left_pad: lead,
+            header: true,
+            objects: ((PAGE_SIZE << self.order) - lead + WORD) / self.size,
+            min_objects: ((PAGE_SIZE << self.min_order) - lead + WORD) / self.size,
+            ..self
+        }
+    }
+
     /// Bytes a holder of an object may use (`ksize`): the whole slot, unless something else is in it.
     #[must_use]
     pub const fn usable_size(&self) -> usize {
-        if self.flags.intersects(SlabFlags::RED_ZONE.union(SlabFlags::POISON)) {
+        if self.header {
+            self.object_size
+        } else if self.flags.intersects(SlabFlags::RED_ZONE.union(SlabFlags::POISON)) {
             self.object_size
         } else if self.flags.intersects(SlabFlags::TYPESAFE_BY_RCU.union(SlabFlags::STORE_USER)) {
             self.inuse

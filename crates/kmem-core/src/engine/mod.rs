@@ -17,6 +17,7 @@
 pub mod cache;
 pub mod counts;
 pub mod geometry;
+pub mod header;
 pub mod list;
 pub mod proof;
 pub mod sheaf;

@@ -41,7 +41,9 @@ use crate::cache::objects::Part;
 use crate::cache::{CacheRef, KmemCache};
 use crate::config::Config;
 use crate::debug::Origin;
+use crate::engine::cache::Cache;
 use crate::engine::geometry::Request;
+use crate::engine::header;
 use crate::engine::watch::GRAIN;
 use crate::engine::{Engine, sheaf};
 use crate::flags::SlabFlags;
@@ -53,7 +55,7 @@ use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 use classes::{ClassSet, Kind, MAX_BYTES};
 
 /// Room for the classes of the largest set.
-pub const MAX_CLASSES: usize = 69;
+pub const MAX_CLASSES: usize = 74;
 
 /// What a request of no bytes gets.
 pub const ZERO_SIZE_PTR: *mut u8 = core::ptr::without_provenance_mut(16);
@@ -213,7 +215,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let align = if runs { PAGE_SIZE } else { C::Classes::align_of(index, rules.version) };
         let long = runs && size > Self::PAGES_FROM;
         let lettered = if long && !C::Engine::CHECKS_RUNS { flags } else { self.debug_flags(name, flags) };
-        let request = Request { align, flags: lettered, ..Request::new(size) };
+        // Letters keep things of their own beside a block.
+        let headed = index < C::Classes::HEADED && !lettered.intersects(SlabFlags::DEBUG);
+        let slot = if headed { size + header::BYTES } else { size };
+        let request = Request { align, flags: lettered, ..Request::new(slot) };
         let (request, mut geometry) = match C::Engine::geometry(&request, &rules) {
             Ok(geometry) => (request, geometry),
             // The longest class has no room for more than itself: `beyond_checks`.
@@ -223,6 +228,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             Err(_) => return None,
         };
+        if headed {
+            geometry = geometry.with_header(align);
+        }
         if C::MARK_FREED && !geometry.is_debug() {
             geometry.offset = 0;
         }
@@ -268,7 +276,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         match self.build(&mut registry, plan) {
             Some(cache) => {
                 if C::MARK_FREED && kind == Kind::Normal && cache.engine.capacity() != 0 {
-                    cache.engine.mark.store(self.free_mark.load(Ordering::Relaxed), Ordering::Relaxed);
+                    cache.engine.mark.store(self.mark_of(&cache.engine), Ordering::Relaxed);
                 }
                 place.store(core::ptr::from_ref(cache).cast_mut(), Ordering::Release);
                 Some(cache)
@@ -279,6 +287,15 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 }
                 None
             }
+        }
+    }
+
+    /// What the marks of a class's free blocks are made of; 0: they have none.
+    fn mark_of(&self, cache: &Cache<C::Engine>) -> u64 {
+        match self.free_mark.load(Ordering::Relaxed) {
+            0 => 0,
+            secret if cache.geometry.header => header::free(secret, 0),
+            secret => secret,
         }
     }
 

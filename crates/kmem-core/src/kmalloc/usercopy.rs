@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 
 use crate::cache::KmemCache;
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, header};
 use crate::heap::Kmem;
 use crate::kmalloc::zero_or_null;
 use crate::page::{Kind, Page};
@@ -104,10 +104,12 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let Some(cache) = (unsafe { cache.as_ref() }) else { return Place::Pages };
         let geometry = C::Engine::geometry_of(&cache.engine, slab);
         let base = C::Engine::slots(self.floor(), &cache.engine, slab);
-        if address < base {
+        // An object with a header runs on into the next slot's first word, up to where the next header is.
+        let slots = if geometry.header { base + geometry.red_left_pad - header::BYTES } else { base };
+        if address < slots {
             return Place::Tail(cache);
         }
-        let slot = (address - base) / geometry.size;
+        let slot = (address - slots) / geometry.size;
         if slot >= usize::from(slab.objects.load(Ordering::Relaxed)) {
             return Place::Tail(cache);
         }

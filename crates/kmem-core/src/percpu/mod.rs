@@ -54,11 +54,12 @@ pub const COLD_STRIDE: usize = MAX_STACKS * COLD_SIZE;
 pub const FULL: *mut u8 = usize::MAX as *mut u8;
 
 /// What lies below the lowest object of a stack. It is odd, as no object's address is, and memory lies there: who reads an
-/// object's words before it knows that there is one finds words that are odd.
+/// object's words before it knows that there is one finds words that are odd, and before them one that is even, so that neither
+/// looks like a mark or a header that was made with an odd secret.
 #[inline]
 #[must_use]
 pub const fn nothing() -> *mut u8 {
-    (&raw const NOTHING.0).cast::<u8>().wrapping_add(1).cast_mut()
+    (&raw const NOTHING.0).cast::<u8>().wrapping_add(NOTHING_AT).cast_mut()
 }
 
 /// The entry below a stack's top is [`nothing()`]: the stack is empty.
@@ -69,9 +70,18 @@ pub fn is_nothing(entry: *mut u8) -> bool {
 }
 
 #[repr(C, align(16))]
-struct Odd([u8; 32]);
+struct Odd([u8; 48]);
 
-static NOTHING: Odd = Odd([1; 32]);
+const NOTHING_AT: usize = 17;
+
+static NOTHING: Odd = {
+    let (mut bytes, mut at) = ([0; 48], NOTHING_AT);
+    while at < bytes.len() {
+        bytes[at] = 1;
+        at += 1;
+    }
+    Odd(bytes)
+};
 
 /// The words that the fast paths touch: one per CPU and cache.
 #[repr(C, align(16))]

@@ -23,22 +23,24 @@ pub(crate) struct Check {
     pub(crate) magic: u32,
     /// What the products of all good distances are below.
     pub(crate) limit: u32,
+    /// Bytes from the start of a slab to its first slot, where that is the same in all slabs.
+    pub(crate) lead: u32,
 }
 
 impl Check {
     /// Passes nothing.
-    pub(crate) const NONE: Self = Self { mask: 0, magic: 0, limit: 0 };
+    pub(crate) const NONE: Self = Self { mask: 0, magic: 0, limit: 0, lead: 0 };
 
-    /// For slabs of `bytes` bytes with `objects` slots of `size` bytes.
+    /// For slabs of `bytes` bytes with `objects` slots of `size` bytes, from `lead` bytes behind their start on.
     ///
     /// # Panics
     /// When `bytes` is no power of two, the slots do not fit, or the product would not be exact.
-    pub(crate) const fn new(bytes: usize, size: usize, objects: usize) -> Self {
+    pub(crate) const fn new(bytes: usize, size: usize, objects: usize, lead: usize) -> Self {
         assert!(bytes.is_power_of_two() && bytes < 1 << 31 && size > 1);
-        assert!(objects > 0 && objects <= bytes / size);
+        assert!(objects > 0 && objects <= bytes / size && lead < bytes);
         let mask = bytes as u32 - 1;
         if objects == 1 {
-            return Self { mask, magic: 1, limit: 1 };
+            return Self { mask, magic: 1, limit: 1, lead: lead as u32 };
         }
         assert!((bytes as u64) * (size as u64) < 1 << 32);
         let mut magic = u32::MAX / size as u32 + 1;
@@ -46,7 +48,7 @@ impl Check {
             magic += 1;
         }
         let e = magic.wrapping_mul(size as u32);
-        Self { mask, magic, limit: if e == 0 { 1 } else { objects as u32 * e } }
+        Self { mask, magic, limit: if e == 0 { 1 } else { objects as u32 * e }, lead: lead as u32 }
     }
 
     /// Bytes of a slab.
@@ -61,10 +63,11 @@ impl Check {
         address & !(self.mask as usize)
     }
 
-    /// An object starts at `address` in a slab whose first slot is `lead` bytes from its start.
+    /// An object starts at `address` in a slab whose first slot is `more` bytes farther from its start than that of all slabs.
     #[inline(always)]
-    pub(crate) const fn starts(&self, address: usize, lead: u32) -> bool {
-        ((address as u32).wrapping_sub(lead) & self.mask).wrapping_mul(self.magic) < self.limit
+    pub(crate) const fn starts(&self, address: usize, more: u32) -> bool {
+        let distance = (address as u32).wrapping_sub(self.lead.wrapping_add(more));
+        (distance & self.mask).wrapping_mul(self.magic) < self.limit
     }
 }
 
@@ -83,9 +86,11 @@ mod tests {
                     if objects == 0 {
                         continue;
                     }
-                    let check = Check::new(bytes, size, objects);
+                    let check = Check::new(bytes, size, objects, 0);
+                    let led = Check::new(bytes, size, objects, lead);
                     for at in 0..bytes {
                         let slot = at >= lead && (at - lead) % size == 0 && (at - lead) / size < objects;
+                        assert_eq!(led.starts(7 * bytes + at, 0), slot, "{at} {size} {lead} of {bytes}");
                         assert_eq!(
                             check.starts(7 * bytes + at, lead as u32),
                             slot,
@@ -104,7 +109,7 @@ mod tests {
             [(64 << 10, 32 << 10), (64 << 10, (64 << 10) - 16), (128 << 10, 30_000), (4 << 20, 1008)]
         {
             let objects = bytes / size;
-            let check = Check::new(bytes, size, objects);
+            let check = Check::new(bytes, size, objects, 0);
             for k in 0..=objects {
                 for at in [k * size, k * size + 1, k * size + 16, k * size + size - 1]
                     .into_iter()
@@ -118,7 +123,7 @@ mod tests {
                 }
             }
         }
-        let run = Check::new(4 << 20, 3 << 20, 1);
+        let run = Check::new(4 << 20, 3 << 20, 1, 0);
         assert!(run.starts(12 << 20, 0));
         assert!((1..4 << 20).step_by(4093).all(|at| !run.starts((12 << 20) + at, 0)));
     }

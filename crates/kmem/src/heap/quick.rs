@@ -7,29 +7,30 @@
 //!
 //! *malloc* pops before it knows whether there is an object. Below the lowest one lies an odd address with odd words behind it
 //! ([`nothing`](kmem_core::percpu::nothing)): its mark is wrong like that of a block that was written over, so one
-//! look at the mark answers both questions, and only then is the new top stored. What is read there before is at worst the block of
+//! look at the mark answers both questions, and only then is the new top stored. A header is looked at in the same way. What is read there before is at worst the block of
 //! another CPU, if this thread was just moved: it is memory all the same, since whoever takes a stack away makes every
 //! piece in flight start again before an object of it can go.
 //!
-//! *free* proves that a block starts at the address, compares and writes the mark, pushes. A block that was freed twice and written
-//! over in between has no mark; the slow path tells what it is when it is on top of the stack still.
+//! *free* of a block with a header compares that with the one of a block in use, which no other place has: so one comparison
+//! tells that a block starts at the address and is not free. The page's tag tells its stack, and, before, that the header may
+//! be read. A run of pages has no header but a tag on its first page alone: there free compares and writes the mark. A run that
+//! was freed twice and written over in between has no mark; the slow path tells what it is when it is on top of the stack still.
 //!
 //! # Invariants
-//! - I-QUICK-1: where a path is left, nothing has changed but the mark of a block that is being freed.
+//! - I-QUICK-1: where a path is left, nothing has changed but the mark or header of a block that is being freed.
 //! - those of `rseq`.
 //!
 //! # Never
 //! A lock, an atomic read-modify-write, a division, a call.
 
 use core::arch::asm;
-use core::mem::offset_of;
 
-use super::{HEAP, SECRET};
-use crate::engine::check::Check;
-use crate::engine::{CHECKS, Classes, Heap};
+use super::{FREE_SECRET, HEAP, SECRET};
+use crate::engine::{Classes, Heap};
 use crate::host::rseq::piece;
 use crate::host::{TAGS_BELOW, Words};
 use kmem_core::kmalloc::classes::ClassSet;
+use kmem_core::platform::PAGE_SIZE;
 
 /// Where the heap has what the paths need.
 const WORDS: Words = Words::AT.behind(Heap::PLATFORM_AT);
@@ -67,7 +68,8 @@ pub(super) unsafe fn malloc(place: usize) -> (*mut u8, u64) {
         piece!(
             after [align_function!(), "add {place}, qword ptr [rip + {heap} + {hot}]", "mov {index_at}, qword ptr [rip + {heap} + {index}]"],
             [
-                "imul {cpu:e}, dword ptr [{area} + {index_at}], 65536",
+                "mov {cpu:e}, dword ptr [{area} + {index_at}]",
+                "shl {cpu:e}, 16",
                 "add {cpu}, {place}",
                 "mov {top}, qword ptr [{cpu}]",
                 "mov {block}, qword ptr [{top} - 8]",
@@ -101,15 +103,65 @@ pub(super) unsafe fn malloc(place: usize) -> (*mut u8, u64) {
     (block, left)
 }
 
-/// Marks a block and puts it on the running CPU's stack.
+/// [`malloc`] at the place of a class whose blocks have headers. Something else than 0: no block, or one whose header was damaged.
+///
+/// # Safety
+/// As [`malloc`]; the class's blocks have headers.
+#[inline(always)]
+pub(super) unsafe fn malloc_headed(place: usize) -> (*mut u8, u64) {
+    let block: *mut u8;
+    let left: u64;
+    // SAFETY: by I-CPU-3 every top has a readable word below it; by I-CPU-1 what lies there is a block, whose header is memory, or the
+    // odd address, with a readable word before it. The store of the top commits (I-RSEQ-1); behind it the block is this thread's.
+    unsafe {
+        piece!(
+            after [align_function!(), "add {place}, qword ptr [rip + {heap} + {hot}]", "mov {index_at}, qword ptr [rip + {heap} + {index}]"],
+            [
+                "mov {cpu:e}, dword ptr [{area} + {index_at}]",
+                "shl {cpu:e}, 16",
+                "add {cpu}, {place}",
+                "mov {top}, qword ptr [{cpu}]",
+                "mov {block}, qword ptr [{top} - 8]",
+                "mov {left}, qword ptr [rip + {free}]",
+                "xor {left}, {block}",
+                "xor {left}, qword ptr [{block} - 8]",
+                "jne 7f",
+                "add {top}, -8",
+                "mov qword ptr [{cpu}], {top}",
+                "4:",
+                "inc qword ptr [{cpu} + 8]",
+                "not qword ptr [{block} - 8]",
+                "7:",
+            ],
+            area = out(reg) _,
+            top = out(reg) _,
+            cpu = out(reg) _,
+            index_at = out(reg) _,
+            place = inout(reg) place => _,
+            block = out(reg) block,
+            left = out(reg) left,
+            heap = sym HEAP,
+            free = sym FREE_SECRET,
+            hot = const WORDS.hot,
+            index = const WORDS.index_at,
+            options(nostack),
+        );
+    }
+    // SAFETY: neither a block nor the odd address is null.
+    unsafe { core::hint::assert_unchecked(!block.is_null()) };
+    (block, left)
+}
+
+/// Turns the header of a block and puts it on the running CPU's stack.
 ///
 /// # Safety
 /// Nobody uses what lies at `ptr` any more, if it is a block.
 #[inline(always)]
-pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
-    // SAFETY: tags are readable for each page below the end (I-WIN-2), and a tag that is none of a class leaves. What passes the check
-    // is a block of a class (I-ENGINE-1), so its second word is memory, and the caller's to give. By I-CPU-3 every top has
-    // readable words at and below it; where FULL is not, there is room (I-CPU-1). The store of the top commits (I-RSEQ-1).
+pub(super) unsafe fn free_headed(ptr: *mut u8) -> Freed {
+    // SAFETY: tags are readable for each page below the end (I-WIN-2). A page with the tag of a class with headers is memory, and so
+    // is what lies before it: the slab's start, or the page before. A header of a block in use makes it the caller's to give
+    // (I-HEADER-1). By I-CPU-3 every top has readable words at it; where FULL is not, there is room (I-CPU-1). The store of the top
+    // commits (I-RSEQ-1).
     unsafe {
         piece!(
             after [
@@ -121,15 +173,79 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
                 "jae {other}",
                 "shr {b}, 12",
                 "movzx {place:e}, word ptr [{a} + 2*{b} - {tags_below}]",
-                "cmp {place:e}, {classes}",
-                "ja {other}",
-                "shl {place:e}, 4",
-                "lea {a}, [rip + {checks}]",
-                "mov {b:e}, dword ptr [{a} + {place} + {mask}]",
-                "and {b:e}, {ptr:e}",
-                "imul {b:e}, dword ptr [{a} + {place} + {magic}]",
-                "cmp {b:e}, dword ptr [{a} + {place} + {limit}]",
+                "lea {b:e}, [{place} - 1]",
+                "cmp {b:e}, {classes}",
                 "jae {other}",
+                "shl {place:e}, 4",
+                "mov {a}, qword ptr [rip + {secret}]",
+                "xor {a}, {ptr}",
+                "cmp qword ptr [{ptr} - 8], {a}",
+                "jne {other}",
+                "not qword ptr [{ptr} - 8]",
+                "add {place}, qword ptr [rip + {heap} + {hot}]",
+                "mov {a}, qword ptr [rip + {heap} + {index}]",
+            ],
+            [
+                "mov {b:e}, dword ptr [{area} + {a}]",
+                "shl {b:e}, 16",
+                "add {b}, {place}",
+                "mov {top}, qword ptr [{b}]",
+                "cmp qword ptr [{top}], -1",
+                "je {full}",
+                "mov qword ptr [{top}], {ptr}",
+                "add {top}, 8",
+                "mov qword ptr [{b}], {top}",
+                "4:",
+            ],
+            a = out(reg) _,
+            b = out(reg) _,
+            place = out(reg) _,
+            area = out(reg) _,
+            top = out(reg) _,
+            ptr = in(reg) ptr,
+            heap = sym HEAP,
+            secret = sym SECRET,
+            base = const WORDS.base,
+            end = const WORDS.end,
+            hot = const WORDS.hot,
+            index = const WORDS.index_at,
+            tags_below = const TAGS_BELOW,
+            classes = const Classes::HEADED,
+            other = label { return Freed::Other },
+            full = label { return Freed::Full },
+            options(nostack),
+        );
+    }
+    Freed::Done
+}
+
+/// Marks a block that is a run of pages and puts it on the running CPU's stack.
+///
+/// # Safety
+/// As [`free_headed`].
+#[inline(always)]
+pub(super) unsafe fn free_run(ptr: *mut u8) -> Freed {
+    // SAFETY: tags are readable for each page below the end (I-WIN-2), and a tag that is none of a class of runs leaves. Of a run
+    // only the first page has one, so what starts such a page is a block: its second word is memory, and the caller's to give. By
+    // I-CPU-3 every top has readable words at and below it; where FULL is not, there is room (I-CPU-1). The store of the top
+    // commits (I-RSEQ-1).
+    unsafe {
+        piece!(
+            after [
+                align_function!(),
+                "mov {a}, qword ptr [rip + {heap} + {base}]",
+                "mov {b}, {ptr}",
+                "sub {b}, {a}",
+                "cmp {b}, qword ptr [rip + {heap} + {end}]",
+                "jae {other}",
+                "shr {b}, 12",
+                "movzx {place:e}, word ptr [{a} + 2*{b} - {tags_below}]",
+                "lea {b:e}, [{place} - {headed} - 1]",
+                "cmp {b:e}, {classes}",
+                "jae {other}",
+                "test {ptr:e}, {in_page}",
+                "jne {other}",
+                "shl {place:e}, 4",
                 "mov {a}, qword ptr [rip + {secret}]",
                 "xor {a}, {ptr}",
                 "cmp qword ptr [{ptr} + 8], {a}",
@@ -139,7 +255,8 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
                 "mov {a}, qword ptr [rip + {heap} + {index}]",
             ],
             [
-                "imul {b:e}, dword ptr [{area} + {a}], 65536",
+                "mov {b:e}, dword ptr [{area} + {a}]",
+                "shl {b:e}, 16",
                 "add {b}, {place}",
                 "mov {top}, qword ptr [{b}]",
                 "cmp qword ptr [{top} - 8], {ptr}",
@@ -159,16 +276,14 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
             ptr = in(reg) ptr,
             heap = sym HEAP,
             secret = sym SECRET,
-            checks = sym CHECKS,
             base = const WORDS.base,
             end = const WORDS.end,
             hot = const WORDS.hot,
             index = const WORDS.index_at,
             tags_below = const TAGS_BELOW,
-            classes = const Classes::COUNT,
-            mask = const offset_of!(Check, mask),
-            magic = const offset_of!(Check, magic),
-            limit = const offset_of!(Check, limit),
+            headed = const Classes::HEADED,
+            classes = const Classes::COUNT - Classes::HEADED,
+            in_page = const PAGE_SIZE - 1,
             other = label { return Freed::Other },
             full = label { return Freed::Full },
             options(nostack),
@@ -177,4 +292,3 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
     Freed::Done
 }
 
-const _: () = assert!(size_of::<Check>() == 16);

@@ -19,8 +19,7 @@ use kmem_core::kmalloc::claim::Claim;
 use kmem_core::kmalloc::classes::ClassSet;
 
 use super::{
-    HARDENED, HEAP, check_claim, class_at, free, freed_before, hardened, heap, is_marked, malloc, reserve,
-    retry,
+    HARDENED, HEAP, check_claim, class_at, free, hardened, heap, malloc, reserve, retry, size_for,
 };
 use crate::engine::Classes;
 use crate::live;
@@ -40,11 +39,7 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
         return core::ptr::null_mut();
     }
     let usable = if let Some(class) = class_at(ptr) {
-        let room = Classes::size_of(class);
-        if is_marked(ptr) {
-            misuse::refused(&HEAP, Call::Realloc, freed_before(ptr, class));
-            return core::ptr::null_mut();
-        }
+        let Some(room) = size_for(Call::Realloc, ptr, class) else { return core::ptr::null_mut() };
         if size <= room && (size > room / 2 || room <= 2 * Classes::MIN_ALIGN) {
             return ptr;
         }

@@ -95,6 +95,7 @@ pub const fn compute(request: &Request, rules: &Rules) -> Result<Geometry, Geome
         inuse: slot.inuse,
         offset: slot.offset,
         red_left_pad: slot.red_left_pad,
+        header: false,
         align,
         flags: with_internal(flags, request.has_ctor),
         order,

@@ -280,14 +280,15 @@ fn open_pages<P: Platform>(
     objects: usize,
     carved: &[*mut u8],
 ) {
-    let size = cache.geometry.size;
+    let (size, lead) = (cache.geometry.size, cache.geometry.first_object());
+    // The first object that starts at a place of the slab or behind it.
+    let from = |place: usize| place.saturating_sub(base + lead).div_ceil(size);
     for object in carved {
         if floor.pages.tag_of(object.addr()) == cache.id {
             continue;
         }
         let page = object.addr() & !(PAGE_SIZE - 1);
-        let first = (page - base).div_ceil(size);
-        let end = (page + PAGE_SIZE - base).div_ceil(size).min(objects);
+        let (first, end) = (from(page), from(page + PAGE_SIZE).min(objects));
         for index in first..end {
             // SAFETY: the object lies in a slab of this cache, and starts in a page of which none was handed out.
             unsafe { cache.mark_free(cache.object(base, index)) };
