@@ -212,16 +212,17 @@ pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
     table
 };
 
-/// Requests up to here find their class in a second table; longer ones by the position of their highest bit.
-const MIDDLING_LIMIT: usize = 32 << 10;
+/// Requests up to here find their class in a second table; longer ones by arithmetic. Where blocks have headers: all that do.
+const MIDDLING_LIMIT: usize =
+    if Classes::HEADED > 0 { Classes::SIZES[Classes::HEADED - 1] as usize } else { 32 << 10 };
 
-/// Tag of the class for requests of 0, 1 to 16, 17 to 32, … bytes.
+/// Tag of the class for the requests of [`PLACES`].
 static TAGS: [u8; MIDDLING_LIMIT / 16 + 1] = {
     let mut table = [0; MIDDLING_LIMIT / 16 + 1];
     let mut class = 0;
     let mut i = 0;
     while i < table.len() {
-        while (Classes::SIZES[class] as usize) < i * 16 {
+        while (Classes::SIZES[class] as usize) < i * 16 + BESIDE {
             class += 1;
         }
         table[i] = class as u8 + 1;
@@ -248,7 +249,7 @@ pub(crate) fn place_for(size: usize) -> usize {
     // So the usual way has no jump in it.
     cold_path();
     if size <= MIDDLING_LIMIT {
-        usize::from(TAGS[(size + 15) >> 4]) * size_of::<Check>()
+        usize::from(TAGS[(size + 15 - BESIDE) >> 4]) * size_of::<Check>()
     } else if size <= Classes::LARGEST {
         (Classes::class_of(size) + 1) * size_of::<Check>()
     } else {

@@ -301,7 +301,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// A block of at least `size` bytes; null when there is no memory or `size` exceeds 4 MiB (with a message, unless
     /// [`Gfp::NOWARN`]). 0 bytes: [`ZERO_SIZE_PTR`]. Aligned to the class's alignment: at least 8 bytes, and to `size` itself
-    /// where that is a power of two. (Without classes, in a heap for programs: to 16 bytes.) [`Gfp::ZERO`] clears the whole class, not just `size` bytes.
+    /// where that is a power of two. (Without classes, in a heap for programs, and where blocks have headers: to 16 bytes.) [`Gfp::ZERO`] clears the whole class, not just `size` bytes.
     #[inline]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> *mut u8 {
         // Where classes exist from the start, in kernels, callers are many and know what they ask for: blocks to be cleared are
@@ -354,6 +354,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
 
     /// What kmalloc promises a block of `size` bytes to be aligned to, whatever its class.
     pub(crate) const fn promised_align(size: usize) -> usize {
+        if C::Classes::HEADED > 0 {
+            return C::Classes::MIN_ALIGN;
+        }
         let own = size & size.wrapping_neg();
         if own > C::Classes::MIN_ALIGN { own } else { C::Classes::MIN_ALIGN }
     }

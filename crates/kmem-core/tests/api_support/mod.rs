@@ -27,6 +27,10 @@ macro_rules! for_each_config {
     ($($name:ident)*) => {
         mod kernel { $( #[test] fn $name() { super::$name::<kmem_core::config::KernelConfig>(); } )* }
         mod user { $( #[test] fn $name() { super::$name::<kmem_core::config::UserConfig>(); } )* }
+        mod headed {
+            use kmem_core::config::{Headed, UserConfig};
+            $( #[test] fn $name() { super::$name::<Headed<UserConfig>>(); } )*
+        }
         mod slab_kernel {
             use kmem_core::{config::KernelConfig, engine::slab::Slab};
             $( #[test] fn $name() { super::$name::<KernelConfig<Slab>>(); } )*

@@ -20,11 +20,10 @@ fn check_set<S: ClassSet>() {
     for index in 0..S::COUNT {
         for version in [KernelVersion::V6_1, KernelVersion::V6_12, KernelVersion::V7_0] {
             let align = S::align_of(index, version);
-            assert!(
-                align.is_power_of_two() && align >= S::MIN_ALIGN && S::size_of(index).is_multiple_of(align)
-            );
-            if S::size_of(index).is_power_of_two() {
-                assert_eq!(align, S::size_of(index));
+            let slot = S::size_of(index) + if index < S::HEADED { header::BYTES } else { 0 };
+            assert!(align.is_power_of_two() && align >= S::MIN_ALIGN && slot.is_multiple_of(align));
+            if slot.is_power_of_two() {
+                assert_eq!(align, slot);
             }
         }
         check_names::<S>(index);
@@ -53,6 +52,7 @@ fn each_set_keeps_its_invariants() {
     check_set::<FineSet>();
     check_set::<ShortSet>();
     check_set::<SealedSet>();
+    check_set::<HeadedSet>();
 }
 
 #[test]
@@ -75,6 +75,45 @@ fn the_fine_set_is_what_its_rule_says() {
         doubling *= 2;
     }
     assert_eq!(FineSet::SIZES, sizes);
+}
+
+/// The slots of blocks with headers are those of the fine set and 16 bytes more than its powers of two, from 128 to 2048; the
+/// longest ones fill a slab with their headers.
+#[test]
+fn the_headed_set_is_what_its_rule_says() {
+    let mut slots: Vec<u32> = FineSet::SIZES[..FineSet::SLAB_CLASSES].to_vec();
+    slots.extend([128, 256, 512, 1024, 2048].map(|power| power + 16));
+    // Eight of 4096 bytes and a header do not fit in a slab, so a page goes to the class for a page and more.
+    slots.retain(|&slot| ![4096, 8192].contains(&slot));
+    slots.push((32768 + 8 - 16) / 4 / 16 * 16);
+    slots.sort_unstable();
+    let headed = &HeadedSet::SIZES[..HeadedSet::HEADED];
+    assert_eq!(headed, slots.iter().map(|slot| slot - 8).collect::<Vec<_>>());
+    assert_eq!(HeadedSet::HEADED, HeadedSet::SLAB_CLASSES);
+    let runs = &HeadedSet::SIZES[HeadedSet::HEADED..];
+    assert_eq!(runs[0], 8192);
+    assert_eq!(runs[1..], FineSet::SIZES[FineSet::SLAB_CLASSES..]);
+}
+
+/// The last block of a slab ends in it, and one more would not.
+#[test]
+fn blocks_with_headers_fill_their_slabs() {
+    use crate::config::USER_RULES;
+    use crate::engine::geometry::Request;
+    use crate::engine::slub::geometry::compute;
+
+    for class in 0..HeadedSet::HEADED {
+        let slot = HeadedSet::size_of(class) + header::BYTES;
+        let lead = lead_of(slot);
+        let request = Request { align: lead, ..Request::new(slot) };
+        let geometry = compute(&request, &slab_rules(slot, USER_RULES)).unwrap().with_header(lead);
+        let bytes = PAGE_SIZE << geometry.order;
+        let end = |objects| geometry.object(0, objects - 1) + geometry.usable_size();
+        assert!(end(geometry.objects) <= bytes && end(geometry.objects + 1) > bytes, "{slot}");
+        assert!(geometry.object(0, 0) >= header::BYTES && geometry.usable_size() == slot - header::BYTES);
+        // Few bytes are lost: at most the slab's sixteenth and what a block's length costs.
+        assert!(bytes - end(geometry.objects) < bytes / 16 + slot, "{slot}");
+    }
 }
 
 /// Fifteen of them fill the slab that they are for; all others stay with the rules of the heap.
