@@ -163,7 +163,7 @@ impl Config for UserConfig<Slub> {
     }
 }
 
-/// Another configuration, of SLUB, whose small blocks have headers ([`crate::engine::header`]): the classes are [`HeadedSet`]'s.
+/// Another configuration, of SLUB, whose small blocks have headers ([`crate::engine::beside`]): the classes are [`HeadedSet`]'s.
 pub struct Headed<C = UserConfig<Slub>>(PhantomData<fn(C)>);
 
 impl<C: Config<Engine = Slub>> Config for Headed<C> {

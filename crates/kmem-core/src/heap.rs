@@ -176,7 +176,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     /// While a block of a size class is free, its second word is `secret` mixed with its address (exclusive or), or, where it has a
-    /// [`header`](crate::engine::header), that is one of a free block with this secret: from the moment on
+    /// [header](crate::engine::beside), that is one of a free block with this secret: from the moment on
     /// that its slab is made, and again from each free on. Who takes blocks off the CPUs' stacks by himself may rely on it. Only in
     /// a heap built for it ([`Config::MARK_FREED`]), and before [`Kmem::init`]; 0 means no marks.
     pub fn set_free_mark(&self, secret: u64) {

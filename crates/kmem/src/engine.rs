@@ -24,8 +24,8 @@ use core::hint::cold_path;
 use kmem_core::Kmem;
 use kmem_core::config::{USER_RULES, USER_SLAB_RULES, UserConfig};
 use kmem_core::engine::Engine;
+use kmem_core::engine::beside::Beside;
 use kmem_core::engine::geometry::Request;
-use kmem_core::engine::header;
 use kmem_core::engine::slab::{self, Slab};
 use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::{self, Slub};
@@ -124,9 +124,11 @@ impl Shape for Slub {
             else {
                 panic!("a size class has a geometry");
             };
-            if class < Classes::HEADED {
-                geometry = geometry.with_header(lead_of(slot));
-            }
+            geometry = match beside(class) {
+                Beside::Nothing => geometry,
+                Beside::Header => geometry.with_header(lead_of(slot)),
+                Beside::Tail => geometry.with_tail(),
+            };
             table[class] = Slabs { bytes: PAGE_SIZE << geometry.order, objects: geometry.objects };
             class += 1;
         }
@@ -180,8 +182,12 @@ impl Shape for Slob {
 
 /// Bytes from one block of a class to the next.
 const fn slot_of(class: usize) -> usize {
-    let header = if class < Classes::HEADED { header::BYTES } else { 0 };
-    Classes::SIZES[class] as usize + header
+    Classes::SIZES[class] as usize + beside(class).bytes()
+}
+
+/// What lies beside the blocks of a class.
+pub(crate) const fn beside(class: usize) -> Beside {
+    if class < Classes::BESIDE.len() { Classes::BESIDE[class] } else { Beside::Nothing }
 }
 
 /// The stack of this place is that of a class whose blocks have headers.
@@ -194,8 +200,8 @@ pub(crate) const fn is_headed(place: usize) -> bool {
 pub(crate) const TABLE_LIMIT: usize = 1024;
 const _: () = assert!(Classes::HEADED == 0 || Classes::SIZES[Classes::HEADED - 1] as usize >= TABLE_LIMIT);
 
-/// Blocks end at multiples of 16 bytes, or with headers 8 bytes further on.
-const BESIDE: usize = if Classes::HEADED > 0 { 16 - header::BYTES } else { 0 };
+/// Blocks are multiples of 16 bytes long, or 8 bytes more.
+const BESIDE: usize = if Classes::HEADED > 0 { 16 - Beside::Header.bytes() } else { 0 };
 
 /// Place of the CPU stack for requests of 0, 1 to 16, 17 to 32, … bytes; with headers of 0 to 8, 9 to 24, …
 pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
@@ -212,9 +218,9 @@ pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
     table
 };
 
-/// Requests up to here find their class in a second table; longer ones by arithmetic. Where blocks have headers: all that do.
+/// Requests up to here find their class in a second table; longer ones by arithmetic. Where blocks have headers: all in slabs.
 const MIDDLING_LIMIT: usize =
-    if Classes::HEADED > 0 { Classes::SIZES[Classes::HEADED - 1] as usize } else { 32 << 10 };
+    if Classes::HEADED > 0 { Classes::SIZES[Classes::SLAB_CLASSES - 1] as usize } else { 32 << 10 };
 
 /// Tag of the class for the requests of [`PLACES`].
 static TAGS: [u8; MIDDLING_LIMIT / 16 + 1] = {
@@ -314,18 +320,30 @@ pub(crate) static CHECKS: [Check; MAX_CLASSES + 1] = {
     while class < Classes::COUNT {
         let size = slot_of(class);
         let lead = if class < Classes::HEADED { lead_of(size) } else { 0 };
+        let tail = if matches!(beside(class), Beside::Tail) { Classes::SIZES[class] as usize } else { 0 };
         let Slabs { bytes, objects } = if class < Classes::SLAB_CLASSES {
             <Chosen as Shape>::SLABS[class]
         } else {
             Slabs { bytes: size.next_power_of_two(), objects: 1 }
         };
         if objects > 0 {
-            table[class + 1] = Check::new(bytes, size, objects, lead);
+            table[class + 1] = Check { tail: tail as u16, ..Check::new(bytes, size, objects, lead) };
         }
         class += 1;
     }
     table
 };
+
+/// Bytes from a block of the stack at this place to its tail; 0: it has none.
+#[inline(always)]
+pub(crate) fn tail_at(place: usize) -> usize {
+    if Classes::HEADED == 0 {
+        return 0;
+    }
+    debug_assert!(place < size_of_val(&CHECKS));
+    // SAFETY: places of classes are within the table.
+    usize::from(unsafe { (*CHECKS.as_ptr().byte_add(place)).tail })
+}
 
 /// The tag of the block at `ptr` (one more than its class); see [`place_at`].
 #[inline(always)]

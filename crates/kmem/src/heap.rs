@@ -11,21 +11,10 @@
 //! more. [`free`]: distance from the window's base, the page's tag (the number of its class), the header, push; where blocks have no
 //! header one multiplication that proves an object starts here, and the mark of a freed block.
 //!
-//! # The mark
-//! While a block is free its second word holds a secret mixed with its address, from the moment on that a block of its page was
-//! first wanted; malloc takes it off. A free that finds the mark is a double free, however many other frees came between, or that of a block
-//! that was never handed out. Free pointers of these classes lie in the first word, so the mark survives on the lists of
-//! slabs too.
-//!
-//! A block must still have it when it is handed out: one that was written over while it was free and freed again would be
-//! handed out twice, and an overflow from the block before ends there. The mark is taken off by mixing it in once
-//! more, so whether it was there is what is left; and below the lowest block of a stack lies what never has one, so the same look
-//! tells whether there is a block at all (module `quick`).
-//!
-//! # Headers
-//! Where small blocks have headers ([`kmem_core::engine::header`]), that is in SLUB's usual heap, the header is their mark. One that is
-//! neither that of a free block nor of one in use was written over, by a write past the end of the block before or before the start
-//! of its own: who frees, resizes or hands out the block next tells so.
+//! # What tells that a block is free
+//! Its header, or the mark in its second word (module `state`): a free that finds it is a double free. A block must still have it
+//! when it is handed out. The mark is taken off by mixing it in once more, so whether it was there is what is left; and below the
+//! lowest block of a stack lies what never has one, so the same look tells whether there is a block at all (module `quick`).
 //!
 //! # Errors
 //! What a wrong call did is reported to standard error with address and cache, and the process aborts, as with the C library
@@ -38,6 +27,7 @@ mod hardened;
 mod quick;
 mod reserve;
 mod resize;
+mod state;
 mod tell;
 mod zeroed;
 
@@ -47,8 +37,6 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use kmem_core::Kmem;
 pub use kmem_core::debug::Origin;
-use kmem_core::engine::cache::MARK_AT;
-use kmem_core::engine::header;
 use kmem_core::gfp::Gfp;
 pub use kmem_core::kmalloc::claim::Claim;
 use kmem_core::kmalloc::classes::{ClassSet, Kind, MAX_BYTES};
@@ -62,7 +50,8 @@ use crate::fault;
 use crate::guard;
 use crate::host::{Host, HostCpus, Options};
 use crate::live;
-use crate::misuse::{self, Call};
+use crate::misuse::{self, Call, Damage};
+use state::State;
 
 pub use crate::engine::Heap;
 pub use fork::{postfork_child, postfork_parent, prefork, take_over_forks};
@@ -194,84 +183,33 @@ fn class_at(ptr: *const u8) -> Option<usize> {
     engine::tag_at(HEAP.platform().span(), ptr).map(|tag| tag - 1)
 }
 
-/// What the word of a block says that tells whether it is in use: its header, or its mark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Somebody has it, as far as the word tells.
-    InUse,
-    /// It is free.
-    Free,
-    /// Neither: the header was written over.
-    Damaged,
-}
-
-/// Where a block has the word that tells its state.
+/// Makes a block that is about to be handed out one in use. If it is not as its free left it, it was used after that, and may have been
+/// freed twice, or its header was written over: that is reported, and it is given to nobody.
 #[inline(always)]
-fn state_place(block: *mut u8, headed: bool) -> *mut u64 {
-    if headed { block.wrapping_sub(header::BYTES) } else { block.wrapping_add(MARK_AT) }.cast()
-}
-
-/// That word of a free block.
-#[inline(always)]
-fn free_word(block: *const u8, headed: bool) -> u64 {
-    let secret = SECRET.load(Ordering::Relaxed);
-    if headed { header::free(secret, block.addr()) } else { secret ^ block.addr() as u64 }
-}
-
-/// The block's state.
-///
-/// # Safety
-/// A block of that class is at `block`.
-#[inline(always)]
-unsafe fn state_of(block: *const u8, headed: bool) -> State {
-    // SAFETY: a block of a class has a header, or at least 16 bytes.
-    let word = unsafe { state_place(block.cast_mut(), headed).read() };
-    let free = free_word(block, headed);
-    if word == free {
-        State::Free
-    } else if headed && word != !free {
-        State::Damaged
-    } else {
-        State::InUse
-    }
-}
-
-/// Takes the mark off a block that is about to be handed out, or turns its header. Without it the block was used after its free, and may
-/// have been freed twice, or the header was written over: that is reported, and it is given to nobody.
-#[inline(always)]
-fn unmark(block: *mut u8, headed: bool) -> bool {
-    let place = state_place(block, headed);
+fn unmark(block: *mut u8, place: usize) -> bool {
     // SAFETY: a block of a class, which nobody else has.
-    let whole = unsafe {
-        let word = place.read();
-        let whole = word == free_word(block, headed);
-        if whole {
-            place.write(if headed { !word } else { 0 });
-        }
-        whole
-    };
-    if !whole {
-        unmarked(block, headed);
+    let taken = unsafe { state::take(block, place) };
+    if !taken {
+        unmarked(block, place);
     }
-    whole
+    taken
 }
 
 /// Reports a block whose mark was something else.
 #[cold]
 #[inline(never)]
-fn unmarked(block: *mut u8, headed: bool) {
-    let class = class_at(block);
-    if headed {
-        misuse::header_overwritten(&HEAP, Call::Malloc, block, class);
+fn unmarked(block: *mut u8, place: usize) {
+    if engine::is_headed(place) {
+        misuse::damaged(&HEAP, Call::Malloc, block, class_at(block), Damage::Header);
     } else {
-        misuse::written_when_free(&HEAP, block, class);
+        misuse::written_when_free(&HEAP, block, class_at(block));
     }
 }
 
-/// Blocks of this class have headers.
+/// The place of a class's stack.
 #[inline(always)]
-const fn class_is_headed(class: usize) -> bool {
-    class < Classes::HEADED
+const fn place_of(class: usize) -> usize {
+    HostCpus::place(Heap::class_id(class))
 }
 
 /// A block of at least `size` bytes, aligned to 16. Null: no memory, or `size` exceeds `isize::MAX`.
@@ -296,7 +234,7 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
         cold_path();
         let place = engine::place_for(size);
         // SAFETY: a place for requests of that size.
-        return unsafe { pop_at_hand(place, engine::is_headed(place)) };
+        return unsafe { pop_any_at_hand(place) };
     }
     // SAFETY: as above.
     unsafe { pop_at_hand(engine::place_for(size), HEADED) }
@@ -335,6 +273,25 @@ unsafe fn pop_at_hand(place: usize, headed: bool) -> *mut u8 {
     }
 }
 
+/// The same where it is not known whether the place is that of blocks with headers.
+///
+/// # Safety
+/// The place is that of a class's stack, or of none.
+#[inline(always)]
+unsafe fn pop_any_at_hand(place: usize) -> *mut u8 {
+    if HEADED && engine::is_headed(place) {
+        // SAFETY: the caller's promise.
+        return unsafe { pop_at_hand(place, true) };
+    }
+    // SAFETY: the caller's promise.
+    let block = unsafe { pop_at_hand(place, false) };
+    if !block.is_null() {
+        // SAFETY: a block of that class, the caller's.
+        unsafe { state::set_tail(block, place) };
+    }
+    block
+}
+
 /// The other half of [`malloc`], which serves every size.
 #[cold]
 #[inline(never)]
@@ -343,9 +300,10 @@ pub fn malloc_slow(size: usize) -> *mut u8 {
         return hardened::malloc_slow(size);
     }
     if REGULAR && size <= TABLE_LIMIT {
+        let place = engine::place_for(size);
         // SAFETY: as in `malloc_at_hand`, which tried these sizes.
-        let block = unsafe { cpus().pop_cold(engine::stack_of(engine::place_for(size))) };
-        if !block.is_null() && unmark(block, HEADED) {
+        let block = unsafe { cpus().pop_cold(engine::stack_of(place)) };
+        if !block.is_null() && unmark(block, place) {
             return block;
         }
     }
@@ -396,7 +354,7 @@ fn pop_checked(id: StackId) -> *mut u8 {
     loop {
         // SAFETY: as in `malloc_at_hand`.
         let block = unsafe { cpus().pop(id) };
-        if block.is_null() || unmark(block, engine::is_headed(HostCpus::place(id))) {
+        if block.is_null() || unmark(block, HostCpus::place(id)) {
             return block;
         }
     }
@@ -412,7 +370,7 @@ fn retry(heap: &Heap, size: usize, get: impl Fn() -> *mut u8) -> *mut u8 {
             block = get();
         }
         // Only blocks of size classes carry marks; the first page of a larger one need not be touched.
-        if block.is_null() || class_at(block).is_none_or(|class| unmark(block, class_is_headed(class))) {
+        if block.is_null() || class_at(block).is_none_or(|class| unmark(block, place_of(class))) {
             return block;
         }
     }
@@ -446,7 +404,7 @@ pub fn memalign_at_hand(align: usize, size: usize) -> *mut u8 {
     }
     let place = engine::place_aligned(align, size);
     // SAFETY: a place for requests of that size, or none.
-    unsafe { pop_at_hand(place, HEADED && engine::is_headed(place)) }
+    unsafe { pop_any_at_hand(place) }
 }
 
 /// The other half of [`memalign`], which serves every size and alignment.
@@ -544,11 +502,10 @@ unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
         };
     }
     if let Some(place) = engine::place_at(HEAP.platform().span(), ptr) {
-        let headed = engine::is_headed(place);
         // SAFETY: a block of a class starts here.
         unsafe {
-            if state_of(ptr, headed) == State::InUse {
-                state_place(ptr, headed).write(free_word(ptr, headed));
+            if state::state_of(ptr, place) == State::InUse {
+                state::give(ptr, place);
                 if cpus().try_push(place, ptr) == Pushed::Done {
                     return;
                 }
@@ -559,17 +516,17 @@ unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
     other(ptr);
 }
 
-/// The fast half of [`free`] for runs of pages, in a heap whose small blocks have headers. False: ask the slow half.
+/// The fast half of [`free`] for blocks without headers, in a heap whose small ones have them. False: ask the slow half.
 ///
 /// # Safety
 /// As [`free`].
 #[inline(always)]
-unsafe fn free_run(ptr: *mut u8) -> bool {
+unsafe fn free_long(ptr: *mut u8) -> bool {
     #[cfg(target_arch = "x86_64")]
     if QUICK {
         // SAFETY: the caller's promise.
         unsafe {
-            match quick::free_run(ptr) {
+            match quick::free_long(ptr) {
                 quick::Freed::Done => return true,
                 quick::Freed::Full => {
                     free_full(ptr);
@@ -586,7 +543,7 @@ unsafe fn free_run(ptr: *mut u8) -> bool {
 unsafe fn free_other(ptr: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
-        if !free_run(ptr) {
+        if !free_long(ptr) {
             free_slow(ptr);
         }
     }
@@ -598,7 +555,7 @@ const NOT_TOLD: usize = usize::MAX;
 #[inline(never)]
 unsafe fn free_claimed(ptr: *mut u8, origin: Origin, size: usize, align: usize) {
     // SAFETY: the caller's promise.
-    if unsafe { free_run(ptr) } {
+    if unsafe { free_long(ptr) } {
         return;
     }
     // SAFETY: as above.
@@ -691,18 +648,18 @@ unsafe fn free_slow(ptr: *mut u8) {
         return;
     }
     if let Some(class) = class_at(ptr) {
-        let headed = class_is_headed(class);
+        let place = place_of(class);
         // SAFETY: a block of that class.
-        if unsafe { state_of(ptr, headed) } != State::Damaged {
+        let Some(damage) = Damage::of(unsafe { state::state_of(ptr, place) }) else {
             // Here because the mark was there.
             return misuse::refused(&HEAP, Call::Free, freed_before(ptr, class));
-        }
-        misuse::header_overwritten(&HEAP, Call::Free, ptr, Some(class));
+        };
+        misuse::damaged(&HEAP, Call::Free, ptr, Some(class), damage);
         // The program goes on all the same. The block is its own, as far as anybody can tell.
         // SAFETY: a block of that class, the caller's.
         return unsafe {
-            state_place(ptr, headed).write(free_word(ptr, headed));
-            free_rest(ptr, HostCpus::place(Heap::class_id(class)));
+            state::give(ptr, place);
+            free_rest(ptr, place);
         };
     }
     // Not made yet: it is made now, since its options say what is done about errors.
@@ -729,18 +686,17 @@ fn freed_before(ptr: *const u8, class: usize) -> FreeError {
     FreeError::Double { address: ptr.addr(), cache: Classes::name(Kind::Normal, class) }
 }
 
-/// The bytes of the block of a class for this call; nothing when it is free, or its header was written over and that ends the call:
-/// both were reported.
+/// The bytes of the block of a class for this call; nothing when it is free. That, and damage beside it, is reported.
 #[inline]
 fn size_for(call: Call, ptr: *const u8, class: usize) -> Option<usize> {
     // SAFETY: a block of that class.
-    match unsafe { state_of(ptr, class_is_headed(class)) } {
-        State::InUse => {}
-        State::Free => {
-            misuse::refused(&HEAP, call, freed_before(ptr, class));
-            return None;
-        }
-        State::Damaged => misuse::header_overwritten(&HEAP, call, ptr.cast_mut(), Some(class)),
+    let state = unsafe { state::state_of(ptr, place_of(class)) };
+    if state == State::Free {
+        misuse::refused(&HEAP, call, freed_before(ptr, class));
+        return None;
+    }
+    if let Some(damage) = Damage::of(state) {
+        misuse::damaged(&HEAP, call, ptr.cast_mut(), Some(class), damage);
     }
     Some(Classes::size_of(class))
 }

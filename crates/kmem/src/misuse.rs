@@ -77,12 +77,22 @@ pub(crate) fn written_when_free(heap: &Heap, block: *mut u8, class: Option<usize
     brief(heap.platform(), heap.debug(), cache, text);
 }
 
-/// Says that the header of a block was written over. The process ends, or the call goes on.
+/// What of the words beside a block was written over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    Header,
+    Tail,
+}
+
+/// Says that the word beside a block was written over. The process ends, or the call goes on.
 #[cold]
 #[inline(never)]
-pub(crate) fn header_overwritten(heap: &Heap, call: Call, block: *mut u8, class: Option<usize>) {
+pub(crate) fn damaged(heap: &Heap, call: Call, block: *mut u8, class: Option<usize>, damage: Damage) {
     let cache = class.map_or("?", |class| Classes::name(Kind::Normal, class));
-    let what = "was written before its start, or the block before it past its end";
+    let what = match damage {
+        Damage::Header => "was written before its start, or the block before it past its end",
+        Damage::Tail => "was written past its end",
+    };
     let text = format_args!("kmem: {call}(): {block:p} (cache {cache}) {what}");
     brief(heap.platform(), heap.debug(), cache, text);
 }

@@ -11,7 +11,7 @@
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::engine::Engine;
-use crate::engine::header;
+use crate::engine::beside::{self, Beside};
 use crate::engine::geometry::Geometry;
 use crate::engine::proof::Proof;
 use crate::flags::SlabFlags;
@@ -107,8 +107,8 @@ impl<E: Engine> Cache<E> {
         let mark = self.mark.load(Ordering::Relaxed);
         if mark != 0 {
             // A header stands before its object, also before the first one of a slab.
-            let place = if self.geometry.header {
-                object.wrapping_sub(header::BYTES)
+            let place = if self.geometry.beside == Beside::Header {
+                object.wrapping_sub(beside::BYTES)
             } else {
                 object.wrapping_add(MARK_AT)
             };

@@ -5,6 +5,7 @@
 //!
 //! Pure types and functions: no memory, no lock, no state.
 
+use crate::engine::beside::Beside;
 use crate::flags::SlabFlags;
 use crate::platform::{CACHE_LINE, MAX_ORDER, PAGE_SIZE};
 
@@ -177,8 +178,8 @@ pub struct Geometry {
     pub offset: usize,
     /// Bytes of the slot before the object.
     pub red_left_pad: usize,
-    /// The word before each object is the heap's ([`header`](crate::engine::header)).
-    pub header: bool,
+    /// The word of the heap's beside each object.
+    pub beside: Beside,
     /// Alignment of every object.
     pub align: usize,
     /// The request's flags with those that the geometry decides.
@@ -263,9 +264,22 @@ impl Geometry {
             inuse: self.size - WORD,
             metadata_end: self.size - WORD,
             red_left_pad: lead,
-            header: true,
+            beside: Beside::Header,
             objects: ((PAGE_SIZE << self.order) - lead + WORD) / self.size,
             min_objects: ((PAGE_SIZE << self.min_order) - lead + WORD) / self.size,
+            ..self
+        }
+    }
+
+    /// The same slots with a tail in the last word of each.
+    #[must_use]
+    pub const fn with_tail(self) -> Self {
+        assert!(self.red_left_pad == 0 && self.size > WORD);
+        Self {
+            object_size: self.size - WORD,
+            inuse: self.size - WORD,
+            metadata_end: self.size - WORD,
+            beside: Beside::Tail,
             ..self
         }
     }
@@ -273,7 +287,7 @@ impl Geometry {
     /// Bytes a holder of an object may use (`ksize`): the whole slot, unless something else is in it.
     #[must_use]
     pub const fn usable_size(&self) -> usize {
-        if self.header {
+        if !matches!(self.beside, Beside::Nothing) {
             self.object_size
         } else if self.flags.intersects(SlabFlags::RED_ZONE.union(SlabFlags::POISON)) {
             self.object_size

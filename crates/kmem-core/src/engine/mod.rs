@@ -14,10 +14,10 @@
 //! for many, [`sheaf::flush`], and the engine's shrinking, counting and checking. Everything below those names belongs to
 //! this floor.
 
+pub mod beside;
 pub mod cache;
 pub mod counts;
 pub mod geometry;
-pub mod header;
 pub mod list;
 pub mod proof;
 pub mod sheaf;

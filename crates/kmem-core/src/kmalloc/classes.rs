@@ -16,7 +16,7 @@
 //!
 //! # Invariants
 //! - I-CLASS-1: sizes ascend strictly; `class_of(n)` is the smallest class of at least `n` bytes.
-//! - I-CLASS-2: `align_of(i)` divides the slot, `size_of(i)` and the header if there is one, so that every slot keeps the alignment
+//! - I-CLASS-2: `align_of(i)` divides the slot, `size_of(i)` and what lies beside the block, so that every slot keeps the alignment
 //!   of the first.
 //!
 //! Pure functions and constants: no memory, no lock, no state.
@@ -29,7 +29,7 @@ pub use headed::{HeadedSet, lead_of};
 pub use seed::SeedSet;
 
 use crate::engine::geometry::Rules;
-use crate::engine::header;
+use crate::engine::beside::Beside;
 use crate::engine::slub::geometry::KernelVersion;
 use crate::engine::slub::geometry::order::order_of;
 use crate::gfp::Gfp;
@@ -98,9 +98,11 @@ pub trait ClassSet: Copy + Send + Sync + 'static {
     const COUNT: usize = Self::SIZES.len();
     /// How many of them are kept in slabs; the rest, if any, are runs of whole pages.
     const SLAB_CLASSES: usize = Self::COUNT;
-    /// How many of those, the first ones, have a [`header`](crate::engine::header) before each block, for which their slots are
-    /// as much longer than a block.
+    /// How many of those, the first ones, have a header before each block ([`crate::engine::beside`]).
     const HEADED: usize = 0;
+    /// What lies beside the blocks of the first classes, for which their slots are as much longer than a block; beside all others'
+    /// nothing does.
+    const BESIDE: &'static [Beside] = &[];
     /// Bytes of the largest class.
     const LARGEST: usize = Self::SIZES[Self::COUNT - 1] as usize;
     /// Every block is aligned to this.
@@ -109,6 +111,13 @@ pub trait ClassSet: Copy + Send + Sync + 'static {
     const LARGE: LargeRule;
     /// The set of a heap that keeps its large blocks apart, as mappings between guard pages: it has no classes for those.
     type Apart: ClassSet;
+
+    /// What lies beside the blocks of a class.
+    #[inline]
+    #[must_use]
+    fn beside(index: usize) -> Beside {
+        Self::BESIDE.get(index).copied().unwrap_or(Beside::Nothing)
+    }
 
     /// The class that serves `size` bytes; 0 bytes are served by the smallest. The index is at least
     /// [`ClassSet::COUNT`] when `size` exceeds [`ClassSet::LARGEST`].
@@ -380,7 +389,7 @@ const PAGE_AND_MORE: u32 = 4368;
 /// the others' where nobody asked for smaller ones.
 #[must_use]
 pub const fn slab_rules(size: usize, rules: Rules) -> Rules {
-    let slot = size == PAGE_AND_MORE as usize || size == PAGE_AND_MORE as usize - header::BYTES;
+    let slot = size == PAGE_AND_MORE as usize || size == PAGE_AND_MORE as usize - Beside::Tail.bytes();
     if slot && rules.max_order == Rules::DEFAULT.max_order {
         Rules { max_order: Rules::DEFAULT.max_order + 1, ..rules }
     } else {

@@ -41,9 +41,9 @@ use crate::cache::objects::Part;
 use crate::cache::{CacheRef, KmemCache};
 use crate::config::Config;
 use crate::debug::Origin;
+use crate::engine::beside::{self, Beside};
 use crate::engine::cache::Cache;
 use crate::engine::geometry::Request;
-use crate::engine::header;
 use crate::engine::watch::GRAIN;
 use crate::engine::{Engine, sheaf};
 use crate::flags::SlabFlags;
@@ -55,7 +55,7 @@ use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 use classes::{ClassSet, Kind, MAX_BYTES};
 
 /// Room for the classes of the largest set.
-pub const MAX_CLASSES: usize = 74;
+pub const MAX_CLASSES: usize = 81;
 
 /// What a request of no bytes gets.
 pub const ZERO_SIZE_PTR: *mut u8 = core::ptr::without_provenance_mut(16);
@@ -216,9 +216,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let long = runs && size > Self::PAGES_FROM;
         let lettered = if long && !C::Engine::CHECKS_RUNS { flags } else { self.debug_flags(name, flags) };
         // Letters keep things of their own beside a block.
-        let headed = index < C::Classes::HEADED && !lettered.intersects(SlabFlags::DEBUG);
-        let slot = if headed { size + header::BYTES } else { size };
-        let request = Request { align, flags: lettered, ..Request::new(slot) };
+        let checked = lettered.intersects(SlabFlags::DEBUG);
+        let beside = if checked { Beside::Nothing } else { C::Classes::beside(index) };
+        let request = Request { align, flags: lettered, ..Request::new(size + beside.bytes()) };
         let (request, mut geometry) = match C::Engine::geometry(&request, &rules) {
             Ok(geometry) => (request, geometry),
             // The longest class has no room for more than itself: `beyond_checks`.
@@ -228,9 +228,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             }
             Err(_) => return None,
         };
-        if headed {
-            geometry = geometry.with_header(align);
-        }
+        geometry = match beside {
+            Beside::Nothing => geometry,
+            Beside::Header => geometry.with_header(align),
+            Beside::Tail => geometry.with_tail(),
+        };
         if C::MARK_FREED && !geometry.is_debug() {
             geometry.offset = 0;
         }
@@ -294,7 +296,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     fn mark_of(&self, cache: &Cache<C::Engine>) -> u64 {
         match self.free_mark.load(Ordering::Relaxed) {
             0 => 0,
-            secret if cache.geometry.header => header::free(secret, 0),
+            secret if cache.geometry.beside == Beside::Header => beside::free(secret, 0),
             secret => secret,
         }
     }

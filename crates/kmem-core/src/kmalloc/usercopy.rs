@@ -11,7 +11,8 @@ use core::sync::atomic::Ordering;
 
 use crate::cache::KmemCache;
 use crate::config::Config;
-use crate::engine::{Engine, header};
+use crate::engine::Engine;
+use crate::engine::beside::{self, Beside};
 use crate::heap::Kmem;
 use crate::kmalloc::zero_or_null;
 use crate::page::{Kind, Page};
@@ -105,7 +106,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let geometry = C::Engine::geometry_of(&cache.engine, slab);
         let base = C::Engine::slots(self.floor(), &cache.engine, slab);
         // An object with a header runs on into the next slot's first word, up to where the next header is.
-        let slots = if geometry.header { base + geometry.red_left_pad - header::BYTES } else { base };
+        let slots = if geometry.beside == Beside::Header { base + geometry.red_left_pad - beside::BYTES } else { base };
         if address < slots {
             return Place::Tail(cache);
         }

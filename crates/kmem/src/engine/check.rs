@@ -24,12 +24,14 @@ pub(crate) struct Check {
     /// What the products of all good distances are below.
     pub(crate) limit: u32,
     /// Bytes from the start of a slab to its first slot, where that is the same in all slabs.
-    pub(crate) lead: u32,
+    pub(crate) lead: u16,
+    /// Bytes from a block to its tail; 0: it has none.
+    pub(crate) tail: u16,
 }
 
 impl Check {
     /// Passes nothing.
-    pub(crate) const NONE: Self = Self { mask: 0, magic: 0, limit: 0, lead: 0 };
+    pub(crate) const NONE: Self = Self { mask: 0, magic: 0, limit: 0, lead: 0, tail: 0 };
 
     /// For slabs of `bytes` bytes with `objects` slots of `size` bytes, from `lead` bytes behind their start on.
     ///
@@ -37,10 +39,10 @@ impl Check {
     /// When `bytes` is no power of two, the slots do not fit, or the product would not be exact.
     pub(crate) const fn new(bytes: usize, size: usize, objects: usize, lead: usize) -> Self {
         assert!(bytes.is_power_of_two() && bytes < 1 << 31 && size > 1);
-        assert!(objects > 0 && objects <= bytes / size && lead < bytes);
+        assert!(objects > 0 && objects <= bytes / size && lead < bytes && lead <= u16::MAX as usize);
         let mask = bytes as u32 - 1;
         if objects == 1 {
-            return Self { mask, magic: 1, limit: 1, lead: lead as u32 };
+            return Self { mask, magic: 1, limit: 1, lead: lead as u16, tail: 0 };
         }
         assert!((bytes as u64) * (size as u64) < 1 << 32);
         let mut magic = u32::MAX / size as u32 + 1;
@@ -48,7 +50,7 @@ impl Check {
             magic += 1;
         }
         let e = magic.wrapping_mul(size as u32);
-        Self { mask, magic, limit: if e == 0 { 1 } else { objects as u32 * e }, lead: lead as u32 }
+        Self { mask, magic, limit: if e == 0 { 1 } else { objects as u32 * e }, lead: lead as u16, tail: 0 }
     }
 
     /// Bytes of a slab.
@@ -66,7 +68,7 @@ impl Check {
     /// An object starts at `address` in a slab whose first slot is `more` bytes farther from its start than that of all slabs.
     #[inline(always)]
     pub(crate) const fn starts(&self, address: usize, more: u32) -> bool {
-        let distance = (address as u32).wrapping_sub(self.lead.wrapping_add(more));
+        let distance = (address as u32).wrapping_sub((self.lead as u32).wrapping_add(more));
         (distance & self.mask).wrapping_mul(self.magic) < self.limit
     }
 }

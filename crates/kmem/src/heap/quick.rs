@@ -13,8 +13,9 @@
 //!
 //! *free* of a block with a header compares that with the one of a block in use, which no other place has: so one comparison
 //! tells that a block starts at the address and is not free. The page's tag tells its stack, and, before, that the header may
-//! be read. A run of pages has no header but a tag on its first page alone: there free compares and writes the mark. A run that
-//! was freed twice and written over in between has no mark; the slow path tells what it is when it is on top of the stack still.
+//! be read. For a block without a header free proves that a block starts there, compares and writes the mark, and compares the tail
+//! if there is one. A block that was freed twice and written over in between has no mark; the slow path tells what it is when it
+//! is on top of the stack still.
 //!
 //! # Invariants
 //! - I-QUICK-1: where a path is left, nothing has changed but the mark or header of a block that is being freed.
@@ -24,13 +25,14 @@
 //! A lock, an atomic read-modify-write, a division, a call.
 
 use core::arch::asm;
+use core::mem::offset_of;
 
 use super::{FREE_SECRET, HEAP, SECRET};
-use crate::engine::{Classes, Heap};
+use crate::engine::check::Check;
+use crate::engine::{CHECKS, Classes, Heap};
 use crate::host::rseq::piece;
 use crate::host::{TAGS_BELOW, Words};
 use kmem_core::kmalloc::classes::ClassSet;
-use kmem_core::platform::PAGE_SIZE;
 
 /// Where the heap has what the paths need.
 const WORDS: Words = Words::AT.behind(Heap::PLATFORM_AT);
@@ -219,16 +221,16 @@ pub(super) unsafe fn free_headed(ptr: *mut u8) -> Freed {
     Freed::Done
 }
 
-/// Marks a block that is a run of pages and puts it on the running CPU's stack.
+/// Marks a block of a class without headers and puts it on the running CPU's stack.
 ///
 /// # Safety
 /// As [`free_headed`].
 #[inline(always)]
-pub(super) unsafe fn free_run(ptr: *mut u8) -> Freed {
-    // SAFETY: tags are readable for each page below the end (I-WIN-2), and a tag that is none of a class of runs leaves. Of a run
-    // only the first page has one, so what starts such a page is a block: its second word is memory, and the caller's to give. By
-    // I-CPU-3 every top has readable words at and below it; where FULL is not, there is room (I-CPU-1). The store of the top
-    // commits (I-RSEQ-1).
+pub(super) unsafe fn free_long(ptr: *mut u8) -> Freed {
+    // SAFETY: tags are readable for each page below the end (I-WIN-2), and a tag that is none of these classes leaves. What passes
+    // the check is a block of a class (I-ENGINE-1), so its second word and its tail are memory, and the caller's to give. By I-CPU-3
+    // every top has readable words at and below it; where FULL is not, there is room (I-CPU-1). The store of the top commits
+    // (I-RSEQ-1).
     unsafe {
         piece!(
             after [
@@ -243,13 +245,25 @@ pub(super) unsafe fn free_run(ptr: *mut u8) -> Freed {
                 "lea {b:e}, [{place} - {headed} - 1]",
                 "cmp {b:e}, {classes}",
                 "jae {other}",
-                "test {ptr:e}, {in_page}",
-                "jne {other}",
                 "shl {place:e}, 4",
+                "lea {a}, [rip + {checks}]",
+                "mov {b:e}, dword ptr [{a} + {place} + {mask}]",
+                "and {b:e}, {ptr:e}",
+                "imul {b:e}, dword ptr [{a} + {place} + {magic}]",
+                "cmp {b:e}, dword ptr [{a} + {place} + {limit}]",
+                "jae {other}",
+                "movzx {b:e}, word ptr [{a} + {place} + {tail}]",
                 "mov {a}, qword ptr [rip + {secret}]",
                 "xor {a}, {ptr}",
                 "cmp qword ptr [{ptr} + 8], {a}",
                 "je {other}",
+                "test {b:e}, {b:e}",
+                "je 9f",
+                "not {a}",
+                "cmp qword ptr [{ptr} + {b}], {a}",
+                "jne {other}",
+                "not {a}",
+                "9:",
                 "mov qword ptr [{ptr} + 8], {a}",
                 "add {place}, qword ptr [rip + {heap} + {hot}]",
                 "mov {a}, qword ptr [rip + {heap} + {index}]",
@@ -276,6 +290,7 @@ pub(super) unsafe fn free_run(ptr: *mut u8) -> Freed {
             ptr = in(reg) ptr,
             heap = sym HEAP,
             secret = sym SECRET,
+            checks = sym CHECKS,
             base = const WORDS.base,
             end = const WORDS.end,
             hot = const WORDS.hot,
@@ -283,7 +298,10 @@ pub(super) unsafe fn free_run(ptr: *mut u8) -> Freed {
             tags_below = const TAGS_BELOW,
             headed = const Classes::HEADED,
             classes = const Classes::COUNT - Classes::HEADED,
-            in_page = const PAGE_SIZE - 1,
+            mask = const offset_of!(Check, mask),
+            magic = const offset_of!(Check, magic),
+            limit = const offset_of!(Check, limit),
+            tail = const offset_of!(Check, tail),
             other = label { return Freed::Other },
             full = label { return Freed::Full },
             options(nostack),
@@ -292,3 +310,4 @@ pub(super) unsafe fn free_run(ptr: *mut u8) -> Freed {
     Freed::Done
 }
 
+const _: () = assert!(size_of::<Check>() == 16);

@@ -222,7 +222,7 @@ pub const fn compute(request: &Request, rules: &Rules) -> Result<Shape, Geometry
         inuse: slot.inuse,
         offset: 0,
         red_left_pad: slot.red_left_pad,
-        header: false,
+        beside: crate::engine::beside::Beside::Nothing,
         align: slot.align,
         flags: slot.flags.union(match found.management {
             Management::OnSlab => SlabFlags::empty(),

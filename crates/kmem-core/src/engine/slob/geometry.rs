@@ -64,7 +64,7 @@ pub const fn compute(request: &Request, rules: &Rules) -> Result<Geometry, Geome
         inuse,
         offset: 0,
         red_left_pad: 0,
-        header: false,
+        beside: crate::engine::beside::Beside::Nothing,
         align,
         flags,
         order,

@@ -44,6 +44,7 @@ pub use crate::engine::geometry::{
     Geometry, GeometryError, KernelVersion, MAX_SIZE, Request, Rules, WORD, effective_align, round_up,
 };
 
+use crate::engine::beside::Beside;
 use crate::flags::SlabFlags;
 use order::{cpu_partial, cpu_partial_slabs, min_partial, objects_in, order_of, sheaf_capacity, slab_order};
 use slot::Slot;
@@ -95,7 +96,7 @@ pub const fn compute(request: &Request, rules: &Rules) -> Result<Geometry, Geome
         inuse: slot.inuse,
         offset: slot.offset,
         red_left_pad: slot.red_left_pad,
-        header: false,
+        beside: Beside::Nothing,
         align,
         flags: with_internal(flags, request.has_ctor),
         order,

@@ -1,35 +1,45 @@
-//! Classes whose blocks have headers.
+//! Classes whose blocks have a word of the heap's beside them.
 
 use super::{ClassSet, Kind, LargeRule, SealedSet, names, table};
-use crate::engine::header;
+use crate::engine::beside::Beside;
 use crate::engine::slub::geometry::KernelVersion;
-use crate::platform::PAGE_SHIFT;
+use crate::platform::{PAGE_SHIFT, PAGE_SIZE};
 
-/// The classes of [`FineSet`](super::FineSet) for slots with a [`header`]: up to 8 KiB a block is 8 bytes shorter than its slot, and
-/// a slot of 16 bytes more than a power of two is there for each that many programs ask for. Larger blocks are runs of whole
-/// pages without a header, from two pages on.
+/// The classes of [`FineSet`](super::FineSet) for slots with a [word beside each block](crate::engine::beside): a block is 8 bytes
+/// shorter than its slot, and a slot of 16 bytes more than a power of two is there for each power that many programs ask for. Blocks of
+/// about 1 KiB and less have headers, longer ones up to 32 KiB tails.
 ///
-/// Slots of 256, 512, 1024 and 2048 bytes serve requests that are aligned so.
+/// From 8 KiB on blocks are runs of whole pages. There is one class with a tail for each number of pages, and one without for those who
+/// ask for all of the last page, as they do who ask for powers of two; beyond 32 KiB no tails.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadedSet;
 
-/// Bytes from one block to the next.
+/// Bytes from one block with a header to the next.
 #[rustfmt::skip]
 const SLOTS: [u32; HEADED] = [
     16, 32, 48, 64, 80, 96, 112, 128,
     144, 160, 192, 224, 256,
     272, 320, 384, 448, 512,
-    528, 640, 768, 896, 1024,
-    1040, 1280, 1536, 1792, 2048,
-    2064, 2304, 2688, 2944, 3264, 3584,
-    4368, 4672, 5440, 6528, 8176,
+    528, 640, 768, 896, 1024, 1040,
 ];
-const HEADED: usize = 39;
+const HEADED: usize = 24;
 
-/// Runs of pages: 2 to 8 of them, then four for each doubling.
+/// Bytes from one block with a tail to the next, in slabs.
+const TAILED_SLOTS: [u32; 16] =
+    [1280, 1536, 1792, 2048, 2064, 2304, 2688, 2944, 3264, 3584, 4096, 4368, 4672, 5440, 6528, 8192];
+
+/// The classes in slabs.
+const SLABS: usize = HEADED + TAILED_SLOTS.len();
+/// Two pages, all of them the holder's.
+const TWO_PAGES: usize = SLABS;
+/// Runs of 3 to 8 pages, each with a tail and without.
+const PAIRS: usize = TWO_PAGES + 1;
+const FIRST_PAIR: usize = 3;
+const LAST_PAIR: usize = 8;
+
+/// Four runs for each doubling from 32 KiB on.
 #[rustfmt::skip]
-const RUNS: [u32; 35] = [
-    8192, 12288, 16384, 20480, 24576, 28672, 32768,
+const RUNS: [u32; 28] = [
     40 << 10, 48 << 10, 56 << 10, 64 << 10,
     80 << 10, 96 << 10, 112 << 10, 128 << 10,
     160 << 10, 192 << 10, 224 << 10, 256 << 10,
@@ -38,32 +48,52 @@ const RUNS: [u32; 35] = [
     1280 << 10, 1536 << 10, 1792 << 10, 2048 << 10,
     2560 << 10, 3072 << 10, 3584 << 10, 4096 << 10,
 ];
+/// The first of them.
+const QUARTERS: usize = PAIRS + 2 * (LAST_PAIR - FIRST_PAIR + 1);
+const STEP_LOG2: u32 = 15;
+const _: () = assert!(LAST_PAIR * PAGE_SIZE == 1 << STEP_LOG2);
 
-const COUNT: usize = HEADED + RUNS.len();
+const COUNT: usize = QUARTERS + RUNS.len();
+
+const BESIDE: [Beside; QUARTERS] = {
+    let mut beside = [Beside::Nothing; QUARTERS];
+    let mut class = 0;
+    while class < QUARTERS {
+        beside[class] = if class < HEADED {
+            Beside::Header
+        } else if class < TWO_PAGES || class > TWO_PAGES && (class - PAIRS).is_multiple_of(2) {
+            Beside::Tail
+        } else {
+            Beside::Nothing
+        };
+        class += 1;
+    }
+    beside
+};
 
 const SIZES: [u32; COUNT] = {
     let mut sizes = [0; COUNT];
     let mut class = 0;
     while class < COUNT {
-        sizes[class] =
-            if class < HEADED { SLOTS[class] - header::BYTES as u32 } else { RUNS[class - HEADED] };
+        let slot = match class {
+            0..HEADED => SLOTS[class],
+            HEADED..TWO_PAGES => TAILED_SLOTS[class - HEADED],
+            TWO_PAGES => 2 * PAGE_SIZE as u32,
+            PAIRS..QUARTERS => (FIRST_PAIR + (class - PAIRS) / 2) as u32 * PAGE_SIZE as u32,
+            _ => RUNS[class - QUARTERS],
+        };
+        sizes[class] = if class < QUARTERS { slot - BESIDE[class].bytes() as u32 } else { slot };
         class += 1;
     }
     sizes
 };
 
 /// Up to here a table has the class of each multiple of 8 bytes.
-const TABLE_LIMIT: usize = SIZES[HEADED - 1] as usize;
+const TABLE_LIMIT: usize = SIZES[SLABS - 1] as usize;
 static TABLE: [u8; TABLE_LIMIT / 8 + 1] = table(&SIZES, 3);
 
-/// Up to here there is a class for each number of pages, and from here on four for each doubling: 2^15.
-const STEP_LIMIT: usize = 1 << STEP_LOG2;
-const STEP_LOG2: u32 = 15;
-/// The first class beyond [`STEP_LIMIT`].
-const QUARTERS: usize = HEADED + 7;
-
-/// What the slots of so many bytes are aligned to, and where the first block of their slabs begins: the largest power of two that
-/// divides them.
+/// What slots of so many bytes are aligned to, and where the first block of their slabs begins if it has a header: the largest
+/// power of two that divides them.
 #[must_use]
 pub const fn lead_of(slot: usize) -> usize {
     1 << slot.trailing_zeros()
@@ -72,8 +102,9 @@ pub const fn lead_of(slot: usize) -> usize {
 impl ClassSet for HeadedSet {
     const LABEL: &'static str = "headed";
     const SIZES: &'static [u32] = &SIZES;
-    const SLAB_CLASSES: usize = HEADED;
+    const SLAB_CLASSES: usize = SLABS;
     const HEADED: usize = HEADED;
+    const BESIDE: &'static [Beside] = &BESIDE;
     const MIN_ALIGN: usize = 16;
     const LARGE: LargeRule = LargeRule::Pages;
     type Apart = SealedSet;
@@ -84,8 +115,11 @@ impl ClassSet for HeadedSet {
             return TABLE[size.div_ceil(8)] as usize;
         }
         let last = size - 1;
-        if size <= STEP_LIMIT {
-            return HEADED + (last >> PAGE_SHIFT) - 1;
+        if size <= 1 << STEP_LOG2 {
+            let pages = (last >> PAGE_SHIFT) + 1;
+            let whole = usize::from(size > (pages << PAGE_SHIFT) - Beside::Tail.bytes());
+            // Two pages have no pair, and the table leaves only those who want all of both.
+            return PAIRS + 2 * pages + whole - 2 * FIRST_PAIR;
         }
         let log2 = last.ilog2();
         QUARTERS + ((log2 - STEP_LOG2) as usize * 4) + ((last >> (log2 - 2)) & 3)
@@ -96,6 +130,6 @@ impl ClassSet for HeadedSet {
     }
 
     fn align_of(index: usize, _version: KernelVersion) -> usize {
-        lead_of(if index < HEADED { SLOTS[index] } else { SIZES[index] } as usize)
+        lead_of(SIZES[index] as usize + Self::beside(index).bytes())
     }
 }

@@ -20,7 +20,7 @@ fn check_set<S: ClassSet>() {
     for index in 0..S::COUNT {
         for version in [KernelVersion::V6_1, KernelVersion::V6_12, KernelVersion::V7_0] {
             let align = S::align_of(index, version);
-            let slot = S::size_of(index) + if index < S::HEADED { header::BYTES } else { 0 };
+            let slot = S::size_of(index) + S::beside(index).bytes();
             assert!(align.is_power_of_two() && align >= S::MIN_ALIGN && slot.is_multiple_of(align));
             if slot.is_power_of_two() {
                 assert_eq!(align, slot);
@@ -77,40 +77,54 @@ fn the_fine_set_is_what_its_rule_says() {
     assert_eq!(FineSet::SIZES, sizes);
 }
 
-/// The slots of blocks with headers are those of the fine set and 16 bytes more than its powers of two, from 128 to 2048; the
-/// longest ones fill a slab with their headers.
+/// The slots are those of the fine set and 16 bytes more than its powers of two, from 128 to 2048. Runs of pages that have tails are
+/// there without them too.
 #[test]
 fn the_headed_set_is_what_its_rule_says() {
-    let mut slots: Vec<u32> = FineSet::SIZES[..FineSet::SLAB_CLASSES].to_vec();
+    let mut slots: Vec<usize> = FineSet::SIZES[..FineSet::SLAB_CLASSES].iter().map(|&size| size as usize).collect();
     slots.extend([128, 256, 512, 1024, 2048].map(|power| power + 16));
-    // Eight of 4096 bytes and a header do not fit in a slab, so a page goes to the class for a page and more.
-    slots.retain(|&slot| ![4096, 8192].contains(&slot));
-    slots.push((32768 + 8 - 16) / 4 / 16 * 16);
     slots.sort_unstable();
-    let headed = &HeadedSet::SIZES[..HeadedSet::HEADED];
-    assert_eq!(headed, slots.iter().map(|slot| slot - 8).collect::<Vec<_>>());
-    assert_eq!(HeadedSet::HEADED, HeadedSet::SLAB_CLASSES);
-    let runs = &HeadedSet::SIZES[HeadedSet::HEADED..];
-    assert_eq!(runs[0], 8192);
-    assert_eq!(runs[1..], FineSet::SIZES[FineSet::SLAB_CLASSES..]);
+    let slot = |class| HeadedSet::size_of(class) + HeadedSet::beside(class).bytes();
+    let in_slabs = HeadedSet::SLAB_CLASSES;
+    assert!((0..in_slabs).map(slot).eq(slots));
+    for class in 0..in_slabs {
+        let beside = if slot(class) <= 1040 { Beside::Header } else { Beside::Tail };
+        assert_eq!(HeadedSet::beside(class), beside);
+        assert_eq!(class < HeadedSet::HEADED, beside == Beside::Header);
+    }
+    let mut runs = vec![8192];
+    runs.extend((3..=8).flat_map(|pages| [4096 * pages - 8, 4096 * pages]));
+    runs.extend(&FineSet::SIZES[ShortSet::COUNT..]);
+    assert_eq!(HeadedSet::SIZES[in_slabs..], runs);
+    for class in in_slabs..HeadedSet::COUNT {
+        let tailed = slot(class) != HeadedSet::size_of(class);
+        assert_eq!(HeadedSet::beside(class) == Beside::Tail, tailed);
+        assert!(slot(class).is_multiple_of(PAGE_SIZE));
+    }
 }
 
 /// The last block of a slab ends in it, and one more would not.
 #[test]
-fn blocks_with_headers_fill_their_slabs() {
+fn blocks_with_a_word_beside_them_fill_their_slabs() {
     use crate::config::USER_RULES;
     use crate::engine::geometry::Request;
     use crate::engine::slub::geometry::compute;
 
-    for class in 0..HeadedSet::HEADED {
-        let slot = HeadedSet::size_of(class) + header::BYTES;
+    for class in 0..HeadedSet::SLAB_CLASSES {
+        let slot = HeadedSet::size_of(class) + Beside::Tail.bytes();
         let lead = lead_of(slot);
         let request = Request { align: lead, ..Request::new(slot) };
-        let geometry = compute(&request, &slab_rules(slot, USER_RULES)).unwrap().with_header(lead);
+        let geometry = compute(&request, &slab_rules(slot, USER_RULES)).unwrap();
+        let headed = HeadedSet::beside(class) == Beside::Header;
+        let geometry = if headed { geometry.with_header(lead) } else { geometry.with_tail() };
         let bytes = PAGE_SIZE << geometry.order;
-        let end = |objects| geometry.object(0, objects - 1) + geometry.usable_size();
+        let end = |objects| {
+            let end = geometry.object(0, objects - 1) + geometry.usable_size();
+            if headed { end } else { end + Beside::Tail.bytes() }
+        };
         assert!(end(geometry.objects) <= bytes && end(geometry.objects + 1) > bytes, "{slot}");
-        assert!(geometry.object(0, 0) >= header::BYTES && geometry.usable_size() == slot - header::BYTES);
+        assert!(!headed || geometry.object(0, 0) >= Beside::Header.bytes());
+        assert_eq!(geometry.usable_size(), HeadedSet::size_of(class));
         // Few bytes are lost: at most the slab's sixteenth and what a block's length costs.
         assert!(bytes - end(geometry.objects) < bytes / 16 + slot, "{slot}");
     }

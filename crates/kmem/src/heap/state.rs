@@ -1,0 +1,138 @@
+//! Whether a block is in use, and whole: its header, or its mark and its tail.
+//!
+//! # Theory
+//! A free block has one of two things. Small blocks of SLUB's usual heap have a *header* before them
+//! ([`kmem_core::engine::beside`]), in use or free; one that is neither was written over, by a write past the end of the block before or
+//! before the start of its own. All others have a *mark* in their second word while they are free: a secret mixed with their
+//! address, from the moment on that a block of their page was first wanted; malloc takes it off.
+//!
+//! A free that finds a block free already is a double free, however many other frees came between, or that of a block that was never
+//! handed out. Free pointers of these classes lie in the first word, so the mark survives on the lists of slabs too. A block
+//! must still be free when it is handed out: one that was written over while it was free, and freed again, would be handed out
+//! twice, and an overflow from the block before ends there.
+//!
+//! Longer blocks of the same heap have a *tail* behind them while they are in use, which free and realloc look at.
+//!
+//! # Never
+//! Nothing here reports; who asks does.
+
+use core::sync::atomic::Ordering;
+
+use kmem_core::engine::beside;
+use kmem_core::engine::cache::MARK_AT;
+
+use super::SECRET;
+use crate::engine;
+use crate::misuse::Damage;
+
+/// What the words of a block say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Somebody has it, as far as they tell.
+    InUse,
+    /// It is free.
+    Free,
+    /// The header was written over.
+    NoHeader,
+    /// The tail was written over.
+    NoTail,
+}
+
+impl Damage {
+    /// What of a block in this state was written over, if anything was.
+    pub(super) const fn of(state: State) -> Option<Self> {
+        match state {
+            State::InUse | State::Free => None,
+            State::NoHeader => Some(Self::Header),
+            State::NoTail => Some(Self::Tail),
+        }
+    }
+}
+
+/// Where a block has the word that tells whether it is in use.
+#[inline(always)]
+fn word_at(block: *mut u8, place: usize) -> *mut u64 {
+    let headed = engine::is_headed(place);
+    if headed { block.wrapping_sub(beside::BYTES) } else { block.wrapping_add(MARK_AT) }.cast()
+}
+
+/// That word of a free block.
+#[inline(always)]
+fn free_word(block: *const u8, place: usize) -> u64 {
+    let secret = SECRET.load(Ordering::Relaxed);
+    if engine::is_headed(place) { beside::free(secret, block.addr()) } else { secret ^ block.addr() as u64 }
+}
+
+/// The tail of a block in use, and where it is, if blocks of that place have one.
+#[inline(always)]
+fn tail_of(block: *mut u8, place: usize) -> Option<(*mut u64, u64)> {
+    let tail = engine::tail_at(place);
+    (tail != 0).then(|| {
+        let word = beside::free(SECRET.load(Ordering::Relaxed), block.addr());
+        (block.wrapping_add(tail).cast(), word)
+    })
+}
+
+/// The block's state.
+///
+/// # Safety
+/// A block of the class at this place starts there.
+#[inline(always)]
+pub(super) unsafe fn state_of(block: *const u8, place: usize) -> State {
+    let block = block.cast_mut();
+    let free = free_word(block, place);
+    // SAFETY: a block of a class has the word, and the tail if its class has tails.
+    unsafe {
+        let word = word_at(block, place).read();
+        if word == free {
+            State::Free
+        } else if engine::is_headed(place) && word != !free {
+            State::NoHeader
+        } else if tail_of(block, place).is_some_and(|(at, tail)| at.read() != tail) {
+            State::NoTail
+        } else {
+            State::InUse
+        }
+    }
+}
+
+/// Makes a free block one in use. False, and nothing changed: it is not as its free left it.
+///
+/// # Safety
+/// A block of the class at this place starts there, and nobody else has it.
+#[inline(always)]
+pub(super) unsafe fn take(block: *mut u8, place: usize) -> bool {
+    let at = word_at(block, place);
+    // SAFETY: as in `state_of`; the caller's block.
+    unsafe {
+        let word = at.read();
+        if word != free_word(block, place) {
+            return false;
+        }
+        at.write(if engine::is_headed(place) { !word } else { 0 });
+        set_tail(block, place);
+    }
+    true
+}
+
+/// Writes the tail of a block in use, if it has one.
+///
+/// # Safety
+/// As [`take`].
+#[inline(always)]
+pub(super) unsafe fn set_tail(block: *mut u8, place: usize) {
+    if let Some((at, tail)) = tail_of(block, place) {
+        // SAFETY: the slot's last word, behind all that its holder may use.
+        unsafe { at.write(tail) };
+    }
+}
+
+/// Makes a block a free one.
+///
+/// # Safety
+/// As [`take`].
+#[inline(always)]
+pub(super) unsafe fn give(block: *mut u8, place: usize) {
+    // SAFETY: as in `take`.
+    unsafe { word_at(block, place).write(free_word(block, place)) };
+}
