@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use kmem_core::config::Config;
+use kmem_core::engine::beside::Beside;
 use kmem_core::gfp::Gfp;
 use kmem_core::heap::Kmem;
 use kmem_core::kmalloc::classes::{ClassSet, MAX_BYTES};
@@ -106,7 +107,7 @@ fn kmalloc_alignment<C: Config>() {
             let address = rig.kmalloc(size).addr();
             assert!(address.is_multiple_of(C::Classes::MIN_ALIGN), "{size}");
             let natural = C::Classes::LARGEST.min(if C::EXACT_LARGE { 4096 } else { usize::MAX });
-            let headed = C::Classes::class_of(size) < C::Classes::HEADED;
+            let headed = C::Classes::beside(C::Classes::class_of(size)) != Beside::Nothing;
             if size.is_power_of_two() && size <= natural && !headed {
                 assert!(address.is_multiple_of(size), "{size}");
             }

@@ -7,11 +7,16 @@
 //! get their marks, and the page its tag. In a page that was not opened nothing was ever handed out. It has no tag, so a free
 //! of an address in there takes the slow path, which refuses it.
 //!
+//! A header tells of an overflow of the object before it, so it must be there once that one is handed out: where the next object
+//! starts in a page that is not open, its header is written alone, and the page gets the tag [`EDGE`].
+//!
 //! - I-OPEN-1: in a slab with [`PAGEWISE`] a page has the tag of its cache if and only if the objects that start in it have
 //!   marks or are, or were, handed out.
+//! - I-OPEN-2: where objects have headers, so has the one behind each that was carved.
 
 use core::sync::atomic::Ordering;
 
+use crate::engine::beside::Beside;
 use crate::engine::cache::count;
 use crate::engine::slub::Cache;
 use crate::engine::slub::Floor;
@@ -21,7 +26,12 @@ use crate::engine::slub::word::{self, Word};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::page::{Kind, Page, PageRun};
+use crate::percpu::MAX_STACKS;
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
+
+/// The tag of a page that is not open, in which the first object has its header. No cache has this number.
+const EDGE: u16 = u16::MAX - 1;
+const _: () = assert!(MAX_STACKS <= EDGE as usize);
 
 /// In a slab's `slab_flags`, beside those of checked slabs: its pages are opened one by one.
 const PAGEWISE: u16 = 1 << 15;
@@ -283,17 +293,27 @@ fn open_pages<P: Platform>(
     let (size, lead) = (cache.geometry.size, cache.geometry.first_object());
     // The first object that starts at a place of the slab or behind it.
     let from = |place: usize| place.saturating_sub(base + lead).div_ceil(size);
-    for object in carved {
-        if floor.pages.tag_of(object.addr()) == cache.id {
-            continue;
-        }
+    let headed = cache.geometry.beside == Beside::Header;
+    let last = cache.object(base, objects - 1);
+    for &object in carved {
         let page = object.addr() & !(PAGE_SIZE - 1);
-        let (first, end) = (from(page), from(page + PAGE_SIZE).min(objects));
-        for index in first..end {
-            // SAFETY: the object lies in a slab of this cache, and starts in a page of which none was handed out.
-            unsafe { cache.mark_free(cache.object(base, index)) };
+        let tag = floor.pages.tag_of(page);
+        if tag != cache.id {
+            let (first, end) = (from(page), from(page + PAGE_SIZE).min(objects));
+            // What is at an edge may tell of an overflow already.
+            for index in first + usize::from(tag == EDGE)..end {
+                // SAFETY: the object lies in a slab of this cache, and starts in a page of which none was handed out.
+                unsafe { cache.mark_free(cache.object(base, index)) };
+            }
+            floor.pages.tag_page(page, cache.id);
         }
-        floor.pages.tag_page(page, cache.id);
+        let next = object.wrapping_add(size);
+        let next_page = next.addr() & !(PAGE_SIZE - 1);
+        if headed && next_page != page && object < last && floor.pages.tag_of(next_page) == 0 {
+            // SAFETY: as above: the first object of a page that is not open.
+            unsafe { cache.mark_free(next) };
+            floor.pages.tag_page(next_page, EDGE);
+        }
     }
 }
 
