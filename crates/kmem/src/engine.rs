@@ -292,8 +292,7 @@ static FITS: [[u8; FIT_POWERS]; MAX_CLASSES + 1] = {
 /// it; a run of pages is cut from the front of a block of the next power of two.
 const fn natural_log2(class: usize) -> usize {
     let slot = slot_of(class);
-    let power =
-        if class < Classes::SLAB_CLASSES { lead_of(slot) } else { slot.next_power_of_two() }.ilog2();
+    let power = if class < Classes::SLAB_CLASSES { lead_of(slot) } else { slot.next_power_of_two() }.ilog2();
     power as usize
 }
 
@@ -368,8 +367,22 @@ pub(crate) fn place_at(span: &Span, ptr: *const u8) -> Option<usize> {
     // SAFETY: `tag` is one of the table's indexes.
     let check = unsafe { &*CHECKS.as_ptr().byte_add(place) };
     // SAFETY: the tag is that of this class, and not 0 where that matters.
-    let lead = unsafe { <Chosen as Shape>::lead(span, check.slab_of(ptr.addr())) };
+    let lead = unsafe { lead_of_slab(span, check, ptr.addr()) };
     check.starts(ptr.addr(), lead).then_some(place)
+}
+
+/// Bytes from the start of the slab around an address to its first object.
+///
+/// # Safety
+/// The page at the address has the tag that the check is for.
+#[inline(always)]
+unsafe fn lead_of_slab(span: &Span, check: &Check, address: usize) -> u32 {
+    if Classes::HEADED > 0 {
+        u32::from(check.lead)
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { <Chosen as Shape>::lead(span, check.slab_of(address)) }
+    }
 }
 
 #[cfg(test)]
@@ -431,11 +444,11 @@ mod tests {
                 let slab = blocks[0].map_addr(|address| address & !(bytes - 1));
                 let in_run = |address: usize| address - slab.addr() < cache.pages_per_slab() * PAGE_SIZE;
                 // SAFETY: a slab of the class, with a live block.
-                let more = unsafe { <Chosen as Shape>::lead(span, slab.addr()) };
+                let lead = unsafe { lead_of_slab(span, &check, slab.addr()) };
                 let places =
                     || (0..bytes).map(|offset| slab.wrapping_add(offset)).filter(|at| in_run(at.addr()));
                 let starts = places()
-                    .filter(|at| check.starts(at.addr(), more))
+                    .filter(|at| check.starts(at.addr(), lead))
                     .map(|at| at.addr())
                     .collect::<Vec<_>>();
                 // Pages of which nothing was handed out yet may have no tag.
@@ -444,7 +457,10 @@ mod tests {
                     None => true,
                 }));
                 assert_eq!(starts.len(), cache.geometry().objects, "{size} bytes");
-                assert!(starts.windows(2).all(|pair| pair[1] - pair[0] == slot_of(class)), "{size} bytes: {starts:x?}");
+                assert!(
+                    starts.windows(2).all(|pair| pair[1] - pair[0] == slot_of(class)),
+                    "{size} bytes: {starts:x?}"
+                );
                 assert!(starts.contains(&blocks[0].addr()), "{size} bytes");
             }
             for block in blocks {

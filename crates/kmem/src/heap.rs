@@ -259,7 +259,8 @@ unsafe fn pop_at_hand(place: usize, headed: bool) -> *mut u8 {
     #[cfg(target_arch = "x86_64")]
     {
         // SAFETY: the caller's promise. The numbers of kmalloc's classes are always in use, and their blocks have marks or headers.
-        let (block, left) = unsafe { if headed { quick::malloc_headed(place) } else { quick::malloc(place) } };
+        let (block, left) =
+            unsafe { if headed { quick::malloc_headed(place) } else { quick::malloc(place) } };
         if left != 0 {
             // No block, or one whose mark was damaged: the slow half meets it again, reports it, and gives it to nobody.
             return core::ptr::null_mut();
@@ -458,7 +459,7 @@ pub unsafe fn free(ptr: *mut u8) {
         return unsafe { hardened::free(ptr) };
     }
     // SAFETY: the caller's promise.
-    unsafe { free_or(ptr, |ptr| free_other(ptr)) }
+    unsafe { free_or(ptr, |ptr| free_long(ptr), |ptr| free_slow(ptr)) }
 }
 
 /// [`free`] by a call that says more than an address. With debug options what it says is compared with how the block was asked for;
@@ -481,15 +482,19 @@ pub unsafe fn free_as(ptr: *mut u8, claim: Claim) {
     // Single words, so that the fast half needs no place in memory for them.
     let (size, align) = (claim.size.unwrap_or(NOT_TOLD), claim.align.unwrap_or(NOT_TOLD));
     // SAFETY: the caller's promise.
-    unsafe { free_or(ptr, |ptr| free_claimed(ptr, claim.origin, size, align)) }
+    unsafe {
+        let long = |ptr| free_long_claimed(ptr, claim.origin, size, align);
+        free_or(ptr, long, |ptr| free_claimed(ptr, claim.origin, size, align));
+    }
 }
 
-/// The fast half of [`free`]; `other` is called where it does not know what to do.
+/// The fast half of [`free`]; `long` is called for what may be a block without a header where small ones have them, `other` where
+/// it does not know what to do.
 ///
 /// # Safety
 /// As [`free`].
 #[inline(always)]
-unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
+unsafe fn free_or(ptr: *mut u8, long: impl FnOnce(*mut u8), other: impl FnOnce(*mut u8)) {
     #[cfg(target_arch = "x86_64")]
     if QUICK {
         // SAFETY: the caller's promise.
@@ -497,6 +502,7 @@ unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
             match quick::free_headed(ptr) {
                 quick::Freed::Done => {}
                 quick::Freed::Full => free_full(ptr),
+                quick::Freed::Long => long(ptr),
                 quick::Freed::Other => other(ptr),
             }
         };
@@ -504,7 +510,7 @@ unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
     if let Some(place) = engine::place_at(HEAP.platform().span(), ptr) {
         // SAFETY: a block of a class starts here.
         unsafe {
-            if state::state_of(ptr, place) == State::InUse {
+            if state::is_in_use(ptr, place) {
                 state::give(ptr, place);
                 if cpus().try_push(place, ptr) == Pushed::Done {
                     return;
@@ -516,12 +522,12 @@ unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
     other(ptr);
 }
 
-/// The fast half of [`free`] for blocks without headers, in a heap whose small ones have them. False: ask the slow half.
+/// The fast half for blocks without headers, where small ones have them. False: ask the slow half.
 ///
 /// # Safety
-/// As [`free`].
+/// As [`free`], and its fast half said that the block may be one of those.
 #[inline(always)]
-unsafe fn free_long(ptr: *mut u8) -> bool {
+unsafe fn try_long(ptr: *mut u8) -> bool {
     #[cfg(target_arch = "x86_64")]
     if QUICK {
         // SAFETY: the caller's promise.
@@ -532,19 +538,31 @@ unsafe fn free_long(ptr: *mut u8) -> bool {
                     free_full(ptr);
                     return true;
                 }
-                quick::Freed::Other => {}
+                quick::Freed::Long | quick::Freed::Other => {}
             }
         }
     }
     false
 }
 
+/// As [`try_long`], whatever is found.
 #[inline(never)]
-unsafe fn free_other(ptr: *mut u8) {
+unsafe fn free_long(ptr: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
-        if !free_long(ptr) {
+        if !try_long(ptr) {
             free_slow(ptr);
+        }
+    }
+}
+
+/// As [`try_long`], whatever is found.
+#[inline(never)]
+unsafe fn free_long_claimed(ptr: *mut u8, origin: Origin, size: usize, align: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !try_long(ptr) {
+            free_claimed(ptr, origin, size, align);
         }
     }
 }
@@ -552,19 +570,9 @@ unsafe fn free_other(ptr: *mut u8) {
 /// A size or alignment that a free does not tell.
 const NOT_TOLD: usize = usize::MAX;
 
-#[inline(never)]
-unsafe fn free_claimed(ptr: *mut u8, origin: Origin, size: usize, align: usize) {
-    // SAFETY: the caller's promise.
-    if unsafe { free_long(ptr) } {
-        return;
-    }
-    // SAFETY: as above.
-    unsafe { free_claimed_slow(ptr, origin, size, align) }
-}
-
 #[cold]
 #[inline(never)]
-unsafe fn free_claimed_slow(ptr: *mut u8, origin: Origin, size: usize, align: usize) {
+unsafe fn free_claimed(ptr: *mut u8, origin: Origin, size: usize, align: usize) {
     if !ptr.is_null() {
         let told = |value| (value != NOT_TOLD).then_some(value);
         check_claim(ptr, Claim { origin, size: told(size), align: told(align) });
@@ -690,15 +698,22 @@ fn freed_before(ptr: *const u8, class: usize) -> FreeError {
 #[inline]
 fn size_for(call: Call, ptr: *const u8, class: usize) -> Option<usize> {
     // SAFETY: a block of that class.
+    let sound = unsafe { state::is_in_use(ptr, place_of(class)) } || unsound(call, ptr, class);
+    sound.then(|| Classes::size_of(class))
+}
+
+/// Reports a block of a class that is not as one in use. False: it is free.
+#[cold]
+#[inline(never)]
+fn unsound(call: Call, ptr: *const u8, class: usize) -> bool {
+    // SAFETY: a block of that class.
     let state = unsafe { state::state_of(ptr, place_of(class)) };
     if state == State::Free {
         misuse::refused(&HEAP, call, freed_before(ptr, class));
-        return None;
-    }
-    if let Some(damage) = Damage::of(state) {
+    } else if let Some(damage) = Damage::of(state) {
         misuse::damaged(&HEAP, call, ptr.cast_mut(), Some(class), damage);
     }
-    Some(Classes::size_of(class))
+    state != State::Free
 }
 
 /// Bytes of a block that its holder may use; 0 for null. An address where no block starts is reported and the process aborts; where

@@ -258,7 +258,9 @@ impl Geometry {
     /// of the alignment, not 0. The slots' last word becomes the next object's header, so what a holder may use is a word less.
     #[must_use]
     pub const fn with_header(self, lead: usize) -> Self {
-        assert!(self.red_left_pad == 0 && self.size > WORD && lead.is_multiple_of(self.align) && lead >= WORD);
+        assert!(
+            self.red_left_pad == 0 && self.size > WORD && lead.is_multiple_of(self.align) && lead >= WORD
+        );
         Self {
             object_size: self.size - WORD,
             inuse: self.size - WORD,
@@ -287,9 +289,8 @@ impl Geometry {
     /// Bytes a holder of an object may use (`ksize`): the whole slot, unless something else is in it.
     #[must_use]
     pub const fn usable_size(&self) -> usize {
-        if !matches!(self.beside, Beside::Nothing) {
-            self.object_size
-        } else if self.flags.intersects(SlabFlags::RED_ZONE.union(SlabFlags::POISON)) {
+        let guarded = self.flags.intersects(SlabFlags::RED_ZONE.union(SlabFlags::POISON));
+        if guarded || !matches!(self.beside, Beside::Nothing) {
             self.object_size
         } else if self.flags.intersects(SlabFlags::TYPESAFE_BY_RCU.union(SlabFlags::STORE_USER)) {
             self.inuse

@@ -28,8 +28,8 @@ mod seed;
 pub use headed::{HeadedSet, lead_of};
 pub use seed::SeedSet;
 
-use crate::engine::geometry::Rules;
 use crate::engine::beside::Beside;
+use crate::engine::geometry::Rules;
 use crate::engine::slub::geometry::KernelVersion;
 use crate::engine::slub::geometry::order::order_of;
 use crate::gfp::Gfp;

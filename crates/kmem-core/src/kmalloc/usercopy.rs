@@ -106,7 +106,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let geometry = C::Engine::geometry_of(&cache.engine, slab);
         let base = C::Engine::slots(self.floor(), &cache.engine, slab);
         // An object with a header runs on into the next slot's first word, up to where the next header is.
-        let slots = if geometry.beside == Beside::Header { base + geometry.red_left_pad - beside::BYTES } else { base };
+        let slots = if geometry.beside == Beside::Header {
+            base + geometry.red_left_pad - beside::BYTES
+        } else {
+            base
+        };
         if address < slots {
             return Place::Tail(cache);
         }

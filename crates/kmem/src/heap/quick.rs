@@ -43,6 +43,8 @@ pub(super) enum Freed {
     Done,
     /// It has its mark, and belongs to the caller: the stack has no room, or has it on top already.
     Full,
+    /// The page is not one of blocks with headers, but of others, if of any.
+    Long,
     /// No block of a class starts there, or it is free already.
     Other,
 }
@@ -177,7 +179,7 @@ pub(super) unsafe fn free_headed(ptr: *mut u8) -> Freed {
                 "movzx {place:e}, word ptr [{a} + 2*{b} - {tags_below}]",
                 "lea {b:e}, [{place} - 1]",
                 "cmp {b:e}, {classes}",
-                "jae {other}",
+                "jae {long}",
                 "shl {place:e}, 4",
                 "mov {a}, qword ptr [rip + {secret}]",
                 "xor {a}, {ptr}",
@@ -213,6 +215,7 @@ pub(super) unsafe fn free_headed(ptr: *mut u8) -> Freed {
             index = const WORDS.index_at,
             tags_below = const TAGS_BELOW,
             classes = const Classes::HEADED,
+            long = label { return Freed::Long },
             other = label { return Freed::Other },
             full = label { return Freed::Full },
             options(nostack),
@@ -224,10 +227,10 @@ pub(super) unsafe fn free_headed(ptr: *mut u8) -> Freed {
 /// Marks a block of a class without headers and puts it on the running CPU's stack.
 ///
 /// # Safety
-/// As [`free_headed`].
+/// As [`free_headed`], which said that it is [`Freed::Long`].
 #[inline(always)]
 pub(super) unsafe fn free_long(ptr: *mut u8) -> Freed {
-    // SAFETY: tags are readable for each page below the end (I-WIN-2), and a tag that is none of these classes leaves. What passes
+    // SAFETY: the page has a tag (the caller's promise), and one that is none of these classes leaves. What passes
     // the check is a block of a class (I-ENGINE-1), so its second word and its tail are memory, and the caller's to give. By I-CPU-3
     // every top has readable words at and below it; where FULL is not, there is room (I-CPU-1). The store of the top commits
     // (I-RSEQ-1).
@@ -238,8 +241,6 @@ pub(super) unsafe fn free_long(ptr: *mut u8) -> Freed {
                 "mov {a}, qword ptr [rip + {heap} + {base}]",
                 "mov {b}, {ptr}",
                 "sub {b}, {a}",
-                "cmp {b}, qword ptr [rip + {heap} + {end}]",
-                "jae {other}",
                 "shr {b}, 12",
                 "movzx {place:e}, word ptr [{a} + 2*{b} - {tags_below}]",
                 "lea {b:e}, [{place} - {headed} - 1]",
@@ -292,7 +293,6 @@ pub(super) unsafe fn free_long(ptr: *mut u8) -> Freed {
             secret = sym SECRET,
             checks = sym CHECKS,
             base = const WORDS.base,
-            end = const WORDS.end,
             hot = const WORDS.hot,
             index = const WORDS.index_at,
             tags_below = const TAGS_BELOW,

@@ -18,9 +18,7 @@ use kmem_core::kmalloc::aligned::{MAPPED, Resized};
 use kmem_core::kmalloc::claim::Claim;
 use kmem_core::kmalloc::classes::ClassSet;
 
-use super::{
-    HARDENED, HEAP, check_claim, class_at, free, hardened, heap, malloc, reserve, retry, size_for,
-};
+use super::{HARDENED, HEAP, check_claim, class_at, free, hardened, heap, malloc, reserve, retry, size_for};
 use crate::engine::Classes;
 use crate::live;
 use crate::misuse::{self, Call};

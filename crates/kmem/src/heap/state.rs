@@ -73,11 +73,28 @@ fn tail_of(block: *mut u8, place: usize) -> Option<(*mut u64, u64)> {
     })
 }
 
-/// The block's state.
+/// Somebody has the block, and it is whole, as far as its words tell.
 ///
 /// # Safety
 /// A block of the class at this place starts there.
 #[inline(always)]
+pub(super) unsafe fn is_in_use(block: *const u8, place: usize) -> bool {
+    let (block, free) = (block.cast_mut(), free_word(block, place));
+    // SAFETY: as in `state_of`.
+    unsafe {
+        let word = word_at(block, place).read();
+        if engine::is_headed(place) {
+            return word == !free;
+        }
+        word != free && tail_of(block, place).is_none_or(|(at, tail)| at.read() == tail)
+    }
+}
+
+/// The block's state.
+///
+/// # Safety
+/// As [`is_in_use`].
+#[cold]
 pub(super) unsafe fn state_of(block: *const u8, place: usize) -> State {
     let block = block.cast_mut();
     let free = free_word(block, place);

@@ -81,7 +81,8 @@ fn the_fine_set_is_what_its_rule_says() {
 /// there without them too.
 #[test]
 fn the_headed_set_is_what_its_rule_says() {
-    let mut slots: Vec<usize> = FineSet::SIZES[..FineSet::SLAB_CLASSES].iter().map(|&size| size as usize).collect();
+    let mut slots: Vec<usize> =
+        FineSet::SIZES[..FineSet::SLAB_CLASSES].iter().map(|&size| size as usize).collect();
     slots.extend([128, 256, 512, 1024, 2048].map(|power| power + 16));
     slots.sort_unstable();
     let slot = |class| HeadedSet::size_of(class) + HeadedSet::beside(class).bytes();
