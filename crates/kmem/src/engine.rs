@@ -222,13 +222,16 @@ pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
 const MIDDLING_LIMIT: usize =
     if Classes::HEADED > 0 { Classes::SIZES[Classes::SLAB_CLASSES - 1] as usize } else { 32 << 10 };
 
-/// Tag of the class for the requests of [`PLACES`].
-static TAGS: [u8; MIDDLING_LIMIT / 16 + 1] = {
-    let mut table = [0; MIDDLING_LIMIT / 16 + 1];
+/// Its steps, as a power of two: what lies beside blocks makes their sizes odd multiples of 8.
+const MIDDLING_STEP: u32 = if Classes::HEADED > 0 { 3 } else { 4 };
+
+/// Tag of the class for requests of 0, 1 to one step, … bytes.
+static TAGS: [u8; (MIDDLING_LIMIT >> MIDDLING_STEP) + 1] = {
+    let mut table = [0; (MIDDLING_LIMIT >> MIDDLING_STEP) + 1];
     let mut class = 0;
     let mut i = 0;
     while i < table.len() {
-        while (Classes::SIZES[class] as usize) < i * 16 + BESIDE {
+        while (Classes::SIZES[class] as usize) < i << MIDDLING_STEP {
             class += 1;
         }
         table[i] = class as u8 + 1;
@@ -255,7 +258,7 @@ pub(crate) fn place_for(size: usize) -> usize {
     // So the usual way has no jump in it.
     cold_path();
     if size <= MIDDLING_LIMIT {
-        usize::from(TAGS[(size + 15 - BESIDE) >> 4]) * size_of::<Check>()
+        usize::from(TAGS[(size + (1 << MIDDLING_STEP) - 1) >> MIDDLING_STEP]) * size_of::<Check>()
     } else if size <= Classes::LARGEST {
         (Classes::class_of(size) + 1) * size_of::<Check>()
     } else {

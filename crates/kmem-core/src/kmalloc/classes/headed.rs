@@ -10,7 +10,8 @@ use crate::platform::{PAGE_SHIFT, PAGE_SIZE};
 /// about 1 KiB and less have headers, longer ones up to 32 KiB tails.
 ///
 /// From 8 KiB on blocks are runs of whole pages. There is one class with a tail for each number of pages, and one without for those who
-/// ask for all of the last page, as they do who ask for powers of two; beyond 32 KiB no tails.
+/// ask for all of the last page, which a tail would make one more; so there is for one and two pages, and for a page and a few words,
+/// which a database asks for. Beyond 32 KiB there are no tails.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadedSet;
 
@@ -24,16 +25,17 @@ const SLOTS: [u32; HEADED] = [
 ];
 const HEADED: usize = 24;
 
-/// Bytes from one block with a tail to the next, in slabs.
-const TAILED_SLOTS: [u32; 16] =
-    [1280, 1536, 1792, 2048, 2064, 2304, 2688, 2944, 3264, 3584, 4096, 4368, 4672, 5440, 6528, 8192];
+/// Bytes from one longer block to the next, in slabs; where one of these stands twice, blocks of the second class have no tail.
+#[rustfmt::skip]
+const LONG_SLOTS: [u32; 19] = [
+    1280, 1536, 1792, 2048,
+    2064, 2304, 2688, 2944, 3264, 3584, 4096, 4096,
+    4368, 4368, 4672, 5440, 6528, 8192, 8192,
+];
 
 /// The classes in slabs.
-const SLABS: usize = HEADED + TAILED_SLOTS.len();
-/// Two pages, all of them the holder's.
-const TWO_PAGES: usize = SLABS;
+const SLABS: usize = HEADED + LONG_SLOTS.len();
 /// Runs of 3 to 8 pages, each with a tail and without.
-const PAIRS: usize = TWO_PAGES + 1;
 const FIRST_PAIR: usize = 3;
 const LAST_PAIR: usize = 8;
 
@@ -49,23 +51,27 @@ const RUNS: [u32; 28] = [
     2560 << 10, 3072 << 10, 3584 << 10, 4096 << 10,
 ];
 /// The first of them.
-const QUARTERS: usize = PAIRS + 2 * (LAST_PAIR - FIRST_PAIR + 1);
+const QUARTERS: usize = SLABS + 2 * (LAST_PAIR - FIRST_PAIR + 1);
 const STEP_LOG2: u32 = 15;
 const _: () = assert!(LAST_PAIR * PAGE_SIZE == 1 << STEP_LOG2);
 
 const COUNT: usize = QUARTERS + RUNS.len();
 
+/// Bytes from one block to the next.
+const fn slot(class: usize) -> u32 {
+    match class {
+        0..HEADED => SLOTS[class],
+        HEADED..SLABS => LONG_SLOTS[class - HEADED],
+        SLABS..QUARTERS => (FIRST_PAIR + (class - SLABS) / 2) as u32 * PAGE_SIZE as u32,
+        _ => RUNS[class - QUARTERS],
+    }
+}
+
 const BESIDE: [Beside; QUARTERS] = {
-    let mut beside = [Beside::Nothing; QUARTERS];
-    let mut class = 0;
+    let mut beside = [Beside::Header; QUARTERS];
+    let mut class = HEADED;
     while class < QUARTERS {
-        beside[class] = if class < HEADED {
-            Beside::Header
-        } else if class < TWO_PAGES || class > TWO_PAGES && (class - PAIRS).is_multiple_of(2) {
-            Beside::Tail
-        } else {
-            Beside::Nothing
-        };
+        beside[class] = if slot(class) == slot(class - 1) { Beside::Nothing } else { Beside::Tail };
         class += 1;
     }
     beside
@@ -75,14 +81,8 @@ const SIZES: [u32; COUNT] = {
     let mut sizes = [0; COUNT];
     let mut class = 0;
     while class < COUNT {
-        let slot = match class {
-            0..HEADED => SLOTS[class],
-            HEADED..TWO_PAGES => TAILED_SLOTS[class - HEADED],
-            TWO_PAGES => 2 * PAGE_SIZE as u32,
-            PAIRS..QUARTERS => (FIRST_PAIR + (class - PAIRS) / 2) as u32 * PAGE_SIZE as u32,
-            _ => RUNS[class - QUARTERS],
-        };
-        sizes[class] = if class < QUARTERS { slot - BESIDE[class].bytes() as u32 } else { slot };
+        let beside = if class < QUARTERS { BESIDE[class].bytes() } else { 0 };
+        sizes[class] = slot(class) - beside as u32;
         class += 1;
     }
     sizes
@@ -118,8 +118,7 @@ impl ClassSet for HeadedSet {
         if size <= 1 << STEP_LOG2 {
             let pages = (last >> PAGE_SHIFT) + 1;
             let whole = usize::from(size > (pages << PAGE_SHIFT) - Beside::Tail.bytes());
-            // Two pages have no pair, and the table leaves only those who want all of both.
-            return PAIRS + 2 * pages + whole - 2 * FIRST_PAIR;
+            return SLABS + 2 * pages + whole - 2 * FIRST_PAIR;
         }
         let log2 = last.ilog2();
         QUARTERS + ((log2 - STEP_LOG2) as usize * 4) + ((last >> (log2 - 2)) & 3)

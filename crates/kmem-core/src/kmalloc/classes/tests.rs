@@ -83,18 +83,23 @@ fn the_fine_set_is_what_its_rule_says() {
 fn the_headed_set_is_what_its_rule_says() {
     let mut slots: Vec<usize> =
         FineSet::SIZES[..FineSet::SLAB_CLASSES].iter().map(|&size| size as usize).collect();
+    slots.extend([4096, 4368, 8192]);
     slots.extend([128, 256, 512, 1024, 2048].map(|power| power + 16));
     slots.sort_unstable();
     let slot = |class| HeadedSet::size_of(class) + HeadedSet::beside(class).bytes();
     let in_slabs = HeadedSet::SLAB_CLASSES;
     assert!((0..in_slabs).map(slot).eq(slots));
     for class in 0..in_slabs {
-        let beside = if slot(class) <= 1040 { Beside::Header } else { Beside::Tail };
+        let whole = [4096, 4368, 8192].contains(&HeadedSet::size_of(class));
+        let beside = match slot(class) {
+            ..=1040 => Beside::Header,
+            _ if whole => Beside::Nothing,
+            _ => Beside::Tail,
+        };
         assert_eq!(HeadedSet::beside(class), beside);
         assert_eq!(class < HeadedSet::HEADED, beside == Beside::Header);
     }
-    let mut runs = vec![8192];
-    runs.extend((3..=8).flat_map(|pages| [4096 * pages - 8, 4096 * pages]));
+    let mut runs: Vec<u32> = (3..=8).flat_map(|pages| [4096 * pages - 8, 4096 * pages]).collect();
     runs.extend(&FineSet::SIZES[ShortSet::COUNT..]);
     assert_eq!(HeadedSet::SIZES[in_slabs..], runs);
     for class in in_slabs..HeadedSet::COUNT {
@@ -112,16 +117,21 @@ fn blocks_with_a_word_beside_them_fill_their_slabs() {
     use crate::engine::slub::geometry::compute;
 
     for class in 0..HeadedSet::SLAB_CLASSES {
-        let slot = HeadedSet::size_of(class) + Beside::Tail.bytes();
+        let beside = HeadedSet::beside(class);
+        let slot = HeadedSet::size_of(class) + beside.bytes();
         let lead = lead_of(slot);
         let request = Request { align: lead, ..Request::new(slot) };
         let geometry = compute(&request, &slab_rules(slot, USER_RULES)).unwrap();
-        let headed = HeadedSet::beside(class) == Beside::Header;
-        let geometry = if headed { geometry.with_header(lead) } else { geometry.with_tail() };
+        let headed = beside == Beside::Header;
+        let geometry = match beside {
+            Beside::Nothing => geometry,
+            Beside::Header => geometry.with_header(lead),
+            Beside::Tail => geometry.with_tail(),
+        };
         let bytes = PAGE_SIZE << geometry.order;
         let end = |objects| {
             let end = geometry.object(0, objects - 1) + geometry.usable_size();
-            if headed { end } else { end + Beside::Tail.bytes() }
+            if headed { end } else { end + beside.bytes() }
         };
         assert!(end(geometry.objects) <= bytes && end(geometry.objects + 1) > bytes, "{slot}");
         assert!(!headed || geometry.object(0, 0) >= Beside::Header.bytes());
