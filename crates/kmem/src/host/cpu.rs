@@ -35,6 +35,7 @@
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
+use kmem_core::kmalloc::MAX_CLASSES;
 use kmem_core::percpu::{
     COLD_SIZE, COLD_STRIDE, CpuArea, FULL, HOT_STRIDE, Hot, Pushed, StackId, Top, empty, is_nothing,
 };
@@ -50,8 +51,10 @@ pub(super) const NO_CPU: usize = rseq::NO_CPU;
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const NO_CPU: usize = (HOT_STRIDE as u32).wrapping_neg() as usize;
 
-/// Numbers made ready at the start; later ones by [`CpuArea::publish`].
-const READY: StackId = 80;
+/// Numbers made ready at the start, those of all size classes among them, at which malloc looks before there is any heap; later
+/// ones by [`CpuArea::publish`].
+const READY: StackId = 96;
+const _: () = assert!(READY as usize > MAX_CLASSES);
 
 /// How a thread owns a CPU.
 enum Owner {
