@@ -301,7 +301,10 @@ fn a_report_has_its_records_and_the_heap_is_sound() {
     let mut text = String::with_capacity(256 << 10);
     heap::write_report(&mut text).expect("a String takes all");
     let engine = format!("\nengine {} cpus ", Chosen::NAME);
-    let cache = if Chosen::CLASSES { "\ncache kmalloc-64 64 " } else { "\ncache kmem_cache " };
+    // SAFETY: a live block.
+    let size = unsafe { heap::usable_size(keep[64].as_ptr()) };
+    let class = format!("\ncache kmalloc-{size} {size} ");
+    let cache = if Chosen::CLASSES { &class } else { "\ncache kmem_cache " };
     for record in ["kmem-report 1\n", &engine, cache, "\nlarge ", "\nhuge ", "\npages "] {
         assert!(text.contains(record), "{record:?} is missing in\n{text}");
     }

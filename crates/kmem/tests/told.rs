@@ -25,12 +25,17 @@ fn child(case: &str, variables: &[(&str, &str)]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// What each case asks for.
+const BYTES: usize = 50;
+/// Where it comes from.
+const CLASS: &str = "kmalloc-56";
+
 /// A block with one byte too many written, and freed.
 fn overflow() {
-    let block = heap::malloc(50);
+    let block = heap::malloc(BYTES);
     // SAFETY: on purpose beyond what was asked for, within what the block has.
     unsafe {
-        block.add(50).write(1);
+        block.add(BYTES).write(1);
         heap::free(block);
     }
 }
@@ -48,15 +53,13 @@ fn receive(line: &str) {
 /// A line that stands alone says whose it is.
 fn receive_one(line: &str) {
     let begin = format!("[{}]: free(): double free of 0x", std::process::id());
-    assert!(
-        line.starts_with("kmem: ") && line.contains(&begin) && line.ends_with("(cache kmalloc-64)\n"),
-        "{line}"
-    );
+    let end = format!("(cache {CLASS})\n");
+    assert!(line.starts_with("kmem: ") && line.contains(&begin) && line.ends_with(&end), "{line}");
     LINES.fetch_add(1, Ordering::Relaxed);
 }
 
 fn note(what: Error, cache: &str, _text: fmt::Arguments<'_>) {
-    assert_eq!(cache, "kmalloc-64");
+    assert_eq!(cache, CLASS);
     match what {
         Error::Bug => BUGS.fetch_add(1, Ordering::Relaxed),
         _ => FIXES.fetch_add(1, Ordering::Relaxed),
@@ -65,7 +68,7 @@ fn note(what: Error, cache: &str, _text: fmt::Arguments<'_>) {
 
 /// The first time it may go on.
 fn judge(cache: &str) -> OnError {
-    assert_eq!(cache, "kmalloc-64");
+    assert_eq!(cache, CLASS);
     match ASKED.fetch_add(1, Ordering::Relaxed) {
         0 => OnError::Warn,
         _ => OnError::Abort,
@@ -91,7 +94,7 @@ fn a_case() {
             debugging::set_receiver(Some(receive_one));
             debugging::set_hook(Some(note));
             debugging::set_judge(judge);
-            let block = heap::malloc(64);
+            let block = heap::malloc(BYTES);
             // SAFETY: freed twice on purpose: the second is refused.
             unsafe {
                 heap::free(block);
@@ -101,10 +104,10 @@ fn a_case() {
             assert_eq!(seen, [1, 1, 0, 1]);
         }
         Ok("validate") => {
-            let block = heap::malloc(50);
+            let block = heap::malloc(BYTES);
             assert_eq!(pace::validate().errors, 0);
             // SAFETY: as in `overflow`.
-            unsafe { block.add(50).write(1) };
+            unsafe { block.add(BYTES).write(1) };
             let found = pace::validate();
             assert!(found.slabs > 0 && found.errors > 0, "{found:?}");
             assert_eq!(pace::validate().errors, 0, "it was repaired");
@@ -122,7 +125,7 @@ fn a_programs_functions_are_called() {
     let (status, said) = child("functions", &[("KMEM_DEBUG", "FZPU")]);
     assert_eq!(status, None, "a signal ended it: {said}");
     // The first report went to the function, the second to standard error.
-    assert_eq!(said.matches("BUG kmalloc-64").count(), 1, "{said}");
+    assert_eq!(said.matches(&format!("BUG {CLASS}")).count(), 1, "{said}");
     assert!(said.contains("kfree_any"), "stacks name functions: {said}");
 }
 
@@ -137,7 +140,7 @@ fn a_single_line_has_receiver_hook_and_judge_too() {
 fn validation_on_demand() {
     let (status, said) = child("validate", &[("KMEM_DEBUG", "FZPU"), ("KMEM_ON_ERROR", "warn")]);
     assert_eq!(status, Some(0), "{said}");
-    assert_eq!(said.matches("BUG kmalloc-64").count(), 1, "{said}");
+    assert_eq!(said.matches(&format!("BUG {CLASS}")).count(), 1, "{said}");
 }
 
 #[test]
