@@ -1,4 +1,5 @@
-/* Faults in blocks of malloc, for a heap with debug options; "sound" has none. Prints "on" when it comes to its end. */
+/* Faults in blocks of malloc, for a heap with debug options; "sound" has none. The second argument tells how many bytes their class
+ * has. Prints "on" when it comes to its end. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +48,7 @@ int main(int argc, char **argv)
 	} else if (!strcmp(fault, "over")) {
 		block[50] = 1;
 	} else if (!strcmp(fault, "far")) {
-		block[64] = 1;
+		block[atol(argv[2])] = 1;
 	} else if (!strcmp(fault, "under")) {
 		block[-1] = 1;
 	} else if (!strcmp(fault, "after")) {

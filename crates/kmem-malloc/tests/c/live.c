@@ -100,8 +100,8 @@ static void *work(void *seed) {
 }
 
 __attribute__((noinline)) static void hit(void) {
-    volatile char *block = malloc(64);
-    block[64] = 1;
+    volatile char *block = malloc(72);
+    block[72] = 1;
     free((void *)block);
 }
 

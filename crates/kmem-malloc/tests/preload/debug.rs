@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use crate::support::{Heap, KMEM, Outcome, command, compiled, engine, outcome};
+use crate::support::{Heap, KMEM, Outcome, command, compiled, engine, outcome, usual_or};
 
 const SIGABRT: i32 = 6;
 
@@ -11,10 +11,15 @@ fn is_slub() -> bool {
     ["slub", "hardened"].contains(&engine())
 }
 
+/// Bytes of the class that the program's blocks come from.
+fn class() -> usize {
+    usual_or(56, 64)
+}
+
 fn run(heap: Heap, fault: &str, letters: &str, on_error: Option<&str>) -> Outcome {
     // Blocks must not be known to the compiler.
     let mut command = command(&compiled("debug.c", &["-O0", "-w"].map(OsStr::new)), heap);
-    command.arg(fault).env("KMEM_DEBUG", letters);
+    command.args([fault, &class().to_string()]).env("KMEM_DEBUG", letters);
     if let Some(on_error) = on_error {
         command.env("KMEM_ON_ERROR", on_error);
     }
@@ -81,7 +86,8 @@ fn the_first_fault_ends_the_program() {
                 .lines()
                 .find(|line| line.starts_with("BUG "))
                 .unwrap_or_else(|| panic!("{}", told()));
-            assert!(bug.starts_with("BUG kmalloc-64 (Not tainted): ") && bug.contains(title), "{}", told());
+            let begin = format!("BUG kmalloc-{} (Not tainted): ", class());
+            assert!(bug.starts_with(&begin) && bug.contains(title), "{}", told());
             assert!(!outcome.stderr.contains(repair), "nothing was repaired: {}", told());
         }
     }
@@ -108,7 +114,9 @@ fn a_sound_program_is_left_alone() {
         return;
     }
     for &heap in KMEM {
-        for letters in ["", "F", "Z", "P", "U", "ZP", "FZPUO", "FZPU,kmalloc-64", "-"] {
+        for letters in
+            ["", "F", "Z", "P", "U", "ZP", "FZPUO", usual_or("FZPU,kmalloc-56", "FZPU,kmalloc-64"), "-"]
+        {
             let outcome = run(heap, "sound", letters, None);
             assert_eq!(
                 (outcome.signal(), outcome.stdout.as_str(), outcome.stderr.as_str()),
@@ -131,7 +139,7 @@ fn only_what_was_named_is_checked() {
         let outcome = run(Heap::Preloaded, "over", letters, None);
         assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("on\n", ""), "{letters:?}");
     }
-    let outcome = run(Heap::Preloaded, "over", "FZU,kmalloc-6*", None);
+    let outcome = run(Heap::Preloaded, "over", usual_or("FZU,kmalloc-5*", "FZU,kmalloc-6*"), None);
     assert_eq!(outcome.signal(), Some(SIGABRT));
 }
 

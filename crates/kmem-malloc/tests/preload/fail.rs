@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Heap, KMEM, Outcome, ScratchDir, command, compiled, engine, outcome};
+use crate::support::{Heap, KMEM, Outcome, ScratchDir, command, compiled, engine, outcome, usual_or};
 
 fn program() -> PathBuf {
     // Blocks must not be known to the compiler.
@@ -78,7 +78,7 @@ fn caches_with_the_letter_a_are_meant() {
         assert_eq!(outcome.stderr, "", "{letters}");
         outcome.stdout.matches('x').count()
     };
-    assert_eq!(with_letters("A,kmalloc-112"), 200);
+    assert_eq!(with_letters(usual_or("A,kmalloc-104", "A,kmalloc-112")), 200);
     assert_eq!(with_letters("A,kmalloc-96"), 0);
 }
 
@@ -92,7 +92,7 @@ fn the_report_tells_which_request_failed_and_who_asked() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "kmem-fail 1");
     assert!(lines[1].starts_with("process ") && lines[1].ends_with(" fail"), "{text}");
-    let class = if engine() == "slob" { "slob" } else { "kmalloc-112" };
+    let class = if engine() == "slob" { "slob" } else { usual_or("kmalloc-104", "kmalloc-112") };
     assert_eq!(lines[2], format!("failed 7 failmalloc 100 {class}"));
     // letter, main; below them whatever the C library has.
     for line in &lines[3..5] {
@@ -138,7 +138,7 @@ fn who_asks_may_matter() {
 #[test]
 fn failures_are_told_if_asked() {
     let outcome = run(&["draw"], "nth=2,since=main,verbose=1", None);
-    let class = if engine() == "slob" { "slob" } else { "kmalloc-112" };
+    let class = if engine() == "slob" { "slob" } else { usual_or("kmalloc-104", "kmalloc-112") };
     assert_eq!(
         outcome.stderr,
         format!(

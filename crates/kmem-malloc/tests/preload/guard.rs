@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 
-use crate::support::{ALL, Heap, KMEM, Outcome, command, compiled, engine, outcome};
+use crate::support::{ALL, Heap, KMEM, Outcome, command, compiled, engine, outcome, usual_or};
 
 const SIGABRT: i32 = 6;
 
@@ -73,7 +73,7 @@ fn check(case: &Case, outcome: &Outcome, told: &str) {
     let rule = "=".repeat(66);
     let number = lines.iter().find_map(|line| line.strip_prefix("guard-#")?.split(':').next());
     let number = number.unwrap_or_else(|| panic!("{told}"));
-    let cache = if engine() == "slob" { "slob" } else { "kmalloc-48" };
+    let cache = if engine() == "slob" { "slob" } else { usual_or("kmalloc-56", "kmalloc-48") };
 
     let mut parts = lines.split(|line| line.is_empty());
     let mut part = || parts.next().unwrap_or_else(|| panic!("{told}"));

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::support::{Heap, ScratchDir, command, compiled, engine};
+use crate::support::{Heap, ScratchDir, command, compiled, engine, usual_or};
 
 /// A process has a second between two looks; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -219,8 +219,8 @@ fn letters_come_find_and_go() {
     }
     let mut live = Live::new(Heap::Preloaded, &[]);
     assert_eq!(live.done("on-error warn"), "");
-    let given = live.done("letters FZPU,kmalloc-64");
-    assert_eq!(given, "1 cache has these letters\ncaches to come: FZPU,kmalloc-64\n");
+    let given = live.done("letters FZPU,kmalloc-72");
+    assert_eq!(given, "1 cache has these letters\ncaches to come: FZPU,kmalloc-72\n");
     live.has_it("hit");
     live.done("table");
     let table = live.table(live.child.id());
@@ -230,7 +230,7 @@ fn letters_come_find_and_go() {
     let unchecked = live.done("validate");
     assert!(unchecked.ends_with(" looked at, 0 errors\n"), "{unchecked}");
     let said = live.end();
-    assert_eq!(said.matches("BUG kmalloc-64").count(), 1, "{said}");
+    assert_eq!(said.matches("BUG kmalloc-72").count(), 1, "{said}");
     assert!(said.contains("Right Redzone overwritten") && said.contains("Allocated in hit+0x"), "{said}");
 }
 
@@ -241,7 +241,8 @@ fn letters_change_under_load() {
     }
     for heap in [Heap::Preloaded, Heap::Portable] {
         let mut live = Live::new(heap, &[]);
-        for letters in ["FZPU", "-", "F", "Z,kmalloc-*", "-", "PU", "FZ,kmalloc-64;-,kmalloc-128", "U", "-"] {
+        let classes = usual_or("FZ,kmalloc-72;-,kmalloc-120", "FZ,kmalloc-64;-,kmalloc-128");
+        for letters in ["FZPU", "-", "F", "Z,kmalloc-*", "-", "PU", classes, "U", "-"] {
             live.done(&format!("letters {letters}"));
             let found = live.done("validate");
             assert!(found.ends_with(" looked at, 0 errors\n"), "{letters}: {found}");
@@ -260,7 +261,7 @@ fn leaks_and_traces_are_told_while_it_runs() {
     }
     let mut live = Live::new(Heap::Preloaded, &[]);
     assert_eq!(live.done("leaks"), "no leaks\n");
-    live.done("letters U,kmalloc-48");
+    live.done("letters U,kmalloc-56");
     live.has_it("leak");
     let leaks = live.done("leaks");
     assert!(leaks.contains("): objects in use now\n"), "{leaks}");
@@ -272,7 +273,7 @@ fn leaks_and_traces_are_told_while_it_runs() {
     let place = live.done("traces");
     let place = PathBuf::from(place.trim_end());
     assert_eq!(place, live.path(live.child.id(), "traces"));
-    let traces = fs::read_to_string(place.join("kmalloc-48/alloc_traces")).unwrap();
+    let traces = fs::read_to_string(place.join("kmalloc-56/alloc_traces")).unwrap();
     assert!(traces.contains(" leak+0x"), "{traces}");
     assert_eq!(live.end(), "");
 }

@@ -100,6 +100,12 @@ pub(crate) fn engine() -> &'static str {
     ENGINE.get_or_init(|| env::var("KMEM_TEST_ENGINE").unwrap_or_else(|_| "slub".to_owned()))
 }
 
+/// `usual` where the library under test is the usual one, which keeps a word beside each block and so has classes of other sizes;
+/// `other` on other engines, and hardened.
+pub(crate) fn usual_or<T>(usual: T, other: T) -> T {
+    if engine() == "slub" { usual } else { other }
+}
+
 /// The library under test, built in the profile of the tests, with another engine in a directory of its own. Cargo does
 /// not build a shared library for its own tests.
 pub(crate) fn library() -> &'static Path {

@@ -66,7 +66,7 @@ fn the_helper_names_code_and_nobody_notices() {
     let dir = ScratchDir::new();
     let outcome = outcome(warned("helper").env("KMEM_SYMBOLIZER", answering(&dir)));
     ends_well(&outcome);
-    assert_eq!(outcome.stderr.matches("BUG kmalloc-64").count(), 2, "{outcome:#?}");
+    assert_eq!(outcome.stderr.matches("BUG kmalloc-56").count(), 2, "{outcome:#?}");
     // A frame has all that is known; a call site the name alone, and the library it is in.
     assert!(outcome.stderr.contains(&format!("\n {ANSWERED}\n")), "{outcome:#?}");
     assert!(outcome.stderr.contains("\nAllocated in name+0x1/0x2 age="), "{outcome:#?}");
@@ -86,7 +86,7 @@ fn each_process_has_its_own_helper() {
     let dir = ScratchDir::new();
     let outcome = outcome(warned("forked").env("KMEM_SYMBOLIZER", answering(&dir)));
     ends_well(&outcome);
-    assert_eq!(outcome.stderr.matches("BUG kmalloc-64").count(), 3, "{outcome:#?}");
+    assert_eq!(outcome.stderr.matches("BUG kmalloc-56").count(), 3, "{outcome:#?}");
     assert!(!outcome.stderr.contains("watch+0x"), "{outcome:#?}");
 }
 
@@ -102,7 +102,7 @@ fn descriptors_of_the_program_are_left_alone() {
     let outcome = outcome(&mut command);
     ends_well(&outcome);
     // The second report has names from the symbol table.
-    let reports: Vec<&str> = outcome.stderr.split("BUG kmalloc-64").collect();
+    let reports: Vec<&str> = outcome.stderr.split("BUG kmalloc-56").collect();
     assert_eq!(reports.len(), 3, "{outcome:#?}");
     assert!(reports[1].contains(ANSWERED) && !reports[2].contains(ANSWERED), "{outcome:#?}");
     assert!(reports[2].contains("\n overflow+0x"), "{outcome:#?}");
@@ -285,7 +285,7 @@ fn large_blocks_have_stacks_too() {
         "{run:#?}"
     );
     // Not asked for: not kept. They are told of without.
-    let without = outcome(leaks("large").env("KMEM_DEBUG", "U,kmalloc-64"));
+    let without = outcome(leaks("large").env("KMEM_DEBUG", "U,kmalloc-56"));
     ends_well(&without);
     assert!(!without.stderr.contains("leak_mapping"), "{without:#?}");
     let mapping = "20971520 bytes in 1 object of 20971520 bytes, of cache kmalloc-large\n";
@@ -299,7 +299,7 @@ fn trace_of(dir: &Path, cache: &str, file: &str) -> String {
 }
 
 fn trace(dir: &Path, file: &str) -> String {
-    trace_of(dir, "kmalloc-48", file)
+    trace_of(dir, "kmalloc-56", file)
 }
 
 /// Who holds long blocks is in the files of their class, and of `kmalloc-large` where there is none.
@@ -344,7 +344,7 @@ fn a_signal_asks_for_validation_and_traces() {
     let outcome = outcome(command.env("KMEM_SIGNAL", "USR1").env("KMEM_TRACES", dir.path()));
     // The program kills itself right behind: nothing was done at its end.
     assert_eq!((outcome.signal(), outcome.stdout.as_str()), (Some(9), "begin\n"), "{outcome:#?}");
-    assert!(outcome.stderr.contains("BUG kmalloc-64") && outcome.stderr.contains("Redzone"), "{outcome:#?}");
+    assert!(outcome.stderr.contains("BUG kmalloc-56") && outcome.stderr.contains("Redzone"), "{outcome:#?}");
     assert!(trace(dir.path(), "alloc_traces").starts_with("     20 leak_nodes+0x"));
 }
 
@@ -373,14 +373,14 @@ fn reports_are_limited() {
     }
     let limited = outcome(&mut warned("storm"));
     ends_well(&limited);
-    assert_eq!(limited.stderr.matches("BUG kmalloc-64").count(), 10, "{}", limited.stderr);
-    assert_eq!(limited.stderr.matches("FIX kmalloc-64: Restoring").count(), 10);
+    assert_eq!(limited.stderr.matches("BUG kmalloc-56").count(), 10, "{}", limited.stderr);
+    assert_eq!(limited.stderr.matches("FIX kmalloc-56: Restoring").count(), 10);
     let last = format!("kmem: watch[{}]: slab_bug: 30 callbacks suppressed", limited.pid);
     assert_eq!(limited.stderr.lines().last(), Some(last.as_str()));
     let three = outcome(warned("storm").env("KMEM_RATELIMIT", "3/60"));
-    assert_eq!(three.stderr.matches("BUG kmalloc-64").count(), 3);
+    assert_eq!(three.stderr.matches("BUG kmalloc-56").count(), 3);
     let all = outcome(warned("storm").env("KMEM_RATELIMIT", "0"));
-    assert_eq!(all.stderr.matches("BUG kmalloc-64").count(), 40);
+    assert_eq!(all.stderr.matches("BUG kmalloc-56").count(), 40);
     assert!(!all.stderr.contains("suppressed"));
 }
 
@@ -458,7 +458,7 @@ fn messages_go_to_a_file() {
     let text = fs::read_to_string(entry.path()).unwrap();
     assert!(text.starts_with(&format!("watch[{pid}]: =====")), "{text}");
     let words = logged(&text);
-    assert!(words.iter().any(|line| line.starts_with("BUG kmalloc-64 (Not tainted): ")), "{text}");
+    assert!(words.iter().any(|line| line.starts_with("BUG kmalloc-56 (Not tainted): ")), "{text}");
     assert!(words.iter().any(|line| line.contains(" Comm: watch Not tainted")), "{text}");
 }
 
@@ -486,7 +486,7 @@ fn messages_go_to_the_log() {
     ends_well(&outcome);
     assert_eq!(outcome.stderr, "");
     let text = reader.join().unwrap();
-    let bugs = logged(&text).iter().filter(|line| line.starts_with("BUG kmalloc-64")).count();
+    let bugs = logged(&text).iter().filter(|line| line.starts_with("BUG kmalloc-56")).count();
     assert_eq!(bugs, 2, "{text}");
 }
 
@@ -500,7 +500,7 @@ fn what_cannot_be_logged_is_said() {
         let outcome = outcome(warned("helper").env("KMEM_LOG", place));
         ends_well(&outcome);
         let words = logged(&outcome.stderr);
-        assert!(words.iter().any(|line| line.starts_with("BUG kmalloc-64")), "{place}: {outcome:#?}");
+        assert!(words.iter().any(|line| line.starts_with("BUG kmalloc-56")), "{place}: {outcome:#?}");
     }
 }
 

@@ -47,24 +47,32 @@ static void interior_huge_near(void)
     inside((size_t)8 << 20, 16);
 }
 
-/* Fourteen blocks of 2304 bytes fit in a slab of 32 KiB; half a kilobyte is left, where none starts. In slabs of 16 KiB seven fit. */
-static void behind_the_last(void)
+/* The library under test has this engine. */
+static int engine_is(const char *name)
 {
     const char *engine = getenv("KMEM_TEST_ENGINE");
-    int slab = engine != NULL && strcmp(engine, "slab") == 0;
+    return getenv("KMEM_TEST_PLAIN") == NULL && engine != NULL && strcmp(engine, name) == 0;
+}
+
+/* Fourteen slots of 2304 bytes fit in a slab of 32 KiB; half a kilobyte is left, where none starts. In slabs of 16 KiB seven fit. A
+ * word of a slot may be the heap's. */
+static void behind_the_last(void)
+{
+    int slab = engine_is("slab");
     uintptr_t mask = slab ? 16383 : 32767, at = slab ? 6 * 2304 : 13 * 2304;
     char *last = NULL;
     for (int i = 0; i < 2000 && (last == NULL || ((uintptr_t)last & mask) != at); i++) {
-        last = memset(block_of(2304), 0, 2304);
+        last = memset(block_of(2296), 0, 2296);
     }
     free(announce(last + (legal ? 0 : 2304)));
 }
 
-/* The slot beside a block, which nobody ever had. */
+/* The slot beside a block in its page, which nobody ever had. In SLUB's usual heap slots have room for a word of the heap's. */
 static void never_allocated(void)
 {
-    uintptr_t block = (uintptr_t)block_of(2048);
-    free(announce((void *)(legal ? block : block ^ 2048)));
+    uintptr_t block = (uintptr_t)block_of(2048), beside = block ^ 2048;
+    if (engine_is("slub")) beside = ((block + 2064) ^ block) < 4096 ? block + 2064 : block - 2064;
+    free(announce((void *)(legal ? block : beside)));
 }
 
 /* A slot between live ones, where an allocator may have a block at hand; with one that leaves none, that behind the last. */

@@ -41,7 +41,7 @@ pub(super) const PROGRAM: Program = Program {
                 Unnoticed,
                 Unnoticed,
                 Stopped("{} (cache kmalloc-80) was written to after it was freed"),
-                Stopped("End Poison overwritten"),
+                Stopped("Poison overwritten"),
             ],
         ),
         row(
@@ -94,7 +94,7 @@ pub(super) const PROGRAM: Program = Program {
             "all bytes of hundreds of blocks",
             [
                 Dies,
-                Stopped("kmalloc-64"),
+                Stopped("kmalloc-72"),
                 Stopped("(cache kmalloc-80) was written to after it was freed"),
                 Stopped("Poison overwritten"),
             ],
@@ -104,7 +104,7 @@ pub(super) const PROGRAM: Program = Program {
             "`realloc` to another size",
             [
                 Unnoticed,
-                Stopped("realloc(): {} was freed before (cache kmalloc-64)"),
+                Stopped("realloc(): {} was freed before (cache kmalloc-72)"),
                 Stopped("realloc(): {} was freed before (cache kmalloc-80)"),
                 Stopped("Object already free"),
             ],
@@ -114,7 +114,7 @@ pub(super) const PROGRAM: Program = Program {
             "`realloc` to nearly the same size",
             [
                 Unnoticed,
-                Stopped("realloc(): {} was freed before (cache kmalloc-64)"),
+                Stopped("realloc(): {} was freed before (cache kmalloc-72)"),
                 Stopped("realloc(): {} was freed before (cache kmalloc-80)"),
                 Stopped("Object already free"),
             ],
@@ -144,7 +144,7 @@ pub(super) const PROGRAM: Program = Program {
             "`malloc_usable_size`",
             [
                 Unnoticed,
-                Stopped("malloc_usable_size(): {} was freed before (cache kmalloc-64)"),
+                Stopped("malloc_usable_size(): {} was freed before (cache kmalloc-72)"),
                 Stopped("malloc_usable_size(): {} was freed before (cache kmalloc-80)"),
                 Stopped("Object already free"),
             ],

@@ -13,7 +13,7 @@ pub(super) const PROGRAM: Program = Program {
             "a block of 64 bytes, at once",
             [
                 Stopped("free(): double free detected in tcache 2"),
-                Stopped("double free of {} (cache kmalloc-64)"),
+                Stopped("double free of {} (cache kmalloc-72)"),
                 Stopped("double free of {} (cache kmalloc-80)"),
                 Stopped("Slab has 0 allocated objects but 1 are to be freed"),
             ],
@@ -23,7 +23,7 @@ pub(super) const PROGRAM: Program = Program {
             "of 2000 bytes, at once",
             [
                 Stopped("double free or corruption (top)"),
-                Stopped("double free of {} (cache kmalloc-2k)"),
+                Stopped("double free of {} (cache kmalloc-2040)"),
                 Stopped("double free of {} (cache kmalloc-2k)"),
                 Stopped("Slab has 0 allocated objects but 1 are to be freed"),
             ],
@@ -63,7 +63,7 @@ pub(super) const PROGRAM: Program = Program {
             "after another block was freed",
             [
                 Stopped("free(): double free detected in tcache 2"),
-                Stopped("double free of {} (cache kmalloc-64)"),
+                Stopped("double free of {} (cache kmalloc-72)"),
                 Stopped("double free of {} (cache kmalloc-80)"),
                 Stopped("Slab has 0 allocated objects but 1 are to be freed"),
             ],
@@ -73,7 +73,7 @@ pub(super) const PROGRAM: Program = Program {
             "after hundreds of others were freed",
             [
                 Dies,
-                Stopped("double free of {} (cache kmalloc-64)"),
+                Stopped("double free of {} (cache kmalloc-72)"),
                 Stopped("double free of {} (cache kmalloc-80)"),
                 Stopped("invalid free of {}: nothing is allocated there"),
             ],
@@ -83,7 +83,7 @@ pub(super) const PROGRAM: Program = Program {
             "of 2000 bytes, after dozens of others were freed",
             [
                 Stopped("double free or corruption (!prev)"),
-                Stopped("double free of {} (cache kmalloc-2k)"),
+                Stopped("double free of {} (cache kmalloc-2040)"),
                 Stopped("double free of {} (cache kmalloc-2k)"),
                 Stopped("invalid free of {}: nothing is allocated there"),
             ],
@@ -93,7 +93,7 @@ pub(super) const PROGRAM: Program = Program {
             "freed by a thread on another CPU first",
             [
                 Dies,
-                Stopped("double free of {} (cache kmalloc-64)"),
+                Stopped("double free of {} (cache kmalloc-72)"),
                 Stopped("double free of {} (cache kmalloc-80)"),
                 Stopped("Slab has 0 allocated objects but 1 are to be freed"),
             ],
@@ -103,7 +103,7 @@ pub(super) const PROGRAM: Program = Program {
             "then by a thread on another CPU",
             [
                 Dies,
-                Stopped("double free of {} (cache kmalloc-64)"),
+                Stopped("double free of {} (cache kmalloc-72)"),
                 Stopped("double free of {} (cache kmalloc-80)"),
                 Stopped("Slab has 0 allocated objects but 1 are to be freed"),
             ],
@@ -123,7 +123,7 @@ pub(super) const PROGRAM: Program = Program {
             "of a block that `realloc` moved",
             [
                 Stopped("free(): double free detected in tcache 2"),
-                Stopped("double free of {} (cache kmalloc-64)"),
+                Stopped("double free of {} (cache kmalloc-72)"),
                 Stopped("double free of {} (cache kmalloc-80)"),
                 Stopped("Object already free"),
             ],
@@ -133,7 +133,7 @@ pub(super) const PROGRAM: Program = Program {
             "of `aligned_alloc`",
             [
                 Stopped("free(): double free detected in tcache 2"),
-                Stopped("double free of {} (cache kmalloc-512)"),
+                Stopped("double free of {} (cache kmalloc-760)"),
                 Stopped("double free of {} (cache kmalloc-768)"),
                 Stopped("Slab has 0 allocated objects but 1 are to be freed"),
             ],
@@ -143,7 +143,7 @@ pub(super) const PROGRAM: Program = Program {
             "written over in between",
             [
                 Broken,
-                Stopped("double free of {} (cache kmalloc-64)"),
+                Stopped("double free of {} (cache kmalloc-72)"),
                 Stopped("double free of {} (cache kmalloc-80)"),
                 Stopped("Slab has 0 allocated objects but 1 are to be freed"),
             ],
@@ -153,7 +153,7 @@ pub(super) const PROGRAM: Program = Program {
             "written over in between, after another was freed",
             [
                 Broken,
-                Later("{} (cache kmalloc-64) was written to after its free, or freed twice"),
+                Stopped("double free of {} (cache kmalloc-72)"),
                 Stopped("double free of {} (cache kmalloc-80)"),
                 Stopped("Slab has 0 allocated objects but 1 are to be freed"),
             ],
@@ -163,7 +163,7 @@ pub(super) const PROGRAM: Program = Program {
             "the same, 400 bytes, after many others",
             [
                 Stopped("double free or corruption (!prev)"),
-                Later("{} (cache kmalloc-448) was written to after its free, or freed twice"),
+                Stopped("double free of {} (cache kmalloc-440)"),
                 Stopped("double free of {} (cache kmalloc-448)"),
                 Stopped("Object already free"),
             ],
@@ -173,7 +173,7 @@ pub(super) const PROGRAM: Program = Program {
             "the same, 2000 bytes",
             [
                 Stopped("double free or corruption (!prev)"),
-                Later("{} (cache kmalloc-2k) was written to after its free, or freed twice"),
+                Later("{} (cache kmalloc-2040) was written to after its free, or freed twice"),
                 Stopped("double free of {} (cache kmalloc-2k)"),
                 Stopped("Object already free"),
             ],
@@ -193,7 +193,9 @@ pub(super) const PROGRAM: Program = Program {
             "the byte before the block zeroed in between",
             [
                 Stopped("free(): double free detected in tcache 2"),
-                Stopped("double free of {} (cache kmalloc-256)"),
+                Stopped(
+                    "{} (cache kmalloc-264) was written before its start, or the block before it past its end",
+                ),
                 Stopped("double free of {} (cache kmalloc-320)"),
                 Stopped("Object already free"),
             ],

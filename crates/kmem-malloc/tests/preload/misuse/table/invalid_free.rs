@@ -13,7 +13,7 @@ pub(super) const PROGRAM: Program = Program {
             "16 bytes into a block of 64",
             [
                 Stopped("free(): invalid pointer"),
-                Stopped("invalid free of {}: no object of cache kmalloc-64 starts there"),
+                Stopped("invalid free of {}: no object of cache kmalloc-72 starts there"),
                 Stopped("invalid free of {}: no object of cache kmalloc-80 starts there"),
                 Stopped("Invalid object pointer {}"),
             ],
@@ -23,7 +23,7 @@ pub(super) const PROGRAM: Program = Program {
             "1 byte into a block of 64",
             [
                 Stopped("free(): invalid pointer"),
-                Stopped("invalid free of {}: no object of cache kmalloc-64 starts there"),
+                Stopped("invalid free of {}: no object of cache kmalloc-72 starts there"),
                 Stopped("invalid free of {}: no object of cache kmalloc-80 starts there"),
                 Stopped("Invalid object pointer {}"),
             ],
@@ -33,7 +33,7 @@ pub(super) const PROGRAM: Program = Program {
             "8 bytes into a block of 2048",
             [
                 Stopped("free(): invalid pointer"),
-                Stopped("invalid free of {}: no object of cache kmalloc-2k starts there"),
+                Stopped("invalid free of {}: no object of cache kmalloc-2056 starts there"),
                 Stopped("invalid free of {}: no object of cache kmalloc-2304 starts there"),
                 Stopped("Invalid object pointer {}"),
             ],
@@ -83,8 +83,8 @@ pub(super) const PROGRAM: Program = Program {
             "behind the last block of a slab",
             [
                 Dies,
+                Stopped("invalid free of {}: no object of cache kmalloc-2296 starts there"),
                 Stopped("invalid free of {}: no object of cache kmalloc-2304 starts there"),
-                Stopped("invalid free of {}: no object of cache kmalloc-2688 starts there"),
                 Stopped("Invalid object pointer {}"),
             ],
         ),
@@ -93,7 +93,7 @@ pub(super) const PROGRAM: Program = Program {
             "a place for a block that nobody ever had, 2048 bytes",
             [
                 Stopped("free(): invalid pointer"),
-                Stopped("double free of {} (cache kmalloc-2k)"),
+                Stopped("double free of {} (cache kmalloc-2056)"),
                 Stopped("invalid free of {}: no object of cache kmalloc-2304 starts there"),
                 Stopped("Invalid object pointer {}"),
             ],
@@ -103,7 +103,7 @@ pub(super) const PROGRAM: Program = Program {
             "the same between live blocks, 300 bytes",
             [
                 Stopped("double free or corruption (top)"),
-                Stopped("double free of {} (cache kmalloc-320)"),
+                Stopped("double free of {} (cache kmalloc-312)"),
                 Stopped("double free of {} (cache kmalloc-320)"),
                 Stopped("Object already free"),
             ],
@@ -203,9 +203,9 @@ pub(super) const PROGRAM: Program = Program {
             "`realloc` 16 bytes into a block",
             [
                 Stopped("realloc(): invalid pointer"),
-                Stopped("realloc(): invalid pointer {}: no object of cache kmalloc-64 starts there"),
+                Stopped("realloc(): invalid pointer {}: no object of cache kmalloc-72 starts there"),
                 Stopped("realloc(): invalid pointer {}: no object of cache kmalloc-80 starts there"),
-                Stopped("realloc(): invalid pointer {}: no object of cache kmalloc-64 starts there"),
+                Stopped("realloc(): invalid pointer {}: no object of cache kmalloc-72 starts there"),
             ],
         ),
         row(
