@@ -67,11 +67,15 @@ static void behind_the_last(void)
     free(announce(last + (legal ? 0 : 2304)));
 }
 
-/* The slot beside a block in its page, which nobody ever had. In SLUB's usual heap slots have room for a word of the heap's. */
+/* The slot beside a block in its page, which nobody ever had. In SLUB's usual heap slots have room for a word of the heap's, and the
+ * last of fifteen is alone in its page. */
 static void never_allocated(void)
 {
-    uintptr_t block = (uintptr_t)block_of(2048), beside = block ^ 2048;
-    if (engine_is("slub")) beside = ((block + 2064) ^ block) < 4096 ? block + 2064 : block - 2064;
+    int slub = engine_is("slub");
+    uintptr_t block = (uintptr_t)block_of(2048);
+    if (slub && (block & 32767) == 14 * 2064) block = (uintptr_t)block_of(2048);
+    uintptr_t beside = block ^ 2048;
+    if (slub) beside = (block & 32767) / 2064 % 2 ? block - 2064 : block + 2064;
     free(announce((void *)(legal ? block : beside)));
 }
 
