@@ -133,8 +133,8 @@ const OVERFLOW: &str = "
 #include <stdlib.h>
 int main(void)
 {
-	char *volatile block = malloc(40);
-	block[40] = 1;
+	char *volatile block = malloc(41);
+	block[41] = 1;
 	free(block);
 	puts(\"on\");
 	return 3;
@@ -158,7 +158,7 @@ fn debug_letters_reach_the_program() {
     assert!(stopped.err.contains("Allocated in main+0x"), "{}", stopped.err);
     let warned = run(&["--debug", "FZU", "--on-error", "warn"]);
     assert_eq!((warned.status, warned.out.as_str()), (Some(3), "on\n"));
-    assert!(warned.err.contains("FIX kmalloc-48: Restoring kmalloc Redzone"), "{}", warned.err);
+    assert!(warned.err.contains("FIX kmalloc-56: Restoring kmalloc Redzone"), "{}", warned.err);
     let elsewhere = run(&["--debug", "FZU,kmalloc-64"]);
     assert_eq!((elsewhere.status, elsewhere.err.as_str()), (Some(3), ""));
 }
@@ -217,7 +217,7 @@ fn stacks_have_functions_and_lines() {
     assert_eq!(run.status, Some(3), "{}", run.err);
     assert!(run.err.contains("SUMMARY: 120 bytes in 3 objects leaked"), "{}", run.err);
     let process = fs::read_dir(&traces).unwrap().next().unwrap().unwrap().path();
-    let text = fs::read_to_string(process.join("kmalloc-48/alloc_traces")).unwrap();
+    let text = fs::read_to_string(process.join("kmalloc-40/alloc_traces")).unwrap();
     assert!(text.starts_with("      3 main+0x"), "{text}");
 }
 

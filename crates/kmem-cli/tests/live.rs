@@ -278,7 +278,7 @@ fn a_running_program_is_seen() {
     let table = program.table();
     let title = table.lines().next().unwrap();
     assert!(title.contains("/program (pid "), "{title}");
-    let row = table.lines().find(|line| line.starts_with("kmalloc-512")).expect(&table);
+    let row = table.lines().find(|line| line.starts_with("kmalloc-504")).expect(&table);
     let allocs: u64 = row.split_whitespace().nth(9).unwrap().replace(',', "").parse().unwrap();
     // The table may be of the first moment.
     assert!(allocs > 0, "{row}");

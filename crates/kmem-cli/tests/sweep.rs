@@ -128,7 +128,7 @@ fn the_unchecked_request_is_found() {
     let at =
         said.out.lines().skip_while(|line| !line.starts_with("A  CRASH: SIGSEGV, when request 6 failed"));
     let place: Vec<&str> = at.collect();
-    assert_eq!(place[1], "   request 6: 77 bytes (kmalloc-80), asked for by", "{}", said.out);
+    assert_eq!(place[1], "   request 6: 77 bytes (kmalloc-88), asked for by", "{}", said.out);
     let line = |text: &str| 1 + PROGRAM.lines().position(|line| line.contains(text)).unwrap();
     let function = |line: &str, name: &str, number: usize| {
         line.starts_with(&format!("     {name}+0x")) && line.ends_with(&format!("/prog.c:{number}"))
