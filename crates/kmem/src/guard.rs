@@ -20,14 +20,17 @@ use kmem_core::platform::Platform;
 use kmem_core::report;
 
 use crate::heap::{self, Heap};
-use crate::host::fault::{self, Fault};
+use crate::host::fault::{self, Fault, Reason};
 use crate::host::misc;
 
 /// Time between two samples where nobody chose another.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Frames that are looked at for the instruction that faulted: those of the handler come first.
-const DEEP: usize = 40;
+/// Frames that are looked at for the instruction that faulted: those of the handler and of the way to its stack come first.
+const DEEP: usize = 48;
+
+/// Programs are not given addresses below (`vm.mmap_min_addr` of nearly all systems): what goes there went by a null pointer.
+const LOWEST: usize = 64 << 10;
 
 /// Guards one block every `interval` from now on; zero: as [`stop`]. The signal handlers are installed with the first such
 /// block. False: not even the heap could be made.
@@ -114,7 +117,16 @@ pub(crate) unsafe fn configure(heap: &Heap) {
 /// knows.
 pub(crate) fn judge(fault: &Fault) -> bool {
     let Some(heap) = heap::made() else { return false };
-    if !heap.guard().holds(fault.address) {
+    let guarded = heap.guard().holds(fault.address);
+    // Of these nobody says anything. Programs that live with faults (null pointers, mostly) do not wait for each other here.
+    let told = heap::HARDENED && fault.reason != Reason::Other && fault.address >= LOWEST;
+    (guarded || told) && fault::on_own_stack(|| decide(heap, fault, guarded))
+}
+
+/// [`judge`], for what may be the heap's.
+#[inline(never)]
+fn decide(heap: &Heap, fault: &Fault, guarded: bool) -> bool {
+    if !guarded {
         if heap::HARDENED {
             heap::tell_of_fault(heap, fault);
         }

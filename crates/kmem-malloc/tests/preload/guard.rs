@@ -138,6 +138,18 @@ fn a_program_may_go_on() {
     }
 }
 
+/// Stacks of reports lead through the heap's own stack to the code that faulted, whichever way they are walked.
+#[test]
+fn both_ways_show_the_same_stacks() {
+    for case in CASES {
+        let mut command = command(&compiled("guard.c", &["-O0", "-w"].map(OsStr::new)), Heap::Preloaded);
+        let outcome = outcome(command.arg(case.name).env("KMEM_GUARD", "all").env("KMEM_UNWIND", "both"));
+        let told = format!("{}: {outcome:#?}", case.name);
+        assert_eq!(outcome.signal(), Some(SIGABRT), "{told}");
+        check(case, &outcome, &told);
+    }
+}
+
 #[test]
 fn a_sound_program_is_left_alone() {
     for &heap in KMEM {

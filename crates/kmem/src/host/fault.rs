@@ -13,6 +13,9 @@
 //! The kernel is given the program's mask and those of its flags that decide how a handler is entered, so
 //! that the program's handler runs on the stack and with the signals blocked that it asked for.
 //!
+//! What faults are shown to ([`Judge`]) begins on that stack, which may be small, and goes over to one of the heap's own
+//! ([`on_own_stack`]) for all that takes room; nothing of the program's runs there but what a report calls.
+//!
 //! # What cannot be seen
 //! A program that installs its handlers by system calls of its own replaces this one; then its handler gets the faults of the
 //! heap's pages too. A thread that blocks SIGSEGV is killed by a fault, as it would be without the heap. A program that
@@ -33,6 +36,32 @@ use core::sync::atomic::{
 use kmem_core::guard::Access;
 
 use super::sys;
+
+#[cfg(target_arch = "x86_64")]
+mod stack;
+/// Other processors stay on the stack they are on.
+#[cfg(not(target_arch = "x86_64"))]
+mod stack {
+    pub(in crate::host) const STEP: usize = 0;
+
+    pub(in crate::host) fn end(_sp: usize) -> Option<usize> {
+        None
+    }
+
+    pub(in crate::host) fn left(_sp: usize) -> Option<usize> {
+        None
+    }
+
+    /// Runs `work`.
+    pub fn on_own_stack<R>(work: impl FnOnce() -> R) -> R {
+        work()
+    }
+
+    pub(super) fn after_fork_child() {}
+}
+
+pub use stack::on_own_stack;
+pub(super) use stack::{STEP, end as own_stack_end, left as own_stack_left};
 
 /// A fault.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +102,9 @@ impl Reason {
 }
 
 /// Decides about a fault. True: it is the heap's, and the access may be tried again.
+///
+/// It is called on the program's stack, where there may be a KiB left: what is not the heap's is refused there, the rest is for
+/// [`on_own_stack`].
 pub type Judge = fn(&Fault) -> bool;
 
 /// The signals that are watched.
@@ -214,6 +246,7 @@ pub(super) fn after_fork_child() {
         kept.sequence.store(sequence & !1, Ordering::Relaxed);
     }
     OWNER.store(process(), Ordering::Relaxed);
+    stack::after_fork_child();
 }
 
 fn process() -> c_int {

@@ -4,7 +4,7 @@
 //! notice. The wrappers of the C library set `errno`; these do not. Each function answers with the
 //! kernel's own result, a negative error number in `Err`.
 //!
-//! Never: allocates, blocks (except [`futex_wait`]), or touches `errno`.
+//! Never: allocates, blocks (except [`futex_wait`] and its like), or touches `errno`.
 
 use core::ffi::c_int;
 
@@ -181,6 +181,17 @@ pub(super) fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32) {
     let op = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
     // SAFETY: the kernel only reads the word, which the reference keeps alive; a null timeout waits for ever.
     let _ = unsafe { call(libc::SYS_futex, [word.as_ptr() as usize, op, value as usize, 0, 0, 0]) };
+}
+
+/// As [`futex_wait`], for a second at most. False: that is over.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn futex_wait_a_second(word: &core::sync::atomic::AtomicU32, value: u32) -> bool {
+    let op = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
+    let second = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+    let time = &raw const second as usize;
+    // SAFETY: the kernel only reads the word, which the reference keeps alive, and the time.
+    let woken = unsafe { call(libc::SYS_futex, [word.as_ptr() as usize, op, value as usize, time, 0, 0]) };
+    woken != Err(Errno(libc::ETIMEDOUT))
 }
 
 /// Wakes one sleeper of `word`.

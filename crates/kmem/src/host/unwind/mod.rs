@@ -21,7 +21,8 @@
 //!
 //! # Invariants
 //! - I-UNWIND-1: only words between the first frame's stack pointer and the end of this thread's stack are read, each frame above the
-//!   last. A stack of the program's own making (coroutines, a signal's) is left to the compiler's unwinder.
+//!   last. A walk may begin on the stack that faults are judged on; it goes on where that stack was come to from, once.
+//!   A stack of the program's own making (coroutines, a signal's) is left to the compiler's unwinder.
 //! - I-UNWIND-2: a rule is kept only with all of its place's address, so one that is found is that place's.
 //!
 //! # Never
@@ -38,7 +39,7 @@ mod tests;
 pub(super) use files::after_fork_child;
 use rule::{Kind, Rule};
 
-use super::{misc, weak};
+use super::{fault, misc, weak};
 
 /// The farthest that a stack's end is looked for, in bytes: what lies further away is not this thread's stack.
 const FARTHEST: usize = 64 << 20;
@@ -88,11 +89,23 @@ impl Registers {
 /// The end of the stack that `sp` is on, if that is this thread's own. The C library keeps a thread's own data above its stack;
 /// the first thread's stack ends where the loader found it.
 fn stack_end(sp: usize) -> Option<usize> {
+    if let Some(end) = fault::own_stack_end(sp) {
+        return Some(end);
+    }
     let near = |end: usize| (end > sp && end - sp < FARTHEST).then_some(end);
     let initial = weak::stack_end();
     // SAFETY: the loader's variable, where there is one; it does not change any more.
     let initial = if initial.is_null() { 0 } else { unsafe { initial.read() }.addr() };
     near(initial).or_else(|| near(misc::thread_pointer()))
+}
+
+/// The stack that a frame with its stack pointer at `sp` was come to from: where its own words begin, and its end. `None`: its caller,
+/// whose stack pointer was `from`, is on no other stack that can be walked.
+#[cold]
+fn other_stack(from: usize, sp: usize) -> Option<(usize, usize)> {
+    let left = fault::own_stack_left(sp)?;
+    (from.checked_sub(fault::STEP) == Some(left)).then_some(())?;
+    Some((left, stack_end(left)?))
 }
 
 /// Shows the places of the frames from `from` on, the nearest first, until `visit` says false. False: this stack cannot be walked by
@@ -102,16 +115,17 @@ pub(super) fn walk(from: Registers, mut visit: impl FnMut(usize) -> bool) -> boo
         return false;
     }
     let Registers { mut pc, mut sp, mut bp } = from;
-    let Some(end) = stack_end(sp) else { return false };
+    let Some(mut end) = stack_end(sp) else { return false };
     // SAFETY: the address is checked by the caller below: aligned, in this thread's stack (I-UNWIND-1).
     let word = |at: usize| unsafe { (at as *const usize).read_volatile() };
-    let inside = |at: usize, sp: usize| at >= sp && at < end && at.is_multiple_of(8);
+    let within = |at: usize, sp: usize, end: usize| at >= sp && at < end && at.is_multiple_of(8);
     // A call is looked up by the address it returns to, which belongs to the code before it; an interrupted instruction by its own.
     let mut exact = true;
     loop {
         if !visit(pc) {
             return true;
         }
+        let inside = |at: usize, sp: usize| within(at, sp, end);
         let rule = rule::find(pc + usize::from(exact));
         let kind = rule.kind();
         let from = match kind {
@@ -145,8 +159,10 @@ pub(super) fn walk(from: Registers, mut visit: impl FnMut(usize) -> bool) -> boo
         };
         // The frame's return address and what else it saved lie between its stack pointer and the caller's.
         if from <= sp || !inside(from - 8, sp) {
-            return false;
+            let Some(other) = other_stack(from, sp) else { return false };
+            (sp, end) = other;
         }
+        let inside = |at: usize, sp: usize| within(at, sp, end);
         match rule.saved_rbp() {
             0 => {}
             Rule::WHERE_IT_POINTS => {

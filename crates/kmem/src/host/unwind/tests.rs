@@ -75,6 +75,14 @@ fn the_same_frames_from_a_sort_of_the_c_library() {
 }
 
 #[test]
+fn the_same_frames_through_the_stack_of_faults() {
+    let here = both();
+    // `both` sees that they can be walked by rules.
+    assert!(crate::host::fault::on_own_stack(both) > here);
+    assert!(crate::host::fault::on_own_stack(|| deep(5, &mut [1; 4])) > here + 5);
+}
+
+#[test]
 fn the_same_frames_through_a_signal() {
     extern "C" fn handler(_: libc::c_int) {
         STACKS.with(|stacks| *stacks.borrow_mut() = [Way::Rules, Way::Tables].map(stack));

@@ -1,0 +1,301 @@
+//! Reports of faults take no room on the program's stacks: the guard on threads with the least alternate stack that the system allows.
+//!
+//! A report too much for such a stack kills the process, so each case is this program again, as a child.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use std::cell::Cell;
+use std::env;
+use std::process::Command;
+use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kmem::host::fault;
+use kmem::{debugging, guard, heap};
+
+const CASE: &str = "KMEM_TEST_CASE";
+
+/// What a handler that finds out that it has nothing to do may need, beside what the kernel puts on its stack.
+const LITTLE: usize = 1536;
+
+/// Where a guarded block was that is freed.
+fn freed() -> usize {
+    for _ in 0..10_000 {
+        let block = heap::malloc(48);
+        if heap::heap().expect("made").guard().holds(block.addr()) {
+            // SAFETY: allocated just now.
+            unsafe { heap::free(block) };
+            return block.addr();
+        }
+    }
+    panic!("nobody is guarded");
+}
+
+#[inline(never)]
+fn reads_what_was_freed(at: usize) {
+    // SAFETY: none; that is the point. The page is mapped, and the heap opens it after its report.
+    std::hint::black_box(unsafe { (at as *const u8).read_volatile() });
+}
+
+fn alternate() -> libc::stack_t {
+    // SAFETY: zero is a value; asks only.
+    unsafe {
+        let mut stack = std::mem::zeroed();
+        assert_eq!(libc::sigaltstack(null(), &raw mut stack), 0);
+        stack
+    }
+}
+
+fn mask() -> u64 {
+    let mut mask = 0_u64;
+    // SAFETY: the kernel writes 64 bits; nothing is set.
+    let asked = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, 0, null::<u64>(), &raw mut mask, 8) };
+    assert_eq!(asked, 0);
+    mask
+}
+
+/// Gives this thread an alternate stack of the kernel's least size and a little, with nothing below; its start and size.
+fn least_stack() -> (*mut u8, usize) {
+    const PAGES: usize = 64 << 10;
+    // SAFETY: always answers.
+    let least = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
+    let size = (if least == 0 { libc::MINSIGSTKSZ } else { least } + LITTLE).next_multiple_of(64);
+    assert!(size < PAGES);
+    // SAFETY: new mappings, the first of which ends the other one's pages where the stack ends; the stack stays for ever.
+    unsafe {
+        let all = libc::mmap(
+            null_mut(),
+            2 * PAGES,
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
+        assert_ne!(all, libc::MAP_FAILED);
+        let (page, above) = (4096, all.cast::<u8>().add(PAGES));
+        let used = size.next_multiple_of(page);
+        assert_eq!(libc::mprotect(above.cast(), used, libc::PROT_READ | libc::PROT_WRITE), 0);
+        // Its lowest byte is the page's, so that one too many is the protected one's: what is above is not used.
+        let stack = libc::stack_t { ss_sp: above.cast(), ss_flags: 0, ss_size: size };
+        assert_eq!(libc::sigaltstack(&raw const stack, null_mut()), 0);
+        (above, size)
+    }
+}
+
+/// Has the program's handler of SIGSEGV run on the alternate stack with these flags too.
+fn set_handler(handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void), flags: i32) {
+    // SAFETY: a handler that takes these arguments, kept by the heap as a preloaded library has it.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | flags;
+        assert_eq!(fault::sigaction(libc::SIGSEGV, &raw const action, null_mut()), 0);
+    }
+}
+
+/// A page of the program's own that nobody may touch, until its handler opens it.
+static PAGE: AtomicPtr<u8> = AtomicPtr::new(null_mut());
+static RAN_AT: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn open_page(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let here = 0_u8;
+    RAN_AT.store((&raw const here).addr(), Ordering::Relaxed);
+    let page = PAGE.load(Ordering::Relaxed);
+    // SAFETY: the kernel's structure; a page of this program's. What was not its page is not lived through.
+    unsafe {
+        if (*info).si_addr().addr() != page.addr() {
+            libc::_exit(99);
+        }
+        libc::mprotect(page.cast(), 4096, libc::PROT_READ | libc::PROT_WRITE);
+    }
+}
+
+/// A report on the least stack; then a fault that is not the heap's.
+fn small() {
+    let block = freed();
+    set_handler(open_page, 0);
+    thread::spawn(move || {
+        let (stack, size) = least_stack();
+        let before = mask();
+        reads_what_was_freed(block);
+        assert_eq!((guard::stats().bugs, mask()), (1, before));
+        let now = alternate();
+        assert_eq!((now.ss_sp.cast::<u8>(), now.ss_size, now.ss_flags), (stack, size, 0));
+
+        // SAFETY: a new mapping; it is touched, and the handler opens it.
+        unsafe {
+            let page =
+                libc::mmap(null_mut(), 4096, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+            PAGE.store(page.cast(), Ordering::Relaxed);
+            page.cast::<u8>().write_volatile(1);
+        }
+        let ran = RAN_AT.load(Ordering::Relaxed);
+        assert!((stack.addr()..stack.addr() + size).contains(&ran), "the program's handler, on its stack");
+        assert_eq!(guard::stats().bugs, 1);
+    })
+    .join()
+    .expect("it lives");
+}
+
+/// The same fault, on a thread's own stack.
+fn without() {
+    let block = freed();
+    thread::spawn(move || {
+        let none = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        // SAFETY: nobody is on the one that goes.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const none, null_mut()) }, 0);
+        reads_what_was_freed(block);
+        assert_eq!(guard::stats().bugs, 1);
+        assert_ne!(alternate().ss_flags & libc::SS_DISABLE, 0);
+    })
+    .join()
+    .expect("it lives");
+}
+
+const THREADS: usize = 4;
+const ROUNDS: usize = 12;
+
+/// Threads that fault at once, again and again.
+fn at_once() {
+    let start = Arc::new(Barrier::new(THREADS));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let blocks: Vec<_> = (0..ROUNDS).map(|_| freed()).collect();
+            let start = Arc::clone(&start);
+            thread::spawn(move || {
+                least_stack();
+                for block in blocks {
+                    start.wait();
+                    reads_what_was_freed(block);
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("it lives"));
+    assert_eq!(guard::stats().bugs, (THREADS * ROUNDS) as u64);
+}
+
+/// What the reports' lines go to touches another block.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static LINES: Cell<u32> = const { Cell::new(0) };
+}
+
+fn touch(line: &str) {
+    eprint!("{line}");
+    LINES.set(LINES.get() + 1);
+    let next = NEXT.swap(0, Ordering::Relaxed);
+    if next != 0 {
+        reads_what_was_freed(next);
+    }
+}
+
+/// A fault in a report, on the least stack, and one in a handler of the program's that runs there.
+fn nested() {
+    extern "C" fn in_handler(_: i32) {
+        reads_what_was_freed(NEXT.swap(0, Ordering::Relaxed));
+    }
+    let blocks = [freed(), freed(), freed()];
+    // A fault in a report must not find its signal blocked.
+    set_handler(open_page, libc::SA_NODEFER);
+    debugging::set_receiver(Some(touch));
+    thread::spawn(move || {
+        let (stack, size) = least_stack();
+        NEXT.store(blocks[1], Ordering::Relaxed);
+        let before = mask();
+        reads_what_was_freed(blocks[0]);
+        assert_eq!((guard::stats().bugs, mask(), alternate().ss_sp.cast()), (2, before, stack));
+        assert!(LINES.get() > 10);
+
+        // Two frames of the kernel's, so twice the stack.
+        // SAFETY: the mapping that `least_stack` made has room above; a handler that takes the signal alone.
+        unsafe {
+            let size = 2 * size;
+            assert_eq!(libc::mprotect(stack.cast(), size, libc::PROT_READ | libc::PROT_WRITE), 0);
+            let larger = libc::stack_t { ss_sp: stack.cast(), ss_flags: 0, ss_size: size };
+            assert_eq!(libc::sigaltstack(&raw const larger, null_mut()), 0);
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = in_handler as *const () as usize;
+            action.sa_flags = libc::SA_ONSTACK;
+            assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, null_mut()), 0);
+            NEXT.store(blocks[2], Ordering::Relaxed);
+            assert_eq!(libc::raise(libc::SIGUSR1), 0);
+        }
+        assert_eq!(guard::stats().bugs, 3);
+    })
+    .join()
+    .expect("it lives");
+    debugging::set_receiver(None);
+}
+
+#[test]
+fn a_case() {
+    match env::var(CASE).as_deref() {
+        Ok("small") => small(),
+        Ok("without") => without(),
+        Ok("at once") => at_once(),
+        Ok("nested") => nested(),
+        _ => {}
+    }
+}
+
+/// Runs a case; what it said on its standard error.
+fn child(case: &str) -> String {
+    let mut command = Command::new(env::current_exe().expect("own path"));
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KMEM_")) {
+        command.env_remove(name);
+    }
+    command.args(["--exact", "a_case", "--nocapture", "--test-threads=1"]);
+    command
+        .env(CASE, case)
+        .env("KMEM_GUARD", "all")
+        .env("KMEM_ON_ERROR", "warn")
+        .env("KMEM_SYMBOLIZER", "")
+        .env("KMEM_RATELIMIT", "0");
+    let begin = Instant::now();
+    let output = command.output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{case}: {:?}: {said}", output.status);
+    // Whoever waits for what does not come waits for longer.
+    assert!(begin.elapsed() < Duration::from_secs(13), "{case}: {said}");
+    said
+}
+
+/// The functions on the stack of a report's access, the nearest first.
+fn stack(said: &str) -> Vec<&str> {
+    let mut lines = said.lines().skip_while(|line| !line.starts_with("Use-after-free read at "));
+    assert!(lines.next().is_some(), "{said}");
+    lines
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.trim().split("+0x").next().unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn a_report_needs_no_room_on_a_small_stack() {
+    let said = child("small");
+    assert_eq!(said.matches("BUG: kmem: use-after-free read").count(), 1, "{said}");
+    // The stack is that of a thread without alternate stack, walked through two others.
+    let plain = child("without");
+    let depth = |stack: &[&str]| {
+        let at = stack.iter().position(|frame| frame.contains("rust_begin_short_backtrace"));
+        at.filter(|&at| at > 0).map(|at| stack.len() - at)
+    };
+    let (found, expected) = (stack(&said), stack(&plain));
+    assert!(depth(&found) > Some(3) && depth(&found) == depth(&expected), "{said}{plain}");
+}
+
+#[test]
+fn all_who_fault_at_once_are_reported() {
+    let said = child("at once");
+    assert_eq!(said.matches("BUG: kmem: use-after-free read").count(), THREADS * ROUNDS, "{said}");
+}
+
+#[test]
+fn a_fault_in_a_report_is_reported_too() {
+    let said = child("nested");
+    assert_eq!(said.matches("BUG: kmem: use-after-free read").count(), 3, "{said}");
+}
