@@ -6,14 +6,16 @@ use super::{Program, row};
 pub(super) const PROGRAM: Program = Program {
     name: "overflow",
     title: "Bytes outside of a block are written",
-    remark: "The C library has a word of its own in front of each block. A write that leaves a block hits it, and the damage shows later: by this the program is stopped. Here nothing of the heap lies between blocks. The write ends in the neighbour, or in nothing; the heap is whole. A checked heap tells all of them, and the hardened one. A word behind each block, looked at when it is freed, was built and measured: [hardened.md](hardened.md).",
+    remark: "A small block has no word of the heap's behind it, but the header of the next one: of a slab's last block, one of 51 of this size, an overflow is not noticed",
     rows: &[
         row(
             "right-1",
             "one byte behind what may be used of 64",
             [
                 Later("malloc assertion failure in sysmalloc"),
-                Unnoticed,
+                Perhaps(
+                    "(cache kmalloc-72) was written before its start, or the block before it past its end",
+                ),
                 Stopped("{} (cache kmalloc-80) was written past its end"),
                 Stopped("Right Redzone overwritten"),
             ],
@@ -23,7 +25,7 @@ pub(super) const PROGRAM: Program = Program {
             "the same of 2000",
             [
                 Later("malloc assertion failure in sysmalloc"),
-                Unnoticed,
+                Stopped("(cache kmalloc-2040) was written past its end"),
                 Stopped("{} (cache kmalloc-2k) was written past its end"),
                 Stopped("Right Redzone overwritten"),
             ],
@@ -33,7 +35,7 @@ pub(super) const PROGRAM: Program = Program {
             "the same of 20000",
             [
                 Later("malloc assertion failure in sysmalloc"),
-                Unnoticed,
+                Stopped("(cache kmalloc-20472) was written past its end"),
                 Stopped("{} (cache kmalloc-20k) was written past its end"),
                 Stopped("Right Redzone overwritten"),
             ],
@@ -53,7 +55,9 @@ pub(super) const PROGRAM: Program = Program {
             "eight bytes behind 64",
             [
                 Later("malloc(): corrupted top size"),
-                Unnoticed,
+                Perhaps(
+                    "(cache kmalloc-72) was written before its start, or the block before it past its end",
+                ),
                 Stopped("{} (cache kmalloc-80) was written past its end"),
                 Stopped("Right Redzone overwritten"),
             ],
@@ -93,7 +97,9 @@ pub(super) const PROGRAM: Program = Program {
             "one byte in front of 64",
             [
                 Stopped("double free or corruption (out)"),
-                Unnoticed,
+                Stopped(
+                    "(cache kmalloc-72) was written before its start, or the block before it past its end",
+                ),
                 Perhaps("(cache kmalloc-80) was written to after it was freed"),
                 Stopped("Left Redzone overwritten"),
             ],
@@ -103,7 +109,9 @@ pub(super) const PROGRAM: Program = Program {
             "eight bytes in front",
             [
                 Stopped("double free or corruption (out)"),
-                Unnoticed,
+                Stopped(
+                    "(cache kmalloc-72) was written before its start, or the block before it past its end",
+                ),
                 Perhaps("(cache kmalloc-80) was written to after it was freed"),
                 Stopped("Left Redzone overwritten"),
             ],
@@ -123,7 +131,9 @@ pub(super) const PROGRAM: Program = Program {
             "on into the next block",
             [
                 Stopped("double free or corruption (out)"),
-                Unnoticed,
+                Stopped(
+                    "(cache kmalloc-72) was written before its start, or the block before it past its end",
+                ),
                 Stopped("{} (cache kmalloc-80) was written past its end"),
                 Stopped("Left Redzone overwritten"),
             ],
@@ -133,7 +143,9 @@ pub(super) const PROGRAM: Program = Program {
             "on over the whole next block",
             [
                 Stopped("double free or corruption (out)"),
-                Unnoticed,
+                Stopped(
+                    "(cache kmalloc-72) was written before its start, or the block before it past its end",
+                ),
                 Stopped("{} (cache kmalloc-80) was written past its end"),
                 Stopped("Right Redzone overwritten"),
             ],
@@ -143,7 +155,7 @@ pub(super) const PROGRAM: Program = Program {
             "on into a free block",
             [
                 Later("double free or corruption (out)"),
-                Later("(cache kmalloc-64) was written to after its free, or freed twice"),
+                Later("(cache kmalloc-72) was written before its start, or the block before it past its end"),
                 Stopped("{} (cache kmalloc-80) was written past its end"),
                 Stopped("Right Redzone overwritten"),
             ],
@@ -153,7 +165,7 @@ pub(super) const PROGRAM: Program = Program {
             "one byte behind, a free block follows",
             [
                 Unnoticed,
-                Unnoticed,
+                Later("(cache kmalloc-72) was written before its start, or the block before it past its end"),
                 Stopped("{} (cache kmalloc-80) was written past its end"),
                 Stopped("Right Redzone overwritten"),
             ],
