@@ -35,8 +35,8 @@ fn freed() -> usize {
 }
 
 #[inline(never)]
-fn reads_what_was_freed(at: usize) {
-    // SAFETY: none; that is the point. The page is mapped, and the heap opens it after its report.
+fn reads(at: usize) {
+    // SAFETY: none; that is the point. The page is mapped, and the heap opens it after its report, or the program's handler.
     std::hint::black_box(unsafe { (at as *const u8).read_volatile() });
 }
 
@@ -120,7 +120,7 @@ fn small() {
     thread::spawn(move || {
         let (stack, size) = least_stack();
         let before = mask();
-        reads_what_was_freed(block);
+        reads(block);
         assert_eq!((guard::stats().bugs, mask()), (1, before));
         let now = alternate();
         assert_eq!((now.ss_sp.cast::<u8>(), now.ss_size, now.ss_flags), (stack, size, 0));
@@ -147,7 +147,7 @@ fn without() {
         let none = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
         // SAFETY: nobody is on the one that goes.
         assert_eq!(unsafe { libc::sigaltstack(&raw const none, null_mut()) }, 0);
-        reads_what_was_freed(block);
+        reads(block);
         assert_eq!(guard::stats().bugs, 1);
         assert_ne!(alternate().ss_flags & libc::SS_DISABLE, 0);
     })
@@ -169,7 +169,7 @@ fn at_once() {
                 least_stack();
                 for block in blocks {
                     start.wait();
-                    reads_what_was_freed(block);
+                    reads(block);
                 }
             })
         })
@@ -189,14 +189,14 @@ fn touch(line: &str) {
     LINES.set(LINES.get() + 1);
     let next = NEXT.swap(0, Ordering::Relaxed);
     if next != 0 {
-        reads_what_was_freed(next);
+        reads(next);
     }
 }
 
 /// A fault in a report, on the least stack, and one in a handler of the program's that runs there.
 fn nested() {
     extern "C" fn in_handler(_: i32) {
-        reads_what_was_freed(NEXT.swap(0, Ordering::Relaxed));
+        reads(NEXT.swap(0, Ordering::Relaxed));
     }
     let blocks = [freed(), freed(), freed()];
     // A fault in a report must not find its signal blocked.
@@ -206,7 +206,7 @@ fn nested() {
         let (stack, size) = least_stack();
         NEXT.store(blocks[1], Ordering::Relaxed);
         let before = mask();
-        reads_what_was_freed(blocks[0]);
+        reads(blocks[0]);
         assert_eq!((guard::stats().bugs, mask(), alternate().ss_sp.cast()), (2, before, stack));
         assert!(LINES.get() > 10);
 
@@ -231,6 +231,27 @@ fn nested() {
     debugging::set_receiver(None);
 }
 
+/// What a hardened heap says of a fault, and then the program's own handler, on the least stack.
+fn edge() {
+    const SIZE: usize = 100_000;
+    let block = heap::malloc(SIZE).addr();
+    let behind = (block + SIZE).next_multiple_of(4096);
+    set_handler(open_page, 0);
+    PAGE.store(behind as *mut u8, Ordering::Relaxed);
+    thread::spawn(move || {
+        let (stack, size) = least_stack();
+        reads(behind);
+        assert!((stack.addr()..stack.addr() + size).contains(&RAN_AT.load(Ordering::Relaxed)));
+    })
+    .join()
+    .expect("it lives");
+    let distance = behind - block - SIZE;
+    eprintln!(
+        "expected: {behind:#x}, {}",
+        if distance == 0 { "right behind".into() } else { format!("{distance} bytes behind") }
+    );
+}
+
 #[test]
 fn a_case() {
     match env::var(CASE).as_deref() {
@@ -238,6 +259,7 @@ fn a_case() {
         Ok("without") => without(),
         Ok("at once") => at_once(),
         Ok("nested") => nested(),
+        Ok("edge") => edge(),
         _ => {}
     }
 }
@@ -298,4 +320,13 @@ fn all_who_fault_at_once_are_reported() {
 fn a_fault_in_a_report_is_reported_too() {
     let said = child("nested");
     assert_eq!(said.matches("BUG: kmem: use-after-free read").count(), 3, "{said}");
+}
+
+#[test]
+#[cfg(feature = "hardened")]
+fn a_named_fault_needs_no_room_either() {
+    let said = child("edge");
+    let expected = said.lines().find_map(|line| line.strip_prefix("expected: ")).expect("its last line");
+    let line = format!("read of {expected} a block of 100000 bytes");
+    assert_eq!(said.lines().filter(|said| said.ends_with(&line)).count(), 1, "{line}: {said}");
 }
