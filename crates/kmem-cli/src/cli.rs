@@ -32,7 +32,7 @@ use manual::{
   kmem run --record trace -- sort big.txt && kmem replay trace
   kmem fail-sweep -- ./parser input.xml
   kmem top                                    # all that run, from another terminal
-  kmem ctl server letters FZPU,kmalloc-64     # check some blocks from now on
+  kmem ctl server letters FZPU,kmalloc-72     # check some blocks from now on
   kmem lab
   kmem bench engines --quick
 

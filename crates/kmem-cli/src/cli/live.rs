@@ -126,7 +126,7 @@ pub(crate) enum CtlCommand {
     /// back. The engine slab keeps the letters that its caches were made with, and slob has none.
     #[command(verbatim_doc_comment)]
     Letters {
-        /// For example FZPU,kmalloc-64;-,kmalloc-1*
+        /// For example FZPU,kmalloc-72;-,kmalloc-1*
         #[arg(value_name = "LETTERS[,NAMES]", allow_hyphen_values = true)]
         letters: String,
     },

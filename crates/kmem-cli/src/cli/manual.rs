@@ -46,7 +46,7 @@ FILE.PID.N.
 --debug checks the program's blocks as the kernel's slub_debug option does: F consistency, Z red
 zones around blocks, P poison in free ones, U who allocated and freed; T logs each call; no letters
 at all are FZPU. Names follow a comma, further letters with names a semicolon:
-FZPU,kmalloc-64;Z,kmalloc-1*. The first damage is reported on stderr and ends the program; with
+FZPU,kmalloc-72;Z,kmalloc-1*. The first damage is reported on stderr and ends the program; with
 --on-error warn it is repaired, and the program goes on.
 
 Reports name functions and lines: kmem itself, in a process of its own, reads the debug information
@@ -144,7 +144,7 @@ Only processes of the same user can be asked; root asks everybody's.
 Exit status: 0; 1 when the program is not there, does not answer, or cannot do it.
 
 Examples:
-  kmem ctl server letters FZPU,kmalloc-64   # check blocks of one size, from now on
+  kmem ctl server letters FZPU,kmalloc-72   # check blocks of one size, from now on
   kmem ctl server validate                  # look at all of them now
   kmem ctl server letters U && sleep 60 && kmem ctl server traces
   kmem ctl server letters -                 # no checks again

@@ -39,7 +39,7 @@ const HEADER: &str = "\
 Processor time and peak resident size of real programs (`programs/cases`) with debug letters for every cache, as multiples of the
 same run without letters: `KMEM_DEBUG=FZPU` and so on, or `kmem run --debug`. The first column is the run without, in
 seconds and MiB. A cache without letters pays nothing: its fast path has the same instructions as in a build without the debug layer
-(`golden/fast-path.txt`), so letters for a few caches (`FZPU,kmalloc-64`) cost as much as those caches are used.
+(`golden/fast-path.txt`), so letters for a few caches (`FZPU,kmalloc-72`) cost as much as those caches are used.
 
 F looks at each object and at the slab it is in, with a walk of the slab's free objects; Z and P write and compare red zones and poison;
 U saves the stack of each request and of each free; A does nothing until a failure is asked for. Where programs take turns on a
