@@ -165,7 +165,9 @@ pub(super) const PROGRAM: Program = Program {
             "one byte behind, a free block follows",
             [
                 Unnoticed,
-                Later("(cache kmalloc-72) was written before its start, or the block before it past its end"),
+                Stopped(
+                    "(cache kmalloc-72) was written before its start, or the block before it past its end",
+                ),
                 Stopped("{} (cache kmalloc-80) was written past its end"),
                 Stopped("Right Redzone overwritten"),
             ],
