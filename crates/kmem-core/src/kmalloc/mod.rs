@@ -55,7 +55,7 @@ use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 use classes::{ClassSet, Kind, MAX_BYTES};
 
 /// Room for the classes of the largest set.
-pub const MAX_CLASSES: usize = 83;
+pub const MAX_CLASSES: usize = 89;
 
 /// What a request of no bytes gets.
 pub const ZERO_SIZE_PTR: *mut u8 = core::ptr::without_provenance_mut(16);

@@ -77,12 +77,13 @@ fn the_fine_set_is_what_its_rule_says() {
     assert_eq!(FineSet::SIZES, sizes);
 }
 
-/// The slots are those of the fine set and 16 bytes more than its powers of two, from 128 to 2048. Runs of pages that have tails are
+/// The slots are those of the fine set, some between them, and 16 bytes more than its powers of two, from 128 to 2048. Runs of pages that have tails are
 /// there without them too.
 #[test]
 fn the_headed_set_is_what_its_rule_says() {
     let mut slots: Vec<usize> =
         FineSet::SIZES[..FineSet::SLAB_CLASSES].iter().map(|&size| size as usize).collect();
+    slots.extend([176, 208, 240, 288, 352, 416]);
     slots.extend([4096, 4368, 8192]);
     slots.extend([128, 256, 512, 1024, 2048].map(|power| power + 16));
     slots.sort_unstable();
@@ -207,6 +208,8 @@ fn waste<S: ClassSet>(floor: usize) -> (f64, f64) {
 fn waste_of_each_set() {
     let (average, worst) = waste::<KernelSet>(256);
     assert!((average - 0.249).abs() < 0.0005 && (0.499..0.5).contains(&worst), "{average} {worst}");
+    let (average, worst) = waste::<HeadedSet>(64);
+    assert!((average - 0.0596).abs() < 0.0005 && (0.187..0.189).contains(&worst), "{average} {worst}");
     let (average, worst) = waste::<FineSet>(64);
     assert!((average - 0.061).abs() < 0.0005 && (0.199..0.2).contains(&worst), "{average} {worst}");
 }
