@@ -159,7 +159,7 @@ fn debug_letters_reach_the_program() {
     let warned = run(&["--debug", "FZU", "--on-error", "warn"]);
     assert_eq!((warned.status, warned.out.as_str()), (Some(3), "on\n"));
     assert!(warned.err.contains("FIX kmalloc-56: Restoring kmalloc Redzone"), "{}", warned.err);
-    let elsewhere = run(&["--debug", "FZU,kmalloc-64"]);
+    let elsewhere = run(&["--debug", "FZU,kmalloc-72"]);
     assert_eq!((elsewhere.status, elsewhere.err.as_str()), (Some(3), ""));
 }
 
