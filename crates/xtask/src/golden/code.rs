@@ -39,7 +39,7 @@ How to read it:
 - A piece begins with the store of its descriptor into that area and ends with the one store that commits it. The kernel sets a
   thread that it takes off the CPU in between back to the piece's start.
 - What stands after the load of the block's first words in `malloc` and before the last store in `free` is the price of noticing
-  misuse: the proof that an object begins at the address, the mark of a freed block, the encoded pointers.
+  misuse: the header before the block, which tells that a block begins at the address and is not free.
 ";
 
 /// Writes the page.
