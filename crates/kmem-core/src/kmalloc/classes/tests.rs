@@ -77,8 +77,8 @@ fn the_fine_set_is_what_its_rule_says() {
     assert_eq!(FineSet::SIZES, sizes);
 }
 
-/// The slots are those of the fine set, some between them, and 16 bytes more than its powers of two, from 128 to 2048. Runs of pages that have tails are
-/// there without them too.
+/// The slots are those of the fine set, some between them, and 16 bytes more than its powers of two, from 128 to 2048. Runs of pages
+/// that have tails are there without them too.
 #[test]
 fn the_headed_set_is_what_its_rule_says() {
     let mut slots: Vec<usize> =
