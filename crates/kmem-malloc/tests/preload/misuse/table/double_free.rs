@@ -163,7 +163,7 @@ pub(super) const PROGRAM: Program = Program {
             "the same, 400 bytes, after many others",
             [
                 Stopped("double free or corruption (!prev)"),
-                Stopped("double free of {} (cache kmalloc-440)"),
+                Stopped("double free of {} (cache kmalloc-408)"),
                 Stopped("double free of {} (cache kmalloc-448)"),
                 Stopped("Object already free"),
             ],
