@@ -37,12 +37,13 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use kmem_core::Kmem;
 pub use kmem_core::debug::Origin;
+use kmem_core::engine::beside;
 use kmem_core::gfp::Gfp;
 pub use kmem_core::kmalloc::claim::Claim;
 use kmem_core::kmalloc::classes::{ClassSet, Kind, MAX_BYTES};
 use kmem_core::kmalloc::{FreeError, zero_or_null};
 use kmem_core::percpu::{CpuArea, Pushed, StackId};
-use kmem_core::platform::{PAGE_SHIFT, Platform};
+use kmem_core::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 
 use crate::debugging;
 use crate::engine::{self, Classes, QUICK, REGULAR, TABLE_LIMIT};
@@ -694,7 +695,28 @@ fn freed_before(ptr: *const u8, class: usize) -> FreeError {
     FreeError::Double { address: ptr.addr(), cache: Classes::name(Kind::Normal, class) }
 }
 
-/// The bytes of the block of a class for this call; nothing when it is free. That, and damage beside it, is reported.
+/// The class of a block in use with a header, which proves by itself that the block starts there. Nothing: ask [`class_at`].
+#[inline(always)]
+fn headed_at(ptr: *const u8) -> Option<usize> {
+    // What begins a page may have its header in the one before, of which nobody knows here whether it is memory.
+    if !HEADED || ptr.addr() % PAGE_SIZE < beside::BYTES {
+        return None;
+    }
+    let class = usize::from(HEAP.platform().span().tag(ptr.addr())?).wrapping_sub(1);
+    // SAFETY: the word lies in the page of the address, which has the tag of a slab's.
+    (class < Classes::HEADED && unsafe { state::has_header_in_use(ptr) }).then_some(class)
+}
+
+/// The bytes of the block of a class at `ptr` for this call; `Some(None)` when it is free. That, and damage beside it, is
+/// reported.
+#[inline]
+fn size_at(call: Call, ptr: *const u8) -> Option<Option<usize>> {
+    match headed_at(ptr) {
+        Some(class) => Some(Some(Classes::size_of(class))),
+        None => class_at(ptr).map(|class| size_for(call, ptr, class)),
+    }
+}
+
 #[inline]
 fn size_for(call: Call, ptr: *const u8, class: usize) -> Option<usize> {
     // SAFETY: a block of that class.
@@ -727,8 +749,8 @@ pub unsafe fn usable_size(ptr: *const u8) -> usize {
         // SAFETY: the caller's promise.
         return unsafe { hardened::usable_size(ptr) };
     }
-    let size = if let Some(class) = class_at(ptr) {
-        return size_for(Call::UsableSize, ptr, class).unwrap_or(0);
+    let size = if let Some(size) = size_at(Call::UsableSize, ptr) {
+        return size.unwrap_or(0);
     } else if ptr.is_null() {
         return 0;
     } else {

@@ -163,9 +163,9 @@ pub(super) unsafe fn malloc_headed(place: usize) -> (*mut u8, u64) {
 #[inline(always)]
 pub(super) unsafe fn free_headed(ptr: *mut u8) -> Freed {
     // SAFETY: tags are readable for each page below the end (I-WIN-2). A page with the tag of a class with headers is memory, and so
-    // is what lies before it: the slab's start, or the page before. A header of a block in use makes it the caller's to give
-    // (I-HEADER-1). By I-CPU-3 every top has readable words at it; where FULL is not, there is room (I-CPU-1). The store of the top
-    // commits (I-RSEQ-1).
+    // is the word before a block in it; where no block starts, in a slab's first eight bytes, the look may fault, which ends the
+    // program as its misuse would have. A header of a block in use makes it the caller's to give (I-BESIDE-1). By I-CPU-3 every
+    // top has readable words at it; where FULL is not, there is room (I-CPU-1). The store of the top commits (I-RSEQ-1).
     unsafe {
         piece!(
             after [

@@ -18,7 +18,7 @@ use kmem_core::kmalloc::aligned::{MAPPED, Resized};
 use kmem_core::kmalloc::claim::Claim;
 use kmem_core::kmalloc::classes::ClassSet;
 
-use super::{HARDENED, HEAP, check_claim, class_at, free, hardened, heap, malloc, reserve, retry, size_for};
+use super::{HARDENED, HEAP, check_claim, free, hardened, heap, malloc, reserve, retry, size_at};
 use crate::engine::Classes;
 use crate::live;
 use crate::misuse::{self, Call};
@@ -36,8 +36,8 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     if size > isize::MAX as usize {
         return core::ptr::null_mut();
     }
-    let usable = if let Some(class) = class_at(ptr) {
-        let Some(room) = size_for(Call::Realloc, ptr, class) else { return core::ptr::null_mut() };
+    let usable = if let Some(room) = size_at(Call::Realloc, ptr) {
+        let Some(room) = room else { return core::ptr::null_mut() };
         if size <= room && (size > room / 2 || room <= 2 * Classes::MIN_ALIGN) {
             return ptr;
         }

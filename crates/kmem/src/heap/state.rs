@@ -90,6 +90,20 @@ pub(super) unsafe fn is_in_use(block: *const u8, place: usize) -> bool {
     }
 }
 
+/// The header of a block in use lies before this address.
+///
+/// # Safety
+/// What lies there is memory.
+#[inline(always)]
+pub(super) unsafe fn has_header_in_use(block: *const u8) -> bool {
+    let secret = SECRET.load(Ordering::Relaxed);
+    // SAFETY: the caller's promise. The address of no block need not be aligned.
+    unsafe {
+        block.wrapping_sub(beside::BYTES).cast::<u64>().read_unaligned()
+            == beside::in_use(secret, block.addr())
+    }
+}
+
 /// The block's state.
 ///
 /// # Safety
