@@ -81,7 +81,7 @@ pub type Heap = Kmem<Host, ChosenConfig>;
 
 /// Free's fast path is written for blocks with headers, and runs of pages.
 #[cfg(target_arch = "x86_64")]
-pub(crate) const QUICK: bool = REGULAR && Classes::HEADED > 0;
+pub(crate) const QUICK: bool = REGULAR && Classes::HEADED != 0;
 /// Nobody has written the fast paths for this architecture.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) const QUICK: bool = false;
@@ -193,7 +193,7 @@ pub(crate) const fn beside(class: usize) -> Beside {
 /// The stack of this place is that of a class whose blocks have headers.
 #[inline(always)]
 pub(crate) const fn is_headed(place: usize) -> bool {
-    place <= Classes::HEADED * size_of::<Check>() && Classes::HEADED > 0
+    place <= Classes::HEADED * size_of::<Check>() && Classes::HEADED != 0
 }
 
 /// Requests up to here find their class in a table. Their blocks have headers, or no block has.
@@ -201,7 +201,7 @@ pub(crate) const TABLE_LIMIT: usize = 1024;
 const _: () = assert!(Classes::HEADED == 0 || Classes::SIZES[Classes::HEADED - 1] as usize >= TABLE_LIMIT);
 
 /// Blocks are multiples of 16 bytes long, or 8 bytes more.
-const BESIDE: usize = if Classes::HEADED > 0 { 16 - Beside::Header.bytes() } else { 0 };
+const BESIDE: usize = if Classes::HEADED != 0 { 16 - Beside::Header.bytes() } else { 0 };
 
 /// Place of the CPU stack for requests of 0, 1 to 16, 17 to 32, … bytes; with headers of 0 to 8, 9 to 24, …
 pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
@@ -220,10 +220,10 @@ pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
 
 /// Requests up to here find their class in a second table; longer ones by arithmetic. Where blocks have headers: all in slabs.
 const MIDDLING_LIMIT: usize =
-    if Classes::HEADED > 0 { Classes::SIZES[Classes::SLAB_CLASSES - 1] as usize } else { 32 << 10 };
+    if Classes::HEADED != 0 { Classes::SIZES[Classes::SLAB_CLASSES - 1] as usize } else { 32 << 10 };
 
 /// Its steps, as a power of two: what lies beside blocks makes their sizes odd multiples of 8.
-const MIDDLING_STEP: u32 = if Classes::HEADED > 0 { 3 } else { 4 };
+const MIDDLING_STEP: u32 = if Classes::HEADED != 0 { 3 } else { 4 };
 
 /// Tag of the class for requests of 0, 1 to one step, … bytes.
 static TAGS: [u8; (MIDDLING_LIMIT >> MIDDLING_STEP) + 1] = {
@@ -321,7 +321,7 @@ pub(crate) static CHECKS: [Check; MAX_CLASSES + 1] = {
     let mut class = 0;
     while class < Classes::COUNT {
         let size = slot_of(class);
-        let lead = if class < Classes::HEADED { lead_of(size) } else { 0 };
+        let lead = if matches!(beside(class), Beside::Header) { lead_of(size) } else { 0 };
         let tail = if matches!(beside(class), Beside::Tail) { Classes::SIZES[class] as usize } else { 0 };
         let Slabs { bytes, objects } = if class < Classes::SLAB_CLASSES {
             <Chosen as Shape>::SLABS[class]
@@ -380,7 +380,7 @@ pub(crate) fn place_at(span: &Span, ptr: *const u8) -> Option<usize> {
 /// The page at the address has the tag that the check is for.
 #[inline(always)]
 unsafe fn lead_of_slab(span: &Span, check: &Check, address: usize) -> u32 {
-    if Classes::HEADED > 0 {
+    if Classes::HEADED != 0 {
         u32::from(check.lead)
     } else {
         // SAFETY: the caller's promise.

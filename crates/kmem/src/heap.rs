@@ -22,6 +22,7 @@
 
 mod aging;
 mod fork;
+mod freeing;
 mod hardened;
 #[cfg(target_arch = "x86_64")]
 mod quick;
@@ -40,22 +41,24 @@ pub use kmem_core::debug::Origin;
 use kmem_core::engine::beside;
 use kmem_core::gfp::Gfp;
 pub use kmem_core::kmalloc::claim::Claim;
-use kmem_core::kmalloc::classes::{ClassSet, Kind, MAX_BYTES};
+use kmem_core::kmalloc::classes::{ClassSet, MAX_BYTES};
 use kmem_core::kmalloc::{FreeError, zero_or_null};
-use kmem_core::percpu::{CpuArea, Pushed, StackId};
+use kmem_core::percpu::{CpuArea, StackId};
 use kmem_core::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 
 use crate::debugging;
-use crate::engine::{self, Classes, QUICK, REGULAR, TABLE_LIMIT};
+use crate::engine::{self, Classes, REGULAR, TABLE_LIMIT};
 use crate::fault;
 use crate::guard;
 use crate::host::{Host, HostCpus, Options};
 use crate::live;
 use crate::misuse::{self, Call, Damage};
+use freeing::{check_claim, freed_before};
 use state::State;
 
 pub use crate::engine::Heap;
 pub use fork::{postfork_child, postfork_parent, prefork, take_over_forks};
+pub use freeing::{free, free_as};
 pub use hardened::name_faults;
 pub(crate) use hardened::tell_of_fault;
 pub use resize::realloc;
@@ -249,7 +252,7 @@ pub fn is_small(size: usize) -> bool {
 }
 
 /// Small blocks have headers.
-const HEADED: bool = Classes::HEADED > 0;
+const HEADED: bool = Classes::HEADED != 0;
 
 /// The block on top of this CPU's stack at that place, as restartable sequences find it. Null: there is none, or it was damaged.
 ///
@@ -448,150 +451,6 @@ pub fn memalign_slow(align: usize, size: usize) -> *mut u8 {
     retry(heap, size.max(align), || heap.allocate_aligned(align, size, Gfp::KERNEL))
 }
 
-/// Frees a block. Null is fine. A block that is free already, or an address where no block starts, is reported and
-/// the process aborts.
-///
-/// # Safety
-/// The block came from this module, and nobody uses it any more.
-#[inline(always)]
-pub unsafe fn free(ptr: *mut u8) {
-    if HARDENED {
-        // SAFETY: the caller's promise.
-        return unsafe { hardened::free(ptr) };
-    }
-    // SAFETY: the caller's promise.
-    unsafe { free_or(ptr, |ptr| free_long(ptr), |ptr| free_slow(ptr)) }
-}
-
-/// [`free`] by a call that says more than an address. With debug options what it says is compared with how the block was asked for;
-/// a mismatch is reported and the process aborts, or goes on and frees the block all the same.
-///
-/// # Safety
-/// As [`free`].
-#[inline(always)]
-pub unsafe fn free_as(ptr: *mut u8, claim: Claim) {
-    if HARDENED {
-        // SAFETY: the caller's promise.
-        return unsafe {
-            if claim.size.is_none() && claim.align.is_none() {
-                hardened::free_by(ptr, claim.origin)
-            } else {
-                hardened::free_as(ptr, claim)
-            }
-        };
-    }
-    // Single words, so that the fast half needs no place in memory for them.
-    let (size, align) = (claim.size.unwrap_or(NOT_TOLD), claim.align.unwrap_or(NOT_TOLD));
-    // SAFETY: the caller's promise.
-    unsafe {
-        let long = |ptr| free_long_claimed(ptr, claim.origin, size, align);
-        free_or(ptr, long, |ptr| free_claimed(ptr, claim.origin, size, align));
-    }
-}
-
-/// The fast half of [`free`]; `long` is called for what may be a block without a header where small ones have them, `other` where
-/// it does not know what to do.
-///
-/// # Safety
-/// As [`free`].
-#[inline(always)]
-unsafe fn free_or(ptr: *mut u8, long: impl FnOnce(*mut u8), other: impl FnOnce(*mut u8)) {
-    #[cfg(target_arch = "x86_64")]
-    if QUICK {
-        // SAFETY: the caller's promise.
-        return unsafe {
-            match quick::free_headed(ptr) {
-                quick::Freed::Done => {}
-                quick::Freed::Full => free_full(ptr),
-                quick::Freed::Long => long(ptr),
-                quick::Freed::Other => other(ptr),
-            }
-        };
-    }
-    if let Some(place) = engine::place_at(HEAP.platform().span(), ptr) {
-        // SAFETY: a block of a class starts here.
-        unsafe {
-            if state::is_in_use(ptr, place) {
-                state::give(ptr, place);
-                if cpus().try_push(place, ptr) == Pushed::Done {
-                    return;
-                }
-                return free_rest(ptr, place);
-            }
-        }
-    }
-    other(ptr);
-}
-
-/// The fast half for blocks without headers, where small ones have them. False: ask the slow half.
-///
-/// # Safety
-/// As [`free`], and its fast half said that the block may be one of those.
-#[inline(always)]
-unsafe fn try_long(ptr: *mut u8) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if QUICK {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match quick::free_long(ptr) {
-                quick::Freed::Done => return true,
-                quick::Freed::Full => {
-                    free_full(ptr);
-                    return true;
-                }
-                quick::Freed::Long | quick::Freed::Other => {}
-            }
-        }
-    }
-    false
-}
-
-/// As [`try_long`], whatever is found.
-#[inline(never)]
-unsafe fn free_long(ptr: *mut u8) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if !try_long(ptr) {
-            free_slow(ptr);
-        }
-    }
-}
-
-/// As [`try_long`], whatever is found.
-#[inline(never)]
-unsafe fn free_long_claimed(ptr: *mut u8, origin: Origin, size: usize, align: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if !try_long(ptr) {
-            free_claimed(ptr, origin, size, align);
-        }
-    }
-}
-
-/// A size or alignment that a free does not tell.
-const NOT_TOLD: usize = usize::MAX;
-
-#[cold]
-#[inline(never)]
-unsafe fn free_claimed(ptr: *mut u8, origin: Origin, size: usize, align: usize) {
-    if !ptr.is_null() {
-        let told = |value| (value != NOT_TOLD).then_some(value);
-        check_claim(ptr, Claim { origin, size: told(size), align: told(align) });
-    }
-    // SAFETY: the caller's promise.
-    unsafe { free_slow(ptr) }
-}
-
-/// Compares a claim with what is known of a block that is in no unchecked slab, where there are debug options.
-fn check_claim(ptr: *mut u8, claim: Claim) {
-    if class_at(ptr).is_none()
-        && let Some(heap) = heap()
-        && heap.debug().options().is_some()
-    {
-        heap.check_claim(ptr, &claim);
-    }
-}
-
 /// Notes how a block of [`malloc_at_hand`] was asked for, where a hardened heap keeps that.
 ///
 /// # Safety
@@ -622,79 +481,6 @@ pub unsafe fn note_origin(ptr: *mut u8, origin: Origin, align: usize) {
     }
 }
 
-/// Frees a block that has its mark, where this CPU's stack has no room, or has it already.
-#[cold]
-#[inline(never)]
-unsafe fn free_full(ptr: *mut u8) {
-    if let Some(place) = engine::place_at(HEAP.platform().span(), ptr) {
-        // SAFETY: the caller's promise.
-        unsafe { free_rest(ptr, place) }
-    }
-}
-
-#[cold]
-#[inline(never)]
-unsafe fn free_rest(ptr: *mut u8, place: usize) {
-    let id = engine::stack_of(place);
-    // SAFETY: the caller's promise.
-    if unsafe { cpus().push_cold(id, ptr) } == Pushed::Done {
-        return;
-    }
-    live::tick(&HEAP);
-    aging::tick(&HEAP);
-    reserve::tick(&HEAP);
-    // Out of room on this CPU. The slow path knows nothing of marks, so the mark may stay.
-    // SAFETY: the caller's promise.
-    if let Err(error) = unsafe { HEAP.kfree(ptr) } {
-        misuse::refused(&HEAP, Call::Free, error);
-    }
-}
-
-#[cold]
-#[inline(never)]
-unsafe fn free_slow(ptr: *mut u8) {
-    if ptr.is_null() {
-        return;
-    }
-    if let Some(class) = class_at(ptr) {
-        let place = place_of(class);
-        // SAFETY: a block of that class.
-        let Some(damage) = Damage::of(unsafe { state::state_of(ptr, place) }) else {
-            // Here because the mark was there.
-            return misuse::refused(&HEAP, Call::Free, freed_before(ptr, class));
-        };
-        misuse::damaged(&HEAP, Call::Free, ptr, Some(class), damage);
-        // The program goes on all the same. The block is its own, as far as anybody can tell.
-        // SAFETY: a block of that class, the caller's.
-        return unsafe {
-            state::give(ptr, place);
-            free_rest(ptr, place);
-        };
-    }
-    // Not made yet: it is made now, since its options say what is done about errors.
-    let freed = match heap() {
-        Some(heap) if !zero_or_null(ptr) => {
-            debugging::pace::tick(heap);
-            live::tick(heap);
-            reserve::tick(heap);
-            // SAFETY: the caller's promise.
-            let freed = unsafe { heap.kfree(ptr) };
-            if heap.ages() {
-                reserve::expect();
-            }
-            freed
-        }
-        _ => Err(FreeError::Foreign(ptr.addr())),
-    };
-    if let Err(error) = freed {
-        misuse::refused(&HEAP, Call::Free, error);
-    }
-}
-
-fn freed_before(ptr: *const u8, class: usize) -> FreeError {
-    FreeError::Double { address: ptr.addr(), cache: Classes::name(Kind::Normal, class) }
-}
-
 /// The class of a block in use with a header, which proves by itself that the block starts there. Nothing: ask [`class_at`].
 #[inline(always)]
 fn headed_at(ptr: *const u8) -> Option<usize> {
@@ -704,7 +490,7 @@ fn headed_at(ptr: *const u8) -> Option<usize> {
     }
     let class = usize::from(HEAP.platform().span().tag(ptr.addr())?).wrapping_sub(1);
     // SAFETY: the word lies in the page of the address, which has the tag of a slab's.
-    (class < Classes::HEADED && unsafe { state::has_header_in_use(ptr) }).then_some(class)
+    ((0..Classes::HEADED).contains(&class) && unsafe { state::has_header_in_use(ptr) }).then_some(class)
 }
 
 /// The bytes of the block of a class at `ptr` for this call; `Some(None)` when it is free. That, and damage beside it, is

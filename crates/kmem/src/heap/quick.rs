@@ -58,17 +58,12 @@ macro_rules! align_function {
     };
 }
 
-/// The block that the running CPU has at hand on the stack at `place`, and 0; or something else than 0.
-///
-/// # Safety
-/// `place` is that of a class ([`crate::engine::PLACES`]).
-#[inline(always)]
-pub(super) unsafe fn malloc(place: usize) -> (*mut u8, u64) {
-    let block: *mut u8;
-    let left: u64;
-    // SAFETY: by I-CPU-3 every top has a readable word below it; by I-CPU-1 what lies there is a block or the odd address, both with
-    // readable words. The store of the top commits (I-RSEQ-1); behind it the block is this thread's, and its mark may be taken off.
-    unsafe {
+/// A pop: the block at hand on the stack at a place, if the word that lies `$at` bytes from it is what the secret says of a free one;
+/// `$take` makes it one in use.
+macro_rules! pop {
+    ($place:ident, word at $at:literal of $secret:ident, $take:literal) => {{
+        let block: *mut u8;
+        let left: u64;
         piece!(
             after [align_function!(), "add {place}, qword ptr [rip + {heap} + {hot}]", "mov {index_at}, qword ptr [rip + {heap} + {index}]"],
             [
@@ -79,81 +74,105 @@ pub(super) unsafe fn malloc(place: usize) -> (*mut u8, u64) {
                 "mov {block}, qword ptr [{top} - 8]",
                 "mov {left}, qword ptr [rip + {secret}]",
                 "xor {left}, {block}",
-                "xor {left}, qword ptr [{block} + 8]",
+                "xor {left}, qword ptr [{block} + {at}]",
                 "jne 7f",
                 "add {top}, -8",
                 "mov qword ptr [{cpu}], {top}",
                 "4:",
                 "inc qword ptr [{cpu} + 8]",
-                "mov qword ptr [{block} + 8], {left}",
+                $take,
                 "7:",
             ],
             area = out(reg) _,
             top = out(reg) _,
             cpu = out(reg) _,
             index_at = out(reg) _,
-            place = inout(reg) place => _,
+            place = inout(reg) $place => _,
             block = out(reg) block,
             left = out(reg) left,
             heap = sym HEAP,
-            secret = sym SECRET,
+            secret = sym $secret,
+            at = const $at,
             hot = const WORDS.hot,
             index = const WORDS.index_at,
             options(nostack),
         );
-    }
-    // SAFETY: neither a block nor the odd address is null.
-    unsafe { core::hint::assert_unchecked(!block.is_null()) };
-    (block, left)
+        // Neither a block nor the odd address is null.
+        core::hint::assert_unchecked(!block.is_null());
+        (block, left)
+    }};
+}
+
+/// The block that the running CPU has at hand on the stack at `place`, and 0; or something else than 0.
+///
+/// # Safety
+/// `place` is that of a class ([`crate::engine::PLACES`]) whose blocks have no headers.
+#[inline(always)]
+pub(super) unsafe fn malloc(place: usize) -> (*mut u8, u64) {
+    // SAFETY: by I-CPU-3 every top has a readable word below it; by I-CPU-1 what lies there is a block or the odd address, both with
+    // readable words. The store of the top commits (I-RSEQ-1); behind it the block is this thread's, and its mark may be taken off.
+    unsafe { pop!(place, word at 8 of SECRET, "mov qword ptr [{block} + {at}], {left}") }
 }
 
 /// [`malloc`] at the place of a class whose blocks have headers. Something else than 0: no block, or one whose header was damaged.
 ///
 /// # Safety
-/// As [`malloc`]; the class's blocks have headers.
+/// As [`malloc`], but the class's blocks have headers.
 #[inline(always)]
 pub(super) unsafe fn malloc_headed(place: usize) -> (*mut u8, u64) {
-    let block: *mut u8;
-    let left: u64;
-    // SAFETY: by I-CPU-3 every top has a readable word below it; by I-CPU-1 what lies there is a block, whose header is memory, or the
-    // odd address, with a readable word before it. The store of the top commits (I-RSEQ-1); behind it the block is this thread's.
-    unsafe {
+    // SAFETY: as in `malloc`; a block's header is memory, and before the odd address lies a readable word too.
+    unsafe { pop!(place, word at -8 of FREE_SECRET, "not qword ptr [{block} + {at}]") }
+}
+
+/// A push of `$ptr`, once `$bound` found it in the window and `$check` found a block at it and made that a free one; `$look` sees the
+/// stack's top. The checks have its page's tag in `place` and leave the place of its stack there.
+macro_rules! push {
+    ($ptr:ident, [$($bound:literal),* $(,)?], [$($check:literal),* $(,)?], [$($look:literal),* $(,)?], $($operands:tt)*) => {{
         piece!(
-            after [align_function!(), "add {place}, qword ptr [rip + {heap} + {hot}]", "mov {index_at}, qword ptr [rip + {heap} + {index}]"],
-            [
-                "mov {cpu:e}, dword ptr [{area} + {index_at}]",
-                "shl {cpu:e}, 16",
-                "add {cpu}, {place}",
-                "mov {top}, qword ptr [{cpu}]",
-                "mov {block}, qword ptr [{top} - 8]",
-                "mov {left}, qword ptr [rip + {free}]",
-                "xor {left}, {block}",
-                "xor {left}, qword ptr [{block} - 8]",
-                "jne 7f",
-                "add {top}, -8",
-                "mov qword ptr [{cpu}], {top}",
-                "4:",
-                "inc qword ptr [{cpu} + 8]",
-                "not qword ptr [{block} - 8]",
-                "7:",
+            after [
+                align_function!(),
+                "mov {a}, qword ptr [rip + {heap} + {base}]",
+                "mov {b}, {ptr}",
+                "sub {b}, {a}",
+                $($bound,)*
+                "shr {b}, 12",
+                "movzx {place:e}, word ptr [{a} + 2*{b} - {tags_below}]",
+                $($check,)*
+                "add {place}, qword ptr [rip + {heap} + {hot}]",
+                "mov {a}, qword ptr [rip + {heap} + {index}]",
             ],
+            [
+                "mov {b:e}, dword ptr [{area} + {a}]",
+                "shl {b:e}, 16",
+                "add {b}, {place}",
+                "mov {top}, qword ptr [{b}]",
+                $($look,)*
+                "cmp qword ptr [{top}], -1",
+                "je {full}",
+                "mov qword ptr [{top}], {ptr}",
+                "add {top}, 8",
+                "mov qword ptr [{b}], {top}",
+                "4:",
+            ],
+            a = out(reg) _,
+            b = out(reg) _,
+            place = out(reg) _,
             area = out(reg) _,
             top = out(reg) _,
-            cpu = out(reg) _,
-            index_at = out(reg) _,
-            place = inout(reg) place => _,
-            block = out(reg) block,
-            left = out(reg) left,
+            ptr = in(reg) $ptr,
             heap = sym HEAP,
-            free = sym FREE_SECRET,
+            secret = sym SECRET,
+            base = const WORDS.base,
             hot = const WORDS.hot,
             index = const WORDS.index_at,
+            tags_below = const TAGS_BELOW,
+            other = label { return Freed::Other },
+            full = label { return Freed::Full },
+            $($operands)*
             options(nostack),
         );
-    }
-    // SAFETY: neither a block nor the odd address is null.
-    unsafe { core::hint::assert_unchecked(!block.is_null()) };
-    (block, left)
+        Freed::Done
+    }};
 }
 
 /// Turns the header of a block and puts it on the running CPU's stack.
@@ -167,16 +186,10 @@ pub(super) unsafe fn free_headed(ptr: *mut u8) -> Freed {
     // program as its misuse would have. A header of a block in use makes it the caller's to give (I-BESIDE-1). By I-CPU-3 every
     // top has readable words at it; where FULL is not, there is room (I-CPU-1). The store of the top commits (I-RSEQ-1).
     unsafe {
-        piece!(
-            after [
-                align_function!(),
-                "mov {a}, qword ptr [rip + {heap} + {base}]",
-                "mov {b}, {ptr}",
-                "sub {b}, {a}",
-                "cmp {b}, qword ptr [rip + {heap} + {end}]",
-                "jae {other}",
-                "shr {b}, 12",
-                "movzx {place:e}, word ptr [{a} + 2*{b} - {tags_below}]",
+        push!(
+            ptr,
+            ["cmp {b}, qword ptr [rip + {heap} + {end}]", "jae {other}"],
+            [
                 "lea {b:e}, [{place} - 1]",
                 "cmp {b:e}, {classes}",
                 "jae {long}",
@@ -186,42 +199,13 @@ pub(super) unsafe fn free_headed(ptr: *mut u8) -> Freed {
                 "cmp qword ptr [{ptr} - 8], {a}",
                 "jne {other}",
                 "not qword ptr [{ptr} - 8]",
-                "add {place}, qword ptr [rip + {heap} + {hot}]",
-                "mov {a}, qword ptr [rip + {heap} + {index}]",
             ],
-            [
-                "mov {b:e}, dword ptr [{area} + {a}]",
-                "shl {b:e}, 16",
-                "add {b}, {place}",
-                "mov {top}, qword ptr [{b}]",
-                "cmp qword ptr [{top}], -1",
-                "je {full}",
-                "mov qword ptr [{top}], {ptr}",
-                "add {top}, 8",
-                "mov qword ptr [{b}], {top}",
-                "4:",
-            ],
-            a = out(reg) _,
-            b = out(reg) _,
-            place = out(reg) _,
-            area = out(reg) _,
-            top = out(reg) _,
-            ptr = in(reg) ptr,
-            heap = sym HEAP,
-            secret = sym SECRET,
-            base = const WORDS.base,
+            [],
             end = const WORDS.end,
-            hot = const WORDS.hot,
-            index = const WORDS.index_at,
-            tags_below = const TAGS_BELOW,
             classes = const Classes::HEADED,
             long = label { return Freed::Long },
-            other = label { return Freed::Other },
-            full = label { return Freed::Full },
-            options(nostack),
-        );
+        )
     }
-    Freed::Done
 }
 
 /// Marks a block of a class without headers and puts it on the running CPU's stack.
@@ -235,14 +219,10 @@ pub(super) unsafe fn free_long(ptr: *mut u8) -> Freed {
     // every top has readable words at and below it; where FULL is not, there is room (I-CPU-1). The store of the top commits
     // (I-RSEQ-1).
     unsafe {
-        piece!(
-            after [
-                align_function!(),
-                "mov {a}, qword ptr [rip + {heap} + {base}]",
-                "mov {b}, {ptr}",
-                "sub {b}, {a}",
-                "shr {b}, 12",
-                "movzx {place:e}, word ptr [{a} + 2*{b} - {tags_below}]",
+        push!(
+            ptr,
+            [],
+            [
                 "lea {b:e}, [{place} - {headed} - 1]",
                 "cmp {b:e}, {classes}",
                 "jae {other}",
@@ -266,48 +246,17 @@ pub(super) unsafe fn free_long(ptr: *mut u8) -> Freed {
                 "not {a}",
                 "9:",
                 "mov qword ptr [{ptr} + 8], {a}",
-                "add {place}, qword ptr [rip + {heap} + {hot}]",
-                "mov {a}, qword ptr [rip + {heap} + {index}]",
             ],
-            [
-                "mov {b:e}, dword ptr [{area} + {a}]",
-                "shl {b:e}, 16",
-                "add {b}, {place}",
-                "mov {top}, qword ptr [{b}]",
-                "cmp qword ptr [{top} - 8], {ptr}",
-                "je {full}",
-                "cmp qword ptr [{top}], -1",
-                "je {full}",
-                "mov qword ptr [{top}], {ptr}",
-                "add {top}, 8",
-                "mov qword ptr [{b}], {top}",
-                "4:",
-            ],
-            a = out(reg) _,
-            b = out(reg) _,
-            place = out(reg) _,
-            area = out(reg) _,
-            top = out(reg) _,
-            ptr = in(reg) ptr,
-            heap = sym HEAP,
-            secret = sym SECRET,
+            ["cmp qword ptr [{top} - 8], {ptr}", "je {full}"],
             checks = sym CHECKS,
-            base = const WORDS.base,
-            hot = const WORDS.hot,
-            index = const WORDS.index_at,
-            tags_below = const TAGS_BELOW,
             headed = const Classes::HEADED,
             classes = const Classes::COUNT - Classes::HEADED,
             mask = const offset_of!(Check, mask),
             magic = const offset_of!(Check, magic),
             limit = const offset_of!(Check, limit),
             tail = const offset_of!(Check, tail),
-            other = label { return Freed::Other },
-            full = label { return Freed::Full },
-            options(nostack),
-        );
+        )
     }
-    Freed::Done
 }
 
 const _: () = assert!(size_of::<Check>() == 16);
