@@ -24,7 +24,7 @@ use core::hint::cold_path;
 use kmem_core::Kmem;
 use kmem_core::config::{USER_RULES, USER_SLAB_RULES, UserConfig};
 use kmem_core::engine::Engine;
-use kmem_core::engine::beside::Beside;
+use kmem_core::engine::beside::{self, Beside};
 use kmem_core::engine::geometry::Request;
 use kmem_core::engine::slab::{self, Slab};
 use kmem_core::engine::slob::Slob;
@@ -209,7 +209,7 @@ pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
     let mut class = 0;
     let mut i = 0;
     while i < table.len() {
-        while (Classes::SIZES[class] as usize) < i * 16 + BESIDE {
+        while (Classes::CHOSEN[class] as usize) < i * 16 + BESIDE {
             class += 1;
         }
         table[i] = HostCpus::place(Heap::class_id(class)) as u16;
@@ -231,7 +231,7 @@ static TAGS: [u8; (MIDDLING_LIMIT >> MIDDLING_STEP) + 1] = {
     let mut class = 0;
     let mut i = 0;
     while i < table.len() {
-        while (Classes::SIZES[class] as usize) < i << MIDDLING_STEP {
+        while (Classes::CHOSEN[class] as usize) < i << MIDDLING_STEP {
             class += 1;
         }
         table[i] = class as u8 + 1;
@@ -307,7 +307,12 @@ pub(crate) fn place_aligned(align: usize, size: usize) -> usize {
     if power >= FIT_POWERS {
         return NO_PLACE;
     }
-    let tag = place_for(size) / size_of::<Check>();
+    let tag = if align >= PAGE_SIZE && size <= MIDDLING_LIMIT {
+        cold_path();
+        Classes::class_of_aligned(align, size) + 1
+    } else {
+        place_for(size) / size_of::<Check>()
+    };
     // SAFETY: all places are those of tags up to the number of classes: a test looks at each that the tables have.
     unsafe { core::hint::assert_unchecked(tag <= MAX_CLASSES) };
     usize::from(FITS[tag][power]) * size_of::<Check>()
@@ -322,14 +327,15 @@ pub(crate) static CHECKS: [Check; MAX_CLASSES + 1] = {
     while class < Classes::COUNT {
         let size = slot_of(class);
         let lead = if matches!(beside(class), Beside::Header) { lead_of(size) } else { 0 };
-        let tail = if matches!(beside(class), Beside::Tail) { Classes::SIZES[class] as usize } else { 0 };
+        let tail_end = if matches!(beside(class), Beside::Tail) { size / beside::BYTES } else { 0 };
+        assert!(tail_end <= u16::MAX as usize);
         let Slabs { bytes, objects } = if class < Classes::SLAB_CLASSES {
             <Chosen as Shape>::SLABS[class]
         } else {
             Slabs { bytes: size.next_power_of_two(), objects: 1 }
         };
         if objects > 0 {
-            table[class + 1] = Check { tail: tail as u16, ..Check::new(bytes, size, objects, lead) };
+            table[class + 1] = Check { tail_end: tail_end as u16, ..Check::new(bytes, size, objects, lead) };
         }
         class += 1;
     }
@@ -344,7 +350,8 @@ pub(crate) fn tail_at(place: usize) -> usize {
     }
     debug_assert!(place < size_of_val(&CHECKS));
     // SAFETY: places of classes are within the table.
-    usize::from(unsafe { (*CHECKS.as_ptr().byte_add(place)).tail })
+    let words = usize::from(unsafe { (*CHECKS.as_ptr().byte_add(place)).tail_end });
+    (words * beside::BYTES).saturating_sub(beside::BYTES)
 }
 
 /// The tag of the block at `ptr` (one more than its class); see [`place_at`].
@@ -429,7 +436,10 @@ mod tests {
             let size = Classes::size_of(class);
             // A hardened block has its seal beside what is asked for.
             let asked = if heap::HARDENED { size - 8 } else { size };
-            let blocks: Vec<*mut u8> = (0..3).map(|_| heap::malloc(asked)).collect();
+            // Some are for aligned blocks alone.
+            let aligned = Classes::CHOSEN[class] as usize != size;
+            let block = || if aligned { heap::memalign(PAGE_SIZE, asked) } else { heap::malloc(asked) };
+            let blocks: Vec<*mut u8> = (0..3).map(|_| block()).collect();
             let heap = heap::heap().expect("made");
             let span = heap.platform().span();
             for &block in &blocks {

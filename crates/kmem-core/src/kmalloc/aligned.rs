@@ -151,7 +151,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return None;
         }
         let version = C::rules(1).version;
-        let classes = C::Classes::class_of(size.max(1))..C::Classes::COUNT;
+        let classes = C::Classes::class_of_aligned(align, size.max(1))..C::Classes::COUNT;
         let aligned = |class: usize| {
             if class < C::Classes::SLAB_CLASSES {
                 C::Classes::align_of(class, version)

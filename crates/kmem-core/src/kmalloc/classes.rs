@@ -94,6 +94,8 @@ pub trait ClassSet: Copy + Send + Sync + 'static {
     const LABEL: &'static str;
     /// Bytes of each class, ascending.
     const SIZES: &'static [u32];
+    /// The most bytes for which [`ClassSet::class_of`] chooses each class: less than it has where that is for aligned blocks alone.
+    const CHOSEN: &'static [u32] = Self::SIZES;
     /// How many classes there are.
     const COUNT: usize = Self::SIZES.len();
     /// How many of them are kept in slabs; the rest, if any, are runs of whole pages.
@@ -122,6 +124,13 @@ pub trait ClassSet: Copy + Send + Sync + 'static {
     /// The class that serves `size` bytes; 0 bytes are served by the smallest. The index is at least
     /// [`ClassSet::COUNT`] when `size` exceeds [`ClassSet::LARGEST`].
     fn class_of(size: usize) -> usize;
+
+    /// The first class that may serve `size` bytes aligned to `align`, a power of two; which of the classes from there on
+    /// is aligned so, [`ClassSet::align_of`] tells.
+    #[inline]
+    fn class_of_aligned(_align: usize, size: usize) -> usize {
+        Self::class_of(size)
+    }
 
     /// The name of a class's cache, in the kernel's style: `kmalloc-96`, `kmalloc-rcl-1k`, `dma-kmalloc-8`.
     ///
@@ -382,15 +391,17 @@ impl<const CLASSES: usize> ClassSet for FinePrefix<CLASSES> {
     }
 }
 
-/// The class for a page and a few words.
+/// The slot for a page and a few words: 15 in 64 KiB.
 const PAGE_AND_MORE: u32 = 4368;
+/// That for two pages and a few words: 7 in 64 KiB.
+const PAGES_AND_MORE: u32 = 9344;
 
-/// The rules of geometry for the cache of a class: those of the heap, but for the class whose slabs have an order more than
+/// The rules of geometry for the cache of a class: those of the heap, but for the classes whose slabs have an order more than
 /// the others' where nobody asked for smaller ones.
 #[must_use]
 pub const fn slab_rules(size: usize, rules: Rules) -> Rules {
-    let slot = size == PAGE_AND_MORE as usize || size == PAGE_AND_MORE as usize - Beside::Tail.bytes();
-    if slot && rules.max_order == Rules::DEFAULT.max_order {
+    let slot = size.next_multiple_of(2 * Beside::Tail.bytes()) as u32;
+    if (slot == PAGE_AND_MORE || slot == PAGES_AND_MORE) && rules.max_order == Rules::DEFAULT.max_order {
         Rules { max_order: Rules::DEFAULT.max_order + 1, ..rules }
     } else {
         rules

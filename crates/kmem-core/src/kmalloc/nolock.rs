@@ -98,7 +98,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         }
         let first = C::Classes::class_of(size);
         for class in [first, first + 1] {
-            if class >= C::Classes::COUNT || C::Classes::size_of(class) > NOLOCK_MAX {
+            let too_long = class != first && C::Classes::size_of(class) > NOLOCK_MAX;
+            if class >= C::Classes::COUNT || too_long {
                 break;
             }
             // A class that nobody used yet has no cache, and making one takes locks.

@@ -311,7 +311,8 @@ fn traces_name_large_blocks() {
     let dir = ScratchDir::new();
     let outcome = outcome(watched(Heap::Preloaded, "large").env("KMEM_TRACES", dir.path()));
     ends_well(&outcome);
-    let pages = trace_of(dir.path(), "kmalloc-112k", "alloc_traces");
+    let class = if engine() == "slub" { "kmalloc-114680" } else { "kmalloc-112k" };
+    let pages = trace_of(dir.path(), class, "alloc_traces");
     assert!(pages.starts_with("      2 leak_pages+0x") && pages.contains(" waste="), "{pages}");
     let mapping = trace_of(dir.path(), "kmalloc-large", "alloc_traces");
     // Who resized it has it.

@@ -25,13 +25,13 @@ pub(crate) struct Check {
     pub(crate) limit: u32,
     /// Bytes from the start of a slab to its first slot, where that is the same in all slabs.
     pub(crate) lead: u16,
-    /// Bytes from a block to its tail; 0: it has none.
-    pub(crate) tail: u16,
+    /// Words from a block to the end of its tail; 0: it has none.
+    pub(crate) tail_end: u16,
 }
 
 impl Check {
     /// Passes nothing.
-    pub(crate) const NONE: Self = Self { mask: 0, magic: 0, limit: 0, lead: 0, tail: 0 };
+    pub(crate) const NONE: Self = Self { mask: 0, magic: 0, limit: 0, lead: 0, tail_end: 0 };
 
     /// For slabs of `bytes` bytes with `objects` slots of `size` bytes, from `lead` bytes behind their start on.
     ///
@@ -42,7 +42,7 @@ impl Check {
         assert!(objects > 0 && objects <= bytes / size && lead < bytes && lead <= u16::MAX as usize);
         let mask = bytes as u32 - 1;
         if objects == 1 {
-            return Self { mask, magic: 1, limit: 1, lead: lead as u16, tail: 0 };
+            return Self { mask, magic: 1, limit: 1, lead: lead as u16, tail_end: 0 };
         }
         assert!((bytes as u64) * (size as u64) < 1 << 32);
         let mut magic = u32::MAX / size as u32 + 1;
@@ -50,7 +50,13 @@ impl Check {
             magic += 1;
         }
         let e = magic.wrapping_mul(size as u32);
-        Self { mask, magic, limit: if e == 0 { 1 } else { objects as u32 * e }, lead: lead as u16, tail: 0 }
+        Self {
+            mask,
+            magic,
+            limit: if e == 0 { 1 } else { objects as u32 * e },
+            lead: lead as u16,
+            tail_end: 0,
+        }
     }
 
     /// Bytes of a slab.

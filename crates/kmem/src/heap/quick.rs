@@ -241,7 +241,7 @@ pub(super) unsafe fn free_long(ptr: *mut u8) -> Freed {
                 "test {b:e}, {b:e}",
                 "je 9f",
                 "not {a}",
-                "cmp qword ptr [{ptr} + {b}], {a}",
+                "cmp qword ptr [{ptr} + 8*{b} - 8], {a}",
                 "jne {other}",
                 "not {a}",
                 "9:",
@@ -254,7 +254,7 @@ pub(super) unsafe fn free_long(ptr: *mut u8) -> Freed {
             mask = const offset_of!(Check, mask),
             magic = const offset_of!(Check, magic),
             limit = const offset_of!(Check, limit),
-            tail = const offset_of!(Check, tail),
+            tail = const offset_of!(Check, tail_end),
         )
     }
 }

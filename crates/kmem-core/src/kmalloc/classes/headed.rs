@@ -1,6 +1,6 @@
 //! Classes whose blocks have a word of the heap's beside them.
 
-use super::{ClassSet, Kind, LargeRule, SealedSet, names, table};
+use super::{ClassSet, Kind, LargeRule, PAGE_AND_MORE, PAGES_AND_MORE, SealedSet, names, table};
 use crate::engine::beside::Beside;
 use crate::engine::slub::geometry::KernelVersion;
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE};
@@ -10,9 +10,12 @@ use crate::platform::{PAGE_SHIFT, PAGE_SIZE};
 /// there are eight classes to a doubling, up to 256 that is each multiple of 16: it makes up for a third of what headers cost. Blocks of
 /// about 1 KiB and less have headers, longer ones up to 32 KiB tails.
 ///
-/// From 8 KiB on blocks are runs of whole pages. There is one class with a tail for each number of pages, and one without for those who
-/// ask for all of the last page, which a tail would make one more; so there is for one and two pages, and for a page and a few words,
-/// which a database asks for. Beyond 32 KiB there are no tails.
+/// Beyond 9 KiB blocks are runs of whole pages: a class for each number of pages up to eight, then four for each doubling. Those up to
+/// 128 KiB have tails too, so whoever asks for whole pages gets a page more; longer ones are mappings in other heaps, with nothing
+/// of theirs behind them.
+///
+/// Two classes are for blocks aligned to pages alone, which a tail would make a page longer: one and two whole pages. One more
+/// has no tail although all may get it: a page and 272 bytes, which a database asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadedSet;
 
@@ -28,21 +31,20 @@ const HEADED: usize = 30;
 
 /// Bytes from one longer block to the next, in slabs; where one of these stands twice, blocks of the second class have no tail.
 #[rustfmt::skip]
-const LONG_SLOTS: [u32; 19] = [
+const LONG_SLOTS: [u32; 20] = [
     1280, 1536, 1792, 2048,
     2064, 2304, 2688, 2944, 3264, 3584, 4096, 4096,
-    4368, 4368, 4672, 5440, 6528, 8192, 8192,
+    PAGE_AND_MORE, PAGE_AND_MORE, 4672, 5440, 6528, 8192, 8192,
+    PAGES_AND_MORE,
 ];
 
 /// The classes in slabs.
 const SLABS: usize = HEADED + LONG_SLOTS.len();
-/// Runs of 3 to 8 pages, each with a tail and without.
-const FIRST_PAIR: usize = 3;
-const LAST_PAIR: usize = 8;
 
-/// Four runs for each doubling from 32 KiB on.
+/// From three pages on, a run of each number of pages, then four for each doubling from 32 KiB on.
 #[rustfmt::skip]
-const RUNS: [u32; 28] = [
+const RUNS: [u32; 34] = [
+    12 << 10, 16 << 10, 20 << 10, 24 << 10, 28 << 10, 32 << 10,
     40 << 10, 48 << 10, 56 << 10, 64 << 10,
     80 << 10, 96 << 10, 112 << 10, 128 << 10,
     160 << 10, 192 << 10, 224 << 10, 256 << 10,
@@ -51,28 +53,31 @@ const RUNS: [u32; 28] = [
     1280 << 10, 1536 << 10, 1792 << 10, 2048 << 10,
     2560 << 10, 3072 << 10, 3584 << 10, 4096 << 10,
 ];
-/// The first of them.
-const QUARTERS: usize = SLABS + 2 * (LAST_PAIR - FIRST_PAIR + 1);
+/// The pages of the first of them.
+const FIRST_RUN: usize = 3;
+/// The first of the doublings.
+const QUARTERS: usize = SLABS + 6;
 const STEP_LOG2: u32 = 15;
-const _: () = assert!(LAST_PAIR * PAGE_SIZE == 1 << STEP_LOG2);
+/// The longest slots that have tails.
+const TAILED: u32 = 128 << 10;
 
-const COUNT: usize = QUARTERS + RUNS.len();
+const COUNT: usize = SLABS + RUNS.len();
 
 /// Bytes from one block to the next.
 const fn slot(class: usize) -> u32 {
     match class {
         0..HEADED => SLOTS[class],
         HEADED..SLABS => LONG_SLOTS[class - HEADED],
-        SLABS..QUARTERS => (FIRST_PAIR + (class - SLABS) / 2) as u32 * PAGE_SIZE as u32,
-        _ => RUNS[class - QUARTERS],
+        _ => RUNS[class - SLABS],
     }
 }
 
-const BESIDE: [Beside; QUARTERS] = {
-    let mut beside = [Beside::Header; QUARTERS];
+const BESIDE: [Beside; COUNT] = {
+    let mut beside = [Beside::Header; COUNT];
     let mut class = HEADED;
-    while class < QUARTERS {
-        beside[class] = if slot(class) == slot(class - 1) { Beside::Nothing } else { Beside::Tail };
+    while class < COUNT {
+        let twin = slot(class) == slot(class - 1);
+        beside[class] = if twin || slot(class) > TAILED { Beside::Nothing } else { Beside::Tail };
         class += 1;
     }
     beside
@@ -82,8 +87,7 @@ const SIZES: [u32; COUNT] = {
     let mut sizes = [0; COUNT];
     let mut class = 0;
     while class < COUNT {
-        let beside = if class < QUARTERS { BESIDE[class].bytes() } else { 0 };
-        sizes[class] = slot(class) - beside as u32;
+        sizes[class] = slot(class) - BESIDE[class].bytes() as u32;
         class += 1;
     }
     sizes
@@ -91,7 +95,25 @@ const SIZES: [u32; COUNT] = {
 
 /// Up to here a table has the class of each multiple of 8 bytes.
 const TABLE_LIMIT: usize = SIZES[SLABS - 1] as usize;
-static TABLE: [u8; TABLE_LIMIT / 8 + 1] = table(&SIZES, 3);
+static TABLE: [u8; TABLE_LIMIT / 8 + 1] = table(&CHOSEN, 3);
+
+const CHOSEN: [u32; COUNT] = {
+    let mut chosen = SIZES;
+    let mut class = 0;
+    while class < COUNT {
+        // No size is beyond that of the class before and within this.
+        if is_whole_pages(class) {
+            chosen[class] = SIZES[class - 1];
+        }
+        class += 1;
+    }
+    chosen
+};
+
+/// The class is one for aligned blocks alone.
+const fn is_whole_pages(class: usize) -> bool {
+    class < SLABS && (SIZES[class] as usize).is_multiple_of(PAGE_SIZE)
+}
 
 /// What slots of so many bytes are aligned to, and where the first block of their slabs begins if it has a header: the largest
 /// power of two that divides them.
@@ -103,6 +125,7 @@ pub const fn lead_of(slot: usize) -> usize {
 impl ClassSet for HeadedSet {
     const LABEL: &'static str = "headed";
     const SIZES: &'static [u32] = &SIZES;
+    const CHOSEN: &'static [u32] = &CHOSEN;
     const SLAB_CLASSES: usize = SLABS;
     const HEADED: usize = HEADED;
     const BESIDE: &'static [Beside] = &BESIDE;
@@ -115,14 +138,25 @@ impl ClassSet for HeadedSet {
         if size <= TABLE_LIMIT {
             return TABLE[size.div_ceil(8)] as usize;
         }
-        let last = size - 1;
-        if size <= 1 << STEP_LOG2 {
-            let pages = (last >> PAGE_SHIFT) + 1;
-            let whole = usize::from(size > (pages << PAGE_SHIFT) - Beside::Tail.bytes());
-            return SLABS + 2 * pages + whole - 2 * FIRST_PAIR;
+        // A class without a tail is as long as its slot.
+        let last = if size <= TAILED as usize { size + Beside::Tail.bytes() - 1 } else { size - 1 };
+        if last < 1 << STEP_LOG2 {
+            return SLABS + (last >> PAGE_SHIFT) + 1 - FIRST_RUN;
         }
         let log2 = last.ilog2();
         QUARTERS + ((log2 - STEP_LOG2) as usize * 4) + ((last >> (log2 - 2)) & 3)
+    }
+
+    #[inline]
+    fn class_of_aligned(align: usize, size: usize) -> usize {
+        if align >= PAGE_SIZE && size.wrapping_sub(1) < SIZES[SLABS - 1] as usize {
+            let class = Self::class_of(size);
+            // What is too long by a word for whole pages with a tail.
+            if class > 0 && is_whole_pages(class - 1) && size <= SIZES[class - 1] as usize {
+                return class - 1;
+            }
+        }
+        Self::class_of(size)
     }
 
     fn name(kind: Kind, index: usize) -> &'static str {

@@ -5,11 +5,12 @@ use super::*;
 /// I-CLASS-1 and I-CLASS-2, by search instead of arithmetic.
 fn check_set<S: ClassSet>() {
     assert!(S::SIZES.is_sorted_by(|a, b| a < b));
-    assert_eq!(S::SIZES.len(), S::COUNT);
+    assert_eq!((S::SIZES.len(), S::CHOSEN.len()), (S::COUNT, S::COUNT));
+    assert!(S::SIZES.iter().zip(S::CHOSEN).all(|(size, chosen)| chosen <= size));
     assert!(S::SLAB_CLASSES <= S::COUNT);
     let mut expected = 0;
     for size in 0..=S::LARGEST {
-        while (S::SIZES[expected] as usize) < size {
+        while (S::CHOSEN[expected] as usize) < size {
             expected += 1;
         }
         assert_eq!(S::class_of(size), expected, "{} {size}", S::LABEL);
@@ -77,8 +78,8 @@ fn the_fine_set_is_what_its_rule_says() {
     assert_eq!(FineSet::SIZES, sizes);
 }
 
-/// The slots are those of the fine set, some between them, and 16 bytes more than its powers of two, from 128 to 2048. Runs of pages
-/// that have tails are there without them too.
+/// The slots are those of the fine set, some between them, and 16 bytes more than its powers of two, from 128 to 2048. Slots of whole
+/// pages, and those of a page and more, are there once without a tail.
 #[test]
 fn the_headed_set_is_what_its_rule_says() {
     let mut slots: Vec<usize> =
@@ -86,28 +87,42 @@ fn the_headed_set_is_what_its_rule_says() {
     slots.extend([176, 208, 240, 288, 352, 416]);
     slots.extend([4096, 4368, 8192]);
     slots.extend([128, 256, 512, 1024, 2048].map(|power| power + 16));
+    slots.push(65536 / 7 / 64 * 64);
     slots.sort_unstable();
-    let slot = |class| HeadedSet::size_of(class) + HeadedSet::beside(class).bytes();
     let in_slabs = HeadedSet::SLAB_CLASSES;
-    assert!((0..in_slabs).map(slot).eq(slots));
-    for class in 0..in_slabs {
+    assert_eq!(slots.len(), in_slabs);
+    slots.extend(FineSet::SIZES[FineSet::SLAB_CLASSES..].iter().map(|&size| size as usize));
+    let slot = |class| HeadedSet::size_of(class) + HeadedSet::beside(class).bytes();
+    assert!((0..HeadedSet::COUNT).map(slot).eq(slots));
+    for class in 0..HeadedSet::COUNT {
         let whole = [4096, 4368, 8192].contains(&HeadedSet::size_of(class));
         let beside = match slot(class) {
             ..=1040 => Beside::Header,
             _ if whole => Beside::Nothing,
-            _ => Beside::Tail,
+            ..=131_072 => Beside::Tail,
+            _ => Beside::Nothing,
         };
         assert_eq!(HeadedSet::beside(class), beside);
         assert_eq!(class < HeadedSet::HEADED, beside == Beside::Header);
+        assert!(class < in_slabs || slot(class).is_multiple_of(PAGE_SIZE));
     }
-    let mut runs: Vec<u32> = (3..=8).flat_map(|pages| [4096 * pages - 8, 4096 * pages]).collect();
-    runs.extend(&FineSet::SIZES[ShortSet::COUNT..]);
-    assert_eq!(HeadedSet::SIZES[in_slabs..], runs);
-    for class in in_slabs..HeadedSet::COUNT {
-        let tailed = slot(class) != HeadedSet::size_of(class);
-        assert_eq!(HeadedSet::beside(class) == Beside::Tail, tailed);
-        assert!(slot(class).is_multiple_of(PAGE_SIZE));
+}
+
+/// Who asks for whole pages gets them where they must be aligned so, and a class with a tail else.
+#[test]
+fn whole_pages_are_for_aligned_blocks() {
+    let of = |align, size| HeadedSet::size_of(HeadedSet::class_of_aligned(align, size));
+    for pages in [1, 2] {
+        let bytes = pages * PAGE_SIZE;
+        assert_eq!((of(4096, bytes), of(8192, bytes), of(4096, bytes - 7)), (bytes, bytes, bytes));
+        let tailed = HeadedSet::class_of(bytes);
+        assert!(HeadedSet::size_of(tailed) > bytes && HeadedSet::beside(tailed) == Beside::Tail);
+        assert_eq!(of(2048, bytes), HeadedSet::size_of(tailed));
+        assert_eq!(of(4096, bytes - 8), bytes - 8);
+        assert_eq!(of(4096, bytes + 1), HeadedSet::size_of(HeadedSet::class_of(bytes + 1)));
     }
+    assert_eq!((of(4096, 0), of(4096, 1), of(65536, 65536)), (8, 8, 81912));
+    assert_eq!(of(4096, HeadedSet::LARGEST), HeadedSet::LARGEST);
 }
 
 /// The last block of a slab ends in it, and one more would not.
