@@ -269,9 +269,9 @@ unsafe fn pop_at_hand(place: usize, headed: bool) -> *mut u8 {
     #[cfg(target_arch = "x86_64")]
     {
         // SAFETY: the caller's promise. The numbers of kmalloc's classes are always in use, and their blocks have marks or headers.
-        let (block, left) =
+        let (block, taken) =
             unsafe { if headed { quick::malloc_headed(place) } else { quick::malloc(place) } };
-        if left != 0 {
+        if !taken {
             // No block, or one whose mark was damaged: the slow half meets it again, reports it, and gives it to nobody.
             return core::ptr::null_mut();
         }

@@ -106,14 +106,30 @@ impl<E: Engine> Cache<E> {
     pub(crate) unsafe fn mark_free(&self, object: *mut u8) {
         let mark = self.mark.load(Ordering::Relaxed);
         if mark != 0 {
+            let word = mark ^ object.addr() as u64;
             // A header stands before its object, also before the first one of a slab.
-            let place = if self.geometry.beside == Beside::Header {
-                object.wrapping_sub(beside::BYTES)
+            let (place, word) = if self.geometry.beside == Beside::Header {
+                (object.wrapping_sub(beside::BYTES), word)
             } else {
-                object.wrapping_add(MARK_AT)
+                (object.wrapping_add(MARK_AT), word)
             };
             // SAFETY: objects of a cache with marks have room for one, aligned; the caller's promise.
-            unsafe { place.cast::<u64>().write(mark ^ object.addr() as u64) };
+            unsafe { place.cast::<u64>().write(word) };
+        }
+    }
+
+    /// The header of the object at `index` in a slab at `base`, the last one, and its tail ([`beside::LIVES`]).
+    ///
+    /// # Safety
+    /// The cache's objects have headers and marks, the slab is this thread's, and has that many objects and one.
+    pub(crate) unsafe fn mark_last(&self, base: usize, index: usize) {
+        let object = self.geometry.object(base, index);
+        let tail = (object + self.geometry.usable_size()) as *mut u64;
+        let word = self.mark.load(Ordering::Relaxed) ^ object as u64;
+        // SAFETY: the caller's promise; slabs have room for the word (`Geometry::with_header`).
+        unsafe {
+            tail.write(word);
+            ((object - beside::BYTES) as *mut u64).write(word ^ beside::numbered(beside::LIVES));
         }
     }
 

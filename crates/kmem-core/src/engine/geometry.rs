@@ -256,19 +256,23 @@ impl Geometry {
 
     /// The same slots with a header before each object, the first of which is `lead` bytes from the start of a slab: a multiple
     /// of the alignment, not 0. The slots' last word becomes the next object's header, so what a holder may use is a word less.
+    /// Behind the last object there is room for a tail.
     #[must_use]
     pub const fn with_header(self, lead: usize) -> Self {
         assert!(
             self.red_left_pad == 0 && self.size > WORD && lead.is_multiple_of(self.align) && lead >= WORD
         );
+        // A slab's last word is left for the last object's tail. No slab has an object less for that: what the slab has behind
+        // its lead, and a slot, are multiples of the lead.
+        let objects = ((PAGE_SIZE << self.order) - lead) / self.size;
         Self {
             object_size: self.size - WORD,
             inuse: self.size - WORD,
             metadata_end: self.size - WORD,
             red_left_pad: lead,
             beside: Beside::Header,
-            objects: ((PAGE_SIZE << self.order) - lead + WORD) / self.size,
-            min_objects: ((PAGE_SIZE << self.min_order) - lead + WORD) / self.size,
+            objects,
+            min_objects: ((PAGE_SIZE << self.min_order) - lead) / self.size,
             ..self
         }
     }

@@ -19,6 +19,7 @@ use kmem_core::percpu::Pushed;
 
 #[cfg(target_arch = "x86_64")]
 use super::quick;
+use super::state::State;
 use super::{HARDENED, HEAP, aging, class_at, cpus, hardened, heap, place_of, reserve, state};
 use crate::debugging;
 use crate::engine::{self, Classes, QUICK};
@@ -206,13 +207,18 @@ unsafe fn free_slow(ptr: *mut u8) {
     if let Some(class) = class_at(ptr) {
         let place = place_of(class);
         // SAFETY: a block of that class.
-        let Some(damage) = Damage::of(unsafe { state::state_of(ptr, place) }) else {
-            // Here because the mark was there.
+        let state = unsafe { state::state_of(ptr, place) };
+        if state == State::Free {
             return misuse::refused(&HEAP, Call::Free, freed_before(ptr, class));
-        };
-        misuse::damaged(&HEAP, Call::Free, ptr, Some(class), damage);
-        // The program goes on all the same. The block is its own, as far as anybody can tell.
-        // SAFETY: a block of that class, the caller's.
+        }
+        // What is whole is the last block of a slab.
+        if let Some(damage) = Damage::of(state) {
+            misuse::damaged(&HEAP, Call::Free, ptr, Some(class), damage);
+            // The program goes on all the same. The block is its own, as far as anybody can tell.
+            // SAFETY: a block of that class, the caller's.
+            unsafe { state::mend(ptr, place) };
+        }
+        // SAFETY: as above.
         return unsafe {
             state::give(ptr, place);
             free_rest(ptr, place);

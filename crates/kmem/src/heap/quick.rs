@@ -12,7 +12,7 @@
 //! piece in flight start again before an object of it can go.
 //!
 //! *free* of a block with a header compares that with the one of a block in use, which no other place has: so one comparison
-//! tells that a block starts at the address and is not free. The page's tag tells its stack, and, before, that the header may
+//! tells that a block starts at the address and is not free. A slab's last block has another for a while, and the slow half looks behind it. The page's tag tells its stack, and, before, that the header may
 //! be read. For a block without a header free proves that a block starts there, compares and writes the mark, and compares the tail
 //! if there is one. A block that was freed twice and written over in between has no mark; the slow path tells what it is when it
 //! is on top of the stack still.
@@ -32,6 +32,7 @@ use crate::engine::check::Check;
 use crate::engine::{CHECKS, Classes, Heap};
 use crate::host::rseq::piece;
 use crate::host::{TAGS_BELOW, Words};
+use kmem_core::engine::beside;
 use kmem_core::kmalloc::classes::ClassSet;
 
 /// Where the heap has what the paths need.
@@ -58,16 +59,17 @@ macro_rules! align_function {
     };
 }
 
-/// A pop: the block at hand on the stack at a place, if the word that lies `$at` bytes from it is what the secret says of a free one;
-/// `$take` makes it one in use.
+/// A pop: the block at hand on the stack at a place, if the word that lies `$at` bytes from it is what the secret says of a free one,
+/// by no more than what `$jump` lets pass; `$take` makes it one in use.
 macro_rules! pop {
-    ($place:ident, word at $at:literal of $secret:ident, $take:literal) => {{
+    ($place:ident, word at $at:literal of $secret:ident, [$($jump:literal),*], $take:literal) => {{
         let block: *mut u8;
         let left: u64;
         piece!(
-            after [align_function!(), "add {place}, qword ptr [rip + {heap} + {hot}]", "mov {index_at}, qword ptr [rip + {heap} + {index}]"],
+            after [align_function!(), "add {place}, qword ptr [rip + {heap} + {hot}]"],
             [
-                "mov {cpu:e}, dword ptr [{area} + {index_at}]",
+                "mov {block}, qword ptr [rip + {heap} + {index}]",
+                "mov {cpu:e}, dword ptr [{area} + {block}]",
                 "shl {cpu:e}, 16",
                 "add {cpu}, {place}",
                 "mov {top}, qword ptr [{cpu}]",
@@ -75,7 +77,7 @@ macro_rules! pop {
                 "mov {left}, qword ptr [rip + {secret}]",
                 "xor {left}, {block}",
                 "xor {left}, qword ptr [{block} + {at}]",
-                "jne 7f",
+                $($jump,)*
                 "add {top}, -8",
                 "mov qword ptr [{cpu}], {top}",
                 "4:",
@@ -84,9 +86,8 @@ macro_rules! pop {
                 "7:",
             ],
             area = out(reg) _,
-            top = out(reg) _,
             cpu = out(reg) _,
-            index_at = out(reg) _,
+            top = out(reg) _,
             place = inout(reg) $place => _,
             block = out(reg) block,
             left = out(reg) left,
@@ -103,25 +104,30 @@ macro_rules! pop {
     }};
 }
 
-/// The block that the running CPU has at hand on the stack at `place`, and 0; or something else than 0.
+/// The block that the running CPU has at hand on the stack at `place`, and true; or false.
 ///
 /// # Safety
 /// `place` is that of a class ([`crate::engine::PLACES`]) whose blocks have no headers.
 #[inline(always)]
-pub(super) unsafe fn malloc(place: usize) -> (*mut u8, u64) {
+pub(super) unsafe fn malloc(place: usize) -> (*mut u8, bool) {
     // SAFETY: by I-CPU-3 every top has a readable word below it; by I-CPU-1 what lies there is a block or the odd address, both with
     // readable words. The store of the top commits (I-RSEQ-1); behind it the block is this thread's, and its mark may be taken off.
-    unsafe { pop!(place, word at 8 of SECRET, "mov qword ptr [{block} + {at}], {left}") }
+    let (block, left) =
+        unsafe { pop!(place, word at 8 of SECRET, ["jne 7f"], "mov qword ptr [{block} + {at}], {left}") };
+    (block, left == 0)
 }
 
-/// [`malloc`] at the place of a class whose blocks have headers. Something else than 0: no block, or one whose header was damaged.
+/// [`malloc`] at the place of a class whose blocks have headers. False: no block, or one whose header was damaged.
 ///
 /// # Safety
 /// As [`malloc`], but the class's blocks have headers.
 #[inline(always)]
-pub(super) unsafe fn malloc_headed(place: usize) -> (*mut u8, u64) {
+pub(super) unsafe fn malloc_headed(place: usize) -> (*mut u8, bool) {
     // SAFETY: as in `malloc`; a block's header is memory, and before the odd address lies a readable word too.
-    unsafe { pop!(place, word at -8 of FREE_SECRET, "not qword ptr [{block} + {at}]") }
+    let (block, left) = unsafe {
+        pop!(place, word at -8 of FREE_SECRET, ["shl {left}, 3", "jne 7f"], "not qword ptr [{block} + {at}]")
+    };
+    (block, left == 0)
 }
 
 /// A push of `$ptr`, once `$bound` found it in the window and `$check` found a block at it and made that a free one; `$look` sees the
@@ -259,4 +265,5 @@ pub(super) unsafe fn free_long(ptr: *mut u8) -> Freed {
     }
 }
 
-const _: () = assert!(size_of::<Check>() == 16);
+// What malloc shifts out of a header.
+const _: () = assert!(size_of::<Check>() == 16 && beside::NUMBER_BITS == 3);

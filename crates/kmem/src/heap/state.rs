@@ -56,14 +56,14 @@ fn word_at(block: *mut u8, place: usize) -> *mut u64 {
     if headed { block.wrapping_sub(beside::BYTES) } else { block.wrapping_add(MARK_AT) }.cast()
 }
 
-/// That word of a free block.
+/// That word of a free block, but for the number of a slab's last one.
 #[inline(always)]
 fn free_word(block: *const u8, place: usize) -> u64 {
     let secret = SECRET.load(Ordering::Relaxed);
     if engine::is_headed(place) { beside::free(secret, block.addr()) } else { secret ^ block.addr() as u64 }
 }
 
-/// The tail of a block in use, and where it is, if blocks of that place have one.
+/// The tail of a block in use, and where it is, if blocks of that place have one, or the last ones of slabs.
 #[inline(always)]
 fn tail_of(block: *mut u8, place: usize) -> Option<(*mut u64, u64)> {
     let tail = engine::tail_at(place);
@@ -84,10 +84,23 @@ pub(super) unsafe fn is_in_use(block: *const u8, place: usize) -> bool {
     unsafe {
         let word = word_at(block, place).read();
         if engine::is_headed(place) {
-            return word == !free;
+            return match beside::number(word ^ !free) {
+                Some(number) => number == 0 || has_tail(block, place),
+                None => false,
+            };
         }
-        word != free && tail_of(block, place).is_none_or(|(at, tail)| at.read() == tail)
+        word != free && has_tail(block, place)
     }
+}
+
+/// The tail is whole, if blocks of that place have one, or the last ones of slabs.
+///
+/// # Safety
+/// As [`is_in_use`], and where blocks have headers this one's says that it is the last.
+#[inline(always)]
+unsafe fn has_tail(block: *mut u8, place: usize) -> bool {
+    // SAFETY: the caller's promise: the word is there.
+    tail_of(block, place).is_none_or(|(at, tail)| unsafe { at.read() } == tail)
 }
 
 /// The header of a block in use lies before this address.
@@ -115,15 +128,21 @@ pub(super) unsafe fn state_of(block: *const u8, place: usize) -> State {
     // SAFETY: a block of a class has the word, and the tail if its class has tails.
     unsafe {
         let word = word_at(block, place).read();
-        if word == free {
-            State::Free
-        } else if engine::is_headed(place) && word != !free {
-            State::NoHeader
-        } else if tail_of(block, place).is_some_and(|(at, tail)| at.read() != tail) {
-            State::NoTail
-        } else {
-            State::InUse
+        if engine::is_headed(place) {
+            let (free, in_use) = (beside::number(word ^ free), beside::number(word ^ !free));
+            match (free, in_use) {
+                (Some(0), _) => return State::Free,
+                (_, Some(0)) => return State::InUse,
+                // The others have no number.
+                _ if !engine::is_last(block, place) => return State::NoHeader,
+                (Some(_), _) => return State::Free,
+                (_, Some(_)) => {}
+                (None, None) => return State::NoHeader,
+            }
+        } else if word == free {
+            return State::Free;
         }
+        if has_tail(block, place) { State::InUse } else { State::NoTail }
     }
 }
 
@@ -137,10 +156,18 @@ pub(super) unsafe fn take(block: *mut u8, place: usize) -> bool {
     // SAFETY: as in `state_of`; the caller's block.
     unsafe {
         let word = at.read();
-        if word != free_word(block, place) {
+        let left = word ^ free_word(block, place);
+        if engine::is_headed(place) {
+            if beside::number(left).is_none() {
+                return false;
+            }
+            at.write(!word);
+            return true;
+        }
+        if left != 0 {
             return false;
         }
-        at.write(if engine::is_headed(place) { !word } else { 0 });
+        at.write(0);
         set_tail(block, place);
     }
     true
@@ -149,7 +176,7 @@ pub(super) unsafe fn take(block: *mut u8, place: usize) -> bool {
 /// Writes the tail of a block in use, if it has one.
 ///
 /// # Safety
-/// As [`take`].
+/// As [`take`], but blocks of the class have no headers.
 #[inline(always)]
 pub(super) unsafe fn set_tail(block: *mut u8, place: usize) {
     if let Some((at, tail)) = tail_of(block, place) {
@@ -158,12 +185,37 @@ pub(super) unsafe fn set_tail(block: *mut u8, place: usize) {
     }
 }
 
-/// Makes a block a free one.
+/// Makes a block in use a free one.
+///
+/// # Safety
+/// As [`take`]; its header, if it has one, is whole.
+#[inline(always)]
+pub(super) unsafe fn give(block: *mut u8, place: usize) {
+    let (at, free) = (word_at(block, place), free_word(block, place));
+    // SAFETY: as in `take`.
+    unsafe {
+        // The last block of a slab is looked behind once less.
+        let number =
+            if engine::is_headed(place) { beside::number(at.read() ^ !free).unwrap_or(0) } else { 0 };
+        at.write(free ^ beside::numbered(number.saturating_sub(1)));
+    }
+}
+
+/// Makes a block in use that was damaged whole again, as far as its free looks at it.
 ///
 /// # Safety
 /// As [`take`].
-#[inline(always)]
-pub(super) unsafe fn give(block: *mut u8, place: usize) {
-    // SAFETY: as in `take`.
-    unsafe { word_at(block, place).write(free_word(block, place)) };
+#[cold]
+pub(super) unsafe fn mend(block: *mut u8, place: usize) {
+    if engine::is_headed(place) {
+        let last = engine::is_last(block, place);
+        let word = !free_word(block, place) ^ if last { beside::numbered(1) } else { 0 };
+        // SAFETY: as in `take`; the last block of a slab has a tail.
+        unsafe {
+            word_at(block, place).write(word);
+            if let Some((at, tail)) = tail_of(block, place).filter(|_| last) {
+                at.write(tail);
+            }
+        }
+    }
 }

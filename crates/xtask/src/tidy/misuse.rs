@@ -131,12 +131,11 @@ pub(super) fn check(bless: bool) -> Vec<String> {
 fn page() -> String {
     let measured = Measured::read();
     let mut out = HEADER.replace("{peers}", &measured.versions());
-    let (mut rows, mut stopped, mut worse, mut better) = (0, 0, 0, 0);
+    let (mut rows, mut stopped, mut better) = (0, 0, 0);
     for program in PROGRAMS {
         write!(out, "\n{}", section(program, &measured)).expect("a string");
         rows += program.rows.len();
         stopped += program.rows.iter().filter(|row| matches!(row.debug, End::Stopped(_))).count();
-        worse += program.rows.iter().filter(|row| table::worse(row)).count();
         better += program.rows.iter().filter(|row| table::better(row)).count();
     }
     out.push_str(CACHES);
@@ -154,7 +153,7 @@ fn page() -> String {
     write!(
         out,
         "\n## Sum\n\nOf {rows} rows, kmem by default stops {better} with a message that the C library does not notice or cannot \
-         explain; in {worse}, marked ¹, it is the other way round. With debug letters {stopped} are stopped with a message in \
+         explain; where the C library notices, so does kmem. With debug letters {stopped} are stopped with a message in \
          the very call or at the next use of the block.\n"
     )
     .expect("a string");
@@ -173,13 +172,9 @@ fn section(program: &Program, measured: &Measured) -> String {
     for row in program.rows {
         let Row { case, what, glibc, default, hardened, debug } = row;
         let peers = measured.cells(name, case).join(" | ");
-        let note = if table::worse(row) { " ¹" } else { "" };
         let [glibc, default, hardened, debug] = [glibc, default, hardened, debug].map(|end| shown(*end));
-        writeln!(out, "| `{case}` | {what} | {glibc} | {peers} | {default}{note} | {hardened} | {debug} |")
+        writeln!(out, "| `{case}` | {what} | {glibc} | {peers} | {default} | {hardened} | {debug} |")
             .expect("a string");
-    }
-    if !program.remark.is_empty() {
-        writeln!(out, "\n¹ {}", program.remark).expect("a string");
     }
     out
 }
@@ -202,6 +197,7 @@ fn shown(end: End) -> String {
     match end {
         End::Stopped(text) => format!("**stopped**: {}", said(text)),
         End::Later(text) => format!("**stopped later**: {}", said(text)),
+        End::Noticed(text) => format!("**stopped**, at once or later, as the address falls: {}", said(text)),
         End::Perhaps(text) => format!("stopped, or unnoticed, as the address falls: {}", said(text)),
         End::Fault => "fault".to_owned(),
         End::Named(text) => format!("**fault**: {}", said(text)),

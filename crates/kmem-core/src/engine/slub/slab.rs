@@ -12,7 +12,7 @@
 //!
 //! - I-OPEN-1: in a slab with [`PAGEWISE`] a page has the tag of its cache if and only if the objects that start in it have
 //!   marks or are, or were, handed out.
-//! - I-OPEN-2: where objects have headers, so has the one behind each that was carved.
+//! - I-OPEN-2: where objects have headers, so has the one behind each that was carved; the last one has its tail.
 
 use core::sync::atomic::Ordering;
 
@@ -199,6 +199,10 @@ pub(crate) fn create<'a, P: Platform>(
             // SAFETY: the object lies in the new slab, which nobody else knows.
             unsafe { cache.mark_free(geometry.object(base, index) as *mut u8) };
         }
+        if geometry.beside == Beside::Header {
+            // SAFETY: as above.
+            unsafe { cache.mark_last(base, objects - 1) };
+        }
     }
     if let Some(ctor) = cache.ctor {
         let base = floor.pages.address(slab) as usize;
@@ -304,6 +308,10 @@ fn open_pages<P: Platform>(
             for index in first + usize::from(tag == EDGE)..end {
                 // SAFETY: the object lies in a slab of this cache, and starts in a page of which none was handed out.
                 unsafe { cache.mark_free(cache.object(base, index)) };
+            }
+            if headed && end == objects {
+                // SAFETY: as above.
+                unsafe { cache.mark_last(base, objects - 1) };
             }
             floor.pages.tag_page(page, cache.id);
         }

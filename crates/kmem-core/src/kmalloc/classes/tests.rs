@@ -98,9 +98,8 @@ fn the_headed_set_is_what_its_rule_says() {
         let whole = [4096, 4368, 8192].contains(&HeadedSet::size_of(class));
         let beside = match slot(class) {
             ..=1040 => Beside::Header,
-            _ if whole => Beside::Nothing,
-            ..=131_072 => Beside::Tail,
-            _ => Beside::Nothing,
+            long if whole || long > 128 << 10 => Beside::Nothing,
+            _ => Beside::Tail,
         };
         assert_eq!(HeadedSet::beside(class), beside);
         assert_eq!(class < HeadedSet::HEADED, beside == Beside::Header);
@@ -151,6 +150,7 @@ fn blocks_with_a_word_beside_them_fill_their_slabs() {
         };
         assert!(end(geometry.objects) <= bytes && end(geometry.objects + 1) > bytes, "{slot}");
         assert!(!headed || geometry.object(0, 0) >= Beside::Header.bytes());
+        assert!(!headed || end(geometry.objects) + Beside::Header.bytes() <= bytes, "a tail for the last");
         assert_eq!(geometry.usable_size(), HeadedSet::size_of(class));
         // Few bytes are lost: at most the slab's sixteenth and what a block's length costs.
         assert!(bytes - end(geometry.objects) < bytes / 16 + slot, "{slot}");

@@ -43,6 +43,27 @@ static void right_1_pages(void)
     right_by_one(20000);
 }
 
+/* The last block before the end of a page, if blocks end near pages' ends at all. */
+static void right_1_last(void)
+{
+    char *block = NULL;
+    for (int i = 0; i < 2000; i++) {
+        block = block_of(64);
+        if (((uintptr_t)block + (uintptr_t)room(block) + 8) % 4096 == 0) break;
+    }
+    write_and_free(block, room(block), 1, room(block) - 1);
+}
+
+static void right_1_page(void)
+{
+    right_by_one(4096);
+}
+
+static void right_1_buffer(void)
+{
+    right_by_one(65536);
+}
+
 static void right_1_large(void)
 {
     right_by_one(200000);
@@ -166,6 +187,9 @@ static const struct sin sins[] = {
     {"right-1", right_1},
     {"right-1-medium", right_1_medium},
     {"right-1-pages", right_1_pages},
+    {"right-1-page", right_1_page},
+    {"right-1-buffer", right_1_buffer},
+    {"right-1-last", right_1_last},
     {"right-1-large", right_1_large},
     {"right-8", right_8},
     {"slack", slack},

@@ -6,7 +6,6 @@ use super::{Program, row};
 pub(super) const PROGRAM: Program = Program {
     name: "after_free",
     title: "A block is used after its free",
-    remark: "",
     rows: &[
         row("read", "a byte of 64 read", [Reads("0x1"), Reads("0x1"), Reads("0"), Reads("0x6b")]),
         row(

@@ -6,7 +6,6 @@ use super::{Program, row};
 pub(super) const PROGRAM: Program = Program {
     name: "double_free",
     title: "A block is freed twice",
-    remark: "",
     rows: &[
         row(
             "small",

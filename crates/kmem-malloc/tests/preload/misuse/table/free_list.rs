@@ -6,7 +6,6 @@ use super::{Program, row};
 pub(super) const PROGRAM: Program = Program {
     name: "free_list",
     title: "The first word of every free block is changed, where an allocator may keep its list",
-    remark: "",
     rows: &[
         row(
             "one-bit",

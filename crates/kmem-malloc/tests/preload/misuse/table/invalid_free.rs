@@ -6,7 +6,6 @@ use super::{Program, row};
 pub(super) const PROGRAM: Program = Program {
     name: "invalid_free",
     title: "What is freed is no block",
-    remark: "",
     rows: &[
         row(
             "interior",

@@ -6,7 +6,6 @@ use super::{Program, row};
 pub(super) const PROGRAM: Program = Program {
     name: "leak",
     title: "A block is never freed",
-    remark: "",
     rows: &[row(
         "lost",
         "twenty blocks of 48 bytes that nothing points to any more",

@@ -6,7 +6,6 @@ use super::{Program, row};
 pub(super) const PROGRAM: Program = Program {
     name: "mismatch",
     title: "A block is given back as what it is not",
-    remark: "",
     rows: &[
         row(
             "free-sized-smaller",

@@ -12,7 +12,7 @@ mod leak;
 mod mismatch;
 mod overflow;
 
-use End::{Dies, Fault, Later, Named, Stopped};
+use End::{Later, Noticed, Stopped};
 
 pub(crate) use leak::{LEAKS, Leak};
 
@@ -24,6 +24,8 @@ pub(crate) enum End {
     Stopped(&'static str),
     /// Stopped with a message when the heap was used for something else.
     Later(&'static str),
+    /// [`End::Stopped`] or [`End::Later`], as the address falls.
+    Noticed(&'static str),
     /// [`End::Stopped`], [`End::Later`] or [`End::Unnoticed`], as the address falls.
     Perhaps(&'static str),
     /// The processor refuses the access (SIGSEGV): where and why is for the user to find out.
@@ -64,8 +66,6 @@ pub(crate) struct Program {
     pub(crate) name: &'static str,
     /// What its rows have in common.
     pub(crate) title: &'static str,
-    /// Why the library stops less than the C library, in rows where it does. Empty: it never does.
-    pub(crate) remark: &'static str,
     pub(crate) rows: &'static [Row],
 }
 
@@ -90,12 +90,6 @@ pub(crate) const PROGRAMS: &[Program] = &[
 
 /// The library by default says what is wrong, and the C library does not, or not always.
 pub(crate) fn better(row: &Row) -> bool {
-    let says = |end: End| matches!(end, Stopped(_) | Later(_));
+    let says = |end: End| matches!(end, Stopped(_) | Later(_) | Noticed(_));
     says(row.default) && !says(row.glibc)
-}
-
-/// The C library notices, and the library by default does not.
-pub(crate) fn worse(row: &Row) -> bool {
-    let notices = |end: End| matches!(end, Stopped(_) | Later(_) | Fault | Named(_) | Dies);
-    notices(row.glibc) && !notices(row.default)
 }

@@ -1,21 +1,18 @@
 //! Bytes outside of a block that are written.
 
-use super::End::{Fault, Later, Named, Perhaps, Stopped, Unnoticed};
+use super::End::{Fault, Later, Named, Noticed, Perhaps, Stopped, Unnoticed};
 use super::{Program, row};
 
 pub(super) const PROGRAM: Program = Program {
     name: "overflow",
     title: "Bytes outside of a block are written",
-    remark: "A small block has no word of the heap's behind it, but the header of the next one: of a slab's last block, one of 51 of this size, an overflow is not noticed",
     rows: &[
         row(
             "right-1",
             "one byte behind what may be used of 64",
             [
                 Later("malloc assertion failure in sysmalloc"),
-                Perhaps(
-                    "(cache kmalloc-72) was written before its start, or the block before it past its end",
-                ),
+                Noticed("(cache kmalloc-72) was written"),
                 Stopped("{} (cache kmalloc-80) was written past its end"),
                 Stopped("Right Redzone overwritten"),
             ],
@@ -41,6 +38,36 @@ pub(super) const PROGRAM: Program = Program {
             ],
         ),
         row(
+            "right-1-page",
+            "the same of 4096",
+            [
+                Later("malloc assertion failure in sysmalloc"),
+                Stopped("(cache kmalloc-4360) was written past its end"),
+                Stopped("{} (cache kmalloc-4368) was written past its end"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
+            "right-1-buffer",
+            "the same of 65536",
+            [
+                Later("malloc assertion failure in sysmalloc"),
+                Stopped("(cache kmalloc-81912) was written past its end"),
+                Stopped("{} (cache kmalloc-80k) was written past its end"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
+            "right-1-last",
+            "the same of 64, of the last block before a page's end",
+            [
+                Later("malloc assertion failure in sysmalloc"),
+                Stopped("{} (cache kmalloc-72) was written past its end"),
+                Stopped("{} (cache kmalloc-80) was written past its end"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
             "right-1-large",
             "the same of 200000",
             [
@@ -55,9 +82,7 @@ pub(super) const PROGRAM: Program = Program {
             "eight bytes behind 64",
             [
                 Later("malloc(): corrupted top size"),
-                Perhaps(
-                    "(cache kmalloc-72) was written before its start, or the block before it past its end",
-                ),
+                Noticed("(cache kmalloc-72) was written"),
                 Stopped("{} (cache kmalloc-80) was written past its end"),
                 Stopped("Right Redzone overwritten"),
             ],
