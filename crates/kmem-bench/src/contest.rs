@@ -5,10 +5,43 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Options;
-use crate::rows::{self, GROUPS, Row, Unit, Work};
+use crate::rows::{self, FLOORED, GROUPS, Row, Unit, Work, floor};
 
 /// How long one row may take on one allocator. Some do not get far with many threads on few CPUs.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// What a column is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// kmem is held against it (kmem's own standing too: whoever looks for rivals leaves kmem out).
+    Rival,
+    /// It is shown beside.
+    Shown,
+    /// Not an allocator for any program: what a row costs without one. Right on small blocks of one thread alone.
+    Floor,
+    /// The same of a typed cache: in this program, where kmem's is too.
+    Inlined,
+}
+
+impl Standing {
+    /// Whether it can do the row of this group at all.
+    fn does(self, group: &str, row: &Row) -> bool {
+        match self {
+            Self::Rival | Self::Shown => true,
+            Self::Floor => group == FLOORED,
+            Self::Inlined => matches!(row.work, Work::Typed { .. }),
+        }
+    }
+
+    /// What the driver is told to be.
+    fn role(self) -> Option<&'static str> {
+        match self {
+            Self::Rival | Self::Shown => None,
+            Self::Floor => Some("floor"),
+            Self::Inlined => Some("inlined"),
+        }
+    }
+}
 
 /// An allocator: its name in the table, and what to preload (`None`: the system's own).
 pub(crate) struct Allocator {
@@ -16,8 +49,13 @@ pub(crate) struct Allocator {
     library: Option<PathBuf>,
     /// What it is called in the program of `--objects`.
     subject: Option<String>,
-    /// kmem is held against it.
-    pub(crate) rival: bool,
+    pub(crate) standing: Standing,
+}
+
+impl Allocator {
+    pub(crate) fn is_floor(&self) -> bool {
+        matches!(self.standing, Standing::Floor | Standing::Inlined)
+    }
 }
 
 /// One row's results, in the order of [`Results::allocators`]; single ones in the order of the turns. An allocator that did not do
@@ -54,18 +92,39 @@ impl Results {
     }
 }
 
-/// The system's allocator and those that the command line names.
+/// The system's allocator and those that the command line names, kmem last.
 fn preloads(options: &Options) -> Result<Vec<Allocator>, String> {
+    // The usual library is shown, but it is not hardened.
+    let standing = |name: &str| match options.hardened && ["system", "usual"].contains(&name) {
+        true => Standing::Shown,
+        false => Standing::Rival,
+    };
+    let system = "system".to_owned();
     let mut allocators =
-        vec![Allocator { name: "system".into(), library: None, subject: None, rival: !options.hardened }];
+        vec![Allocator { standing: standing(&system), name: system, library: None, subject: None }];
     let named = options.libraries.iter().map(|(name, path)| (name.as_str(), path));
     for (name, path) in named.chain(options.kmem.iter().map(|path| ("kmem", path))) {
-        let path = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
-        // The usual library is shown, but it is not hardened.
-        let rival = !(options.hardened && name == "usual");
-        allocators.push(Allocator { name: name.into(), library: Some(path), subject: None, rival });
+        allocators.push(preload(name, path, standing(name))?);
     }
     Ok(allocators)
+}
+
+fn preload(name: &str, path: &Path, standing: Standing) -> Result<Allocator, String> {
+    let path = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Allocator { name: name.into(), library: Some(path), subject: None, standing })
+}
+
+/// The floors that the command line names, and with them the one that is in this program.
+fn floors(options: &Options) -> Result<Vec<Allocator>, String> {
+    let mut floors = Vec::new();
+    for (name, path) in &options.floors {
+        floors.push(preload(name, path, Standing::Floor)?);
+    }
+    if !floors.is_empty() {
+        let name = "floor_inline".to_owned();
+        floors.push(Allocator { name, library: None, subject: None, standing: Standing::Inlined });
+    }
+    Ok(floors)
 }
 
 /// What the program of `--objects` knows, and a box on each malloc.
@@ -77,7 +136,7 @@ fn subjects(program: &Path, options: &Options) -> Result<Vec<Allocator>, String>
         name: name.to_owned(),
         library: None,
         subject: Some(name.to_owned()),
-        rival: true,
+        standing: Standing::Rival,
     });
     let boxes = preloads(options)?.into_iter().map(|allocator| Allocator {
         name: format!("Box on {}", allocator.name),
@@ -88,9 +147,9 @@ fn subjects(program: &Path, options: &Options) -> Result<Vec<Allocator>, String>
 }
 
 pub(crate) fn run(options: &Options) -> Result<Results, String> {
-    let (allocators, groups) = match &options.objects {
-        Some(program) => (subjects(program, options)?, &rows::OBJECTS[..]),
-        None => (preloads(options)?, GROUPS),
+    let (mut allocators, floors, groups) = match &options.objects {
+        Some(program) => (subjects(program, options)?, Vec::new(), &rows::OBJECTS[..]),
+        None => (preloads(options)?, floors(options)?, GROUPS),
     };
     let wanted = |row: &Row| {
         (!options.quick || row.quick)
@@ -99,13 +158,16 @@ pub(crate) fn run(options: &Options) -> Result<Results, String> {
             && (options.rows.is_empty()
                 || options.rows.iter().any(|start| row.name.starts_with(start.as_str())))
     };
+    let all = groups.iter().flat_map(|(group, rows)| rows.iter().map(move |row| (*group, row)));
+    let all: Vec<_> = all.filter(|(_, row)| wanted(row)).collect();
+    // No column for a floor that none of the rows stands on.
+    let of_use = |floor: &Allocator| all.iter().any(|(group, row)| floor.standing.does(group, row));
+    allocators.extend(floors.into_iter().filter(of_use));
     let mut lines = Vec::new();
-    for (group, row) in groups.iter().flat_map(|(group, rows)| rows.iter().map(move |row| (*group, row))) {
-        if !wanted(row) {
-            continue;
-        }
+    for (group, row) in all {
         let mut runs: Vec<Vec<f64>> = allocators.iter().map(|_| Vec::new()).collect();
-        let mut out: Vec<bool> = vec![false; allocators.len()];
+        let mut out: Vec<bool> =
+            allocators.iter().map(|allocator| !allocator.standing.does(group, row)).collect();
         // A resident size is the same the next time, or nearly, and some take seconds.
         let turns = if row.unit == Unit::Mebibytes { 1 } else { options.turns };
         for _ in 0..turns {
@@ -134,8 +196,8 @@ fn measure(row: &Row, allocator: &Allocator, options: &Options) -> Result<f64, S
     match row.work {
         Work::StartTime => start_time(allocator),
         Work::StartSize => start_size(allocator),
-        Work::Malloc(_) => driver(row, allocator, false),
-        Work::Typed { .. } => driver(row, allocator, allocator.name == "kmem"),
+        Work::Typed { .. } if allocator.name == "kmem" => driver(row, allocator, Some("typed")),
+        Work::Malloc(_) | Work::Typed { .. } => driver(row, allocator, allocator.standing.role()),
         Work::Object => object(row, allocator, options),
     }
 }
@@ -172,12 +234,13 @@ fn answer(mut command: Command, row: &Row, allocator: &Allocator) -> Result<Stri
 }
 
 /// Starts a driver and reads `number path`, where the path is that of the library whose malloc answered.
-fn driver(row: &Row, allocator: &Allocator, typed: bool) -> Result<f64, String> {
+fn driver(row: &Row, allocator: &Allocator, role: Option<&str>) -> Result<f64, String> {
     let me = std::env::current_exe().map_err(|error| error.to_string())?;
-    let system = Allocator { name: String::new(), library: None, subject: None, rival: false };
+    let system = Allocator { name: String::new(), library: None, subject: None, standing: Standing::Shown };
+    let typed = role == Some("typed");
     // A typed cache is linked in: the program around it stays on the system's malloc.
     let mut command = preloaded(&me, if typed { &system } else { allocator });
-    command.args(["--driver", row.name]).args(typed.then_some("typed"));
+    command.args(["--driver", row.name]).args(role);
     let text = answer(command, row, allocator)?;
     let wrong = |why: &str| format!("{} on {}: {why}: {text}", row.name, allocator.name);
     let (number, path) = text.split_once(' ').ok_or_else(|| wrong("no result"))?;
@@ -200,11 +263,15 @@ fn object(row: &Row, allocator: &Allocator, options: &Options) -> Result<f64, St
     text.parse().map_err(|_| format!("{} on {}: no number: {text}", row.name, allocator.name))
 }
 
-/// The driver's side: does the row and prints its number and whose malloc it was.
-pub(crate) fn drive(name: &str, typed: bool) -> ExitCode {
+/// The driver's side: does the row in this role and prints its number and whose malloc it was.
+pub(crate) fn drive(name: &str, role: &str) -> ExitCode {
     let Some(row) = rows::all().find(|row| row.name == name) else { return ExitCode::from(2) };
+    if role == "floor" {
+        floor::is_here();
+    }
     let number = match row.work {
-        Work::Typed { cache, .. } if typed => cache(),
+        Work::Typed { cache, .. } if role == "typed" => cache(),
+        Work::Typed { floor, .. } if role == "inlined" => floor(),
         Work::Typed { malloc, .. } | Work::Malloc(malloc) => malloc(),
         Work::StartTime | Work::StartSize | Work::Object => return ExitCode::from(2),
     };
@@ -250,7 +317,36 @@ fn start_size(allocator: &Allocator) -> Result<f64, String> {
 /// Results of these allocators, which exist only by name.
 #[cfg(test)]
 pub(crate) fn sample(names: &[&str], lines: Vec<Line>) -> Results {
-    let allocator =
-        |name: &&str| Allocator { name: (*name).to_owned(), library: None, subject: None, rival: true };
+    let standing = |name: &str| match name {
+        "nothing" | "barest" => Standing::Floor,
+        "floor_inline" => Standing::Inlined,
+        _ => Standing::Rival,
+    };
+    let allocator = |name: &&str| Allocator {
+        name: (*name).to_owned(),
+        library: None,
+        subject: None,
+        standing: standing(name),
+    };
     Results { allocators: names.iter().map(allocator).collect(), lines }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floors_stand_under_small_rows_alone() {
+        let of = |standing: Standing| {
+            let all = GROUPS.iter().flat_map(|(group, rows)| rows.iter().map(move |row| (*group, row)));
+            all.filter(|(group, row)| standing.does(group, row)).map(|(_, row)| row.name).collect::<Vec<_>>()
+        };
+        assert_eq!(of(Standing::Inlined), ["typed_pair_64", "typed_sheaf_64", "typed_rand_64"]);
+        let small = of(Standing::Floor);
+        assert!(small.contains(&"pair_16") && small.contains(&"ws_10k") && small.contains(&"aligned_256"));
+        assert!(
+            !small.contains(&"large_64k") && !small.contains(&"mt2_ws") && !small.contains(&"start_time")
+        );
+        assert_eq!(of(Standing::Rival).len(), of(Standing::Shown).len());
+    }
 }

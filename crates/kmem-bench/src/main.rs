@@ -27,6 +27,7 @@ kmem-bench [OPTIONS] [ROW...]     (cargo xtask bench builds everything and calls
   --kmem PATH       kmem's library
   --lib NAME=PATH   one more allocator, beside the system's
   --objects PATH    the rows of typed caches and of other crates' pools, which this program does
+  --floor NAME=PATH a library that is hardly an allocator: shown in the rows of small blocks, and kmem is not held against it
   --hardened        the system's malloc and the library called `usual` are shown, but kmem is not held against them
   --quick           few rows and turns; fails when a gated row is not faster than the system's malloc
   --turns N         how often each row runs on each allocator (default 7)
@@ -42,6 +43,7 @@ kmem-bench [OPTIONS] [ROW...]     (cargo xtask bench builds everything and calls
 struct Options {
     kmem: Option<PathBuf>,
     libraries: Vec<(String, PathBuf)>,
+    floors: Vec<(String, PathBuf)>,
     objects: Option<PathBuf>,
     hardened: bool,
     quick: bool,
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
     if let [flag, row, kind @ ..] = &arguments[..]
         && flag == "--driver"
     {
-        return contest::drive(row, kind.first().is_some_and(|kind| kind == "typed"));
+        return contest::drive(row, kind.first().map_or("", |kind| kind));
     }
     if let [flag, kind @ ..] = &arguments[..]
         && flag == "--count"
@@ -129,7 +131,7 @@ fn compare(before: &str, after: &str) -> ExitCode {
 fn options(arguments: &[String]) -> Result<Options, String> {
     let (mut kmem, mut objects, mut json, mut plot, mut turns) = (None, None, None, None, None);
     let (mut hardened, mut quick, mut progress) = (false, false, false);
-    let (mut libraries, mut rows) = (Vec::new(), Vec::new());
+    let (mut libraries, mut floors, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value\n{USAGE}"));
@@ -144,9 +146,11 @@ fn options(arguments: &[String]) -> Result<Options, String> {
             "--turns" => {
                 turns = Some(value()?.parse().ok().filter(|&n| n > 0).ok_or("--turns takes a number\n")?)
             }
-            "--lib" => {
-                let (name, path) = value()?.split_once('=').ok_or("--lib takes NAME=PATH\n")?;
-                libraries.push((name.to_owned(), PathBuf::from(path)));
+            "--lib" | "--floor" => {
+                let (name, path) =
+                    value()?.split_once('=').ok_or_else(|| format!("{argument} takes NAME=PATH\n"))?;
+                let to = if argument == "--lib" { &mut libraries } else { &mut floors };
+                to.push((name.to_owned(), PathBuf::from(path)));
             }
             flag if flag.starts_with('-') => return Err(USAGE.to_owned()),
             row if rows::all().any(|known| known.name.starts_with(row)) => rows.push(row.to_owned()),
@@ -154,5 +158,5 @@ fn options(arguments: &[String]) -> Result<Options, String> {
         }
     }
     let turns = turns.unwrap_or(7);
-    Ok(Options { kmem, libraries, objects, hardened, quick, progress, turns, json, plot, rows })
+    Ok(Options { kmem, libraries, floors, objects, hardened, quick, progress, turns, json, plot, rows })
 }

@@ -93,6 +93,11 @@ pub(crate) fn run(arguments: &[String]) -> Count {
     for (name, path) in &libraries {
         command.arg("--lib").arg(format!("{name}={}", path.display()));
     }
+    // Hardened heaps are a matter of what is checked, and objects have arenas, which are next to nothing.
+    let floored = options.which != Which::Hardened && !options.objects;
+    for (name, path) in if floored { peers::floors() } else { Vec::new() } {
+        command.arg("--floor").arg(format!("{name}={}", path.display()));
+    }
     command.arg("--kmem").arg(kmem);
     started(command.args(&options.rest))
 }

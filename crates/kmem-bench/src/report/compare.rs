@@ -18,12 +18,14 @@ struct Row {
 fn rows(text: &str) -> Result<Vec<Row>, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let rows = value["rows"].as_array().ok_or("it holds no rows")?;
+    // Not there in files of before there were floors.
+    let shown = |name: &str| value["shown"].as_array().is_some_and(|names| names.iter().any(|it| it == name));
     let read = |row: &Value| {
         let found = row["results"].as_object()?;
         let runs = |name: &str| -> Option<Vec<f64>> {
             found.get(name)?["runs"].as_array()?.iter().map(Value::as_f64).collect()
         };
-        let others = found.iter().filter(|(name, _)| *name != "kmem");
+        let others = found.iter().filter(|(name, _)| *name != "kmem" && !shown(name));
         let best = others.filter_map(|(_, of)| of["median"].as_f64()).min_by(f64::total_cmp);
         let mut to_system: Vec<f64> =
             runs("kmem")?.iter().zip(runs("system")?).map(|(kmem, system)| kmem / system).collect();
@@ -69,6 +71,7 @@ pub(crate) fn compare(before: &str, after: &str) -> Result<String, String> {
 mod tests {
     use super::super::{json, sample};
     use super::*;
+    use crate::contest::Line;
 
     #[test]
     fn a_change_beyond_the_turns_is_told() {
@@ -82,5 +85,16 @@ mod tests {
         let same = told([5.0, 5.2, 4.8, 5.0]);
         assert!(same.trim_end().ends_with("1.00") && same.contains("0.50 -> 0.50"), "{same}");
         assert!(compare("{}", &before).is_err());
+    }
+
+    #[test]
+    fn a_floor_is_not_the_best() {
+        let row = crate::rows::all().next().expect("there are rows");
+        let runs = [4.0, 2.0, 1.0].map(|number| vec![number]).to_vec();
+        let lines = vec![Line { row, group: "small", runs }];
+        let text = json(&crate::contest::sample(&["system", "kmem", "nothing"], lines));
+        assert_eq!(rows(&text).unwrap()[0].to_best, Some(0.5));
+        let unmarked = text.replace("\"shown\": [\"nothing\"], ", "");
+        assert_eq!(rows(&unmarked).unwrap()[0].to_best, Some(2.0));
     }
 }

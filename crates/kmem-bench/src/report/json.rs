@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::contest::Results;
+use crate::contest::{Results, Standing};
 
-/// `{"rows": [{"name", "unit", "group", "what", "results": {allocator: {"median", "runs"}}}]}`; the first allocator is the system's.
+/// `{"shown": [allocator], "rows": [{"name", "unit", "group", "what", "results": {allocator: {"median", "runs"}}}]}`; the first allocator
+/// is the system's, and kmem is not held against those that are only shown.
 pub(crate) fn json(results: &Results) -> String {
     let rows: Vec<Value> = results
         .lines
@@ -21,7 +22,9 @@ pub(crate) fn json(results: &Results) -> String {
         })
         .collect();
     let rows: Vec<String> = rows.iter().map(Value::to_string).collect();
-    format!("{{\"rows\": [\n{}\n]}}\n", rows.join(",\n"))
+    let shown = results.allocators.iter().filter(|allocator| allocator.standing != Standing::Rival);
+    let shown: Vec<Value> = shown.map(|allocator| allocator.name.clone().into()).collect();
+    format!("{{\"shown\": {}, \"rows\": [\n{}\n]}}\n", Value::from(shown), rows.join(",\n"))
 }
 
 #[cfg(test)]
@@ -35,5 +38,6 @@ mod tests {
         let found = &read["rows"][0]["results"];
         assert_eq!(found["kmem"], json!({"median": 2.0, "runs": [2.0, 1.0, 3.0]}));
         assert_eq!(found["system"]["median"], 5.0);
+        assert_eq!(read["shown"], json!([]));
     }
 }

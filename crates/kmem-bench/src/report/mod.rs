@@ -3,6 +3,7 @@
 mod compare;
 mod json;
 mod plot;
+mod room;
 mod table;
 
 pub(crate) use compare::compare;
@@ -10,7 +11,7 @@ pub(crate) use json::json;
 pub(crate) use plot::plot;
 pub(crate) use table::{objects, table};
 
-use crate::contest::{Line, Results};
+use crate::contest::{Line, Results, Standing};
 
 /// kmem beside the system's malloc, and beside the best of all others.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,13 +22,20 @@ struct Ratios {
     spread: f64,
 }
 
+/// The best of kmem's rivals, and its number.
+fn best(results: &Results, line: &Line) -> Option<(usize, f64)> {
+    let rival =
+        |at: &usize| Some(*at) != results.kmem() && results.allocators[*at].standing == Standing::Rival;
+    (0..line.runs.len())
+        .filter(rival)
+        .filter_map(|at| Some((at, line.median(at)?)))
+        .min_by(|(_, left), (_, right)| left.total_cmp(right))
+}
+
 /// `None` where kmem or all its rivals have no numbers.
 fn ratios(results: &Results, line: &Line, kmem: usize) -> Option<Ratios> {
     let ours = line.median(kmem)?;
-    let others = (0..line.runs.len()).filter(|&at| at != kmem && results.allocators[at].rival);
-    let (best, number) = others
-        .filter_map(|at| Some((at, line.median(at)?)))
-        .min_by(|(_, left), (_, right)| left.total_cmp(right))?;
+    let (best, number) = best(results, line)?;
     let mut turns: Vec<f64> =
         line.runs[kmem].iter().zip(&line.runs[best]).map(|(ours, theirs)| ours / theirs).collect();
     turns.sort_by(f64::total_cmp);

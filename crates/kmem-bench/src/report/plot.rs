@@ -35,11 +35,17 @@ fn x(ratio: f64) -> i32 {
     LEFT + (part * f64::from(WIDTH - LEFT - 20)) as i32
 }
 
-/// An allocator's mark: the system's are at 1 and need none.
-fn mark(area: &Area<'_>, place: (i32, i32), allocator: usize, kmem: bool) -> Outcome {
+/// An allocator's mark: the system's are at 1 and need none. A floor is an upright line, nearer to black the more it does.
+fn mark(area: &Area<'_>, place: (i32, i32), allocator: usize, results: &Results) -> Outcome {
     let (x, y) = place;
     let colour = COLOURS[allocator % COLOURS.len()];
+    let kmem = results.kmem() == Some(allocator);
     match allocator / COLOURS.len() {
+        _ if results.allocators[allocator].is_floor() => {
+            let before = results.allocators[..allocator].iter().filter(|other| other.is_floor()).count();
+            let shade = BLACK.mix([0.4, 0.7, 1.0][before.min(2)]);
+            area.draw(&PathElement::new(vec![(x, y - 6), (x, y + 6)], shade.stroke_width(2)))?;
+        }
         _ if kmem => area.draw(&Circle::new(place, 5, KMEM.filled()))?,
         0 => area.draw(&Circle::new(place, 3, colour.filled()))?,
         1 => area.draw(&TriangleMarker::new((x, y + 1), 4, colour.filled()))?,
@@ -65,7 +71,7 @@ pub(crate) fn plot(file: &Path, results: &Results) -> Outcome {
     let kmem = results.kmem();
     for (entry, &at) in others.iter().enumerate() {
         let place = (LEFT + 125 * (entry % ENTRIES) as i32, 46 + 18 * (entry / ENTRIES) as i32);
-        mark(&area, place, at, kmem == Some(at))?;
+        mark(&area, place, at, results)?;
         text(&results.allocators[at].name, (place.0 + 9, place.1 - 7), 13)?;
     }
     let bottom = height - 30;
@@ -88,7 +94,7 @@ pub(crate) fn plot(file: &Path, results: &Results) -> Outcome {
         // kmem's last: over the others'.
         for at in others.iter().copied().filter(|&at| Some(at) != kmem).chain(kmem) {
             if let Some(value) = line.median(at) {
-                mark(&area, (x(value / system), y), at, kmem == Some(at))?;
+                mark(&area, (x(value / system), y), at, results)?;
             }
         }
     }
@@ -113,6 +119,18 @@ mod tests {
         let marks: Vec<&str> = picture.lines().filter(|line| line.contains("#C81E1E")).collect();
         assert_eq!(marks.len(), 2, "{marks:?}");
         assert!(marks[1].contains(&format!("cx=\"{}\"", x(0.5))), "{marks:?}");
+        // A floor is a line of one upright stroke.
+        let runs = [8.0, 4.0, 2.0].map(|number| vec![number]).to_vec();
+        let line = crate::contest::Line { row: results.lines[0].row, group: "small", runs };
+        plot(&file, &crate::contest::sample(&["system", "kmem", "barest"], vec![line])).unwrap();
+        let picture = std::fs::read_to_string(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let at = x(0.25);
+        assert!(
+            picture
+                .lines()
+                .any(|line| line.contains("polyline") && line.matches(&format!("{at},")).count() == 2)
+        );
         assert!(x(0.0001) == x(RANGE.0) && x(1e9) == x(RANGE.1) && x(0.5) < x(1.0));
     }
 }

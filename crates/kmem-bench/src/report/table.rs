@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{mean, number, ratios};
+use super::{mean, number, ratios, room};
 use crate::contest::Results;
 
 /// A column of allocators; a longer name is cut.
@@ -13,7 +13,7 @@ fn cell(value: Option<f64>) -> String {
 }
 
 /// Medians by row and allocator; then kmem's over the system's, over the best of the others, and how much the latter varied from turn
-/// to turn. Last, the geometric means of the groups.
+/// to turn; and over the floor, where there are floors. Last, the geometric means of the groups, and how much room there is.
 pub(crate) fn table(results: &Results) -> String {
     let mut out = format!("{:<17} {:<4}", "row", "");
     for allocator in &results.allocators {
@@ -21,7 +21,9 @@ pub(crate) fn table(results: &Results) -> String {
         write!(out, "{name:>COLUMN$}").expect("a string");
     }
     let kmem = results.kmem();
-    out.push_str(if kmem.is_some() { "  | /system   /best    +-\n" } else { "\n" });
+    let floored = room::floored(results);
+    out.push_str(if kmem.is_some() { "  | /system   /best    +-" } else { "" });
+    out.push_str(if kmem.is_some() && floored { "  /floor\n" } else { "\n" });
     let mut groups: Vec<(&str, Vec<f64>, Vec<f64>)> = Vec::new();
     for line in &results.lines {
         write!(out, "{:<17} {:<4}", line.row.name, line.row.unit.name()).expect("a string");
@@ -37,6 +39,9 @@ pub(crate) fn table(results: &Results) -> String {
             let (_, system, best) = groups.last_mut().expect("there is one");
             system.push(found.system);
             best.push(found.best);
+        }
+        if let Some(above) = kmem.and_then(|kmem| room::above(results, line, kmem)) {
+            write!(out, " {above:>7.2}").expect("a string");
         }
         out.push('\n');
     }
@@ -56,6 +61,7 @@ pub(crate) fn table(results: &Results) -> String {
             writeln!(out, "{text:<width$}  | {system:>7.2} {best:>7.2}").expect("a string");
         }
     }
+    out.push_str(&room::room(results));
     out
 }
 
@@ -76,6 +82,7 @@ pub(crate) fn objects(results: &Results) -> String {
 mod tests {
     use super::super::sample;
     use super::*;
+    use crate::contest::Line;
 
     #[test]
     fn a_row_has_its_numbers_and_its_ratios() {
@@ -87,5 +94,21 @@ mod tests {
         let text = table(&sample(&[8.0], &[]));
         assert!(text.lines().nth(1).unwrap().trim_end().ends_with('-'), "{text}");
         assert_eq!(objects(&results).lines().count(), 3);
+    }
+
+    #[test]
+    fn a_floor_is_a_column_and_a_ratio() {
+        let names = ["system", "other", "kmem", "barest"];
+        let row = crate::rows::all().next().expect("there are rows");
+        let runs = [8.0, 6.0, 3.0, 2.0].map(|number| vec![number]).to_vec();
+        let results = crate::contest::sample(&names, vec![Line { row, group: "small", runs }]);
+        let text = table(&results);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(
+            lines[0][1..],
+            ["system", "other", "kmem", "barest", "|", "/system", "/best", "+-", "/floor"]
+        );
+        assert_eq!(lines[1][2..], ["8.00", "6.00", "3.00", "2.00", "|", "0.38", "0.50", "0.00", "1.50"]);
+        assert_eq!(lines[3], ["barest", "1", "3.00", "1.50"]);
     }
 }

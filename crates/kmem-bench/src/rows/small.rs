@@ -4,14 +4,18 @@ use std::hint::black_box;
 
 use libc::c_void;
 
+use super::floor::ring;
 use super::{give, take};
 use crate::clock::{Random, per_operation, pin};
 
 /// Blocks of one batch.
 pub(super) const BATCH: usize = 1000;
+/// Blocks of the working set.
+const WORKING_SET: usize = 10_000;
 
 pub(super) fn pair<const SIZE: usize>() -> f64 {
     pin();
+    ring(SIZE, 1);
     per_operation(|n| pairs(SIZE, n))
 }
 
@@ -48,6 +52,7 @@ pub(super) fn shuffled() -> Vec<usize> {
 /// Takes a batch and frees it in `order`, per pair.
 fn batch(size: usize, order: &[usize]) -> f64 {
     pin();
+    ring(size, BATCH);
     let mut blocks = [std::ptr::null_mut(); BATCH];
     let whole = per_operation(|n| {
         for _ in 0..n {
@@ -63,6 +68,7 @@ fn batch(size: usize, order: &[usize]) -> f64 {
 
 pub(super) fn working_set() -> f64 {
     pin();
+    ring(1024, WORKING_SET);
     let mut set = Set::new(5);
     per_operation(|n| set.replace(n))
 }
@@ -75,7 +81,7 @@ pub(super) struct Set {
 
 impl Set {
     pub(super) fn new(seed: u64) -> Self {
-        Self::of(10_000, seed)
+        Self::of(WORKING_SET, seed)
     }
 
     /// This many of them.
@@ -128,6 +134,7 @@ fn take_zeroed(size: usize) -> *mut u8 {
 
 pub(super) fn zeroed<const SIZE: usize>() -> f64 {
     pin();
+    ring(SIZE, 1);
     per_operation(|n| {
         for _ in 0..n {
             let block = take_zeroed(SIZE);
@@ -139,6 +146,7 @@ pub(super) fn zeroed<const SIZE: usize>() -> f64 {
 
 pub(super) fn zeroed_batch<const SIZE: usize>() -> f64 {
     pin();
+    ring(SIZE, BATCH);
     let mut blocks = [std::ptr::null_mut(); BATCH];
     let whole = per_operation(|n| {
         for _ in 0..n {
@@ -153,6 +161,7 @@ pub(super) fn zeroed_batch<const SIZE: usize>() -> f64 {
 /// Pairs of blocks of `SIZE` bytes that begin at a multiple of `ALIGN`.
 pub(super) fn aligned<const ALIGN: usize, const SIZE: usize>() -> f64 {
     pin();
+    ring(SIZE, 1);
     per_operation(|n| {
         for _ in 0..n {
             // SAFETY: the alignment is a power of two, the size a multiple of it; the block is checked, and freed once.

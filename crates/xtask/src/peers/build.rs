@@ -14,7 +14,7 @@ const OBJECTS: &str = "crates/kmem-bench/peers/objects/Cargo.toml";
 /// Allocators of Rust's: features of the library `preload`.
 const RUST: [&str; 4] = ["rusty_alloc", "talc", "rlsf", "dlmalloc"];
 
-type Built = (&'static str, Result<PathBuf, String>);
+pub(super) type Built = (&'static str, Result<PathBuf, String>);
 
 /// How one is built, from where its sources lie, in a directory to work in.
 type Build = fn(&Path, &Path) -> Result<PathBuf, String>;
@@ -60,7 +60,7 @@ fn fetched() -> Vec<PathBuf> {
 }
 
 /// Where what is built here lies.
-fn directory() -> PathBuf {
+pub(super) fn directory() -> PathBuf {
     tree::target().join("xtask/peers")
 }
 
@@ -91,7 +91,7 @@ fn run(command: &mut Command) -> Result<(), String> {
 }
 
 /// Compiles a library with these arguments, unless it is there.
-fn compile(
+pub(super) fn compile(
     compiler: &str,
     library: PathBuf,
     arguments: impl FnOnce(&mut Command),

@@ -2,9 +2,10 @@
 //!
 //! Three kinds: libraries of Debian's packages (`scripts/install-deps`), libraries compiled from sources that Cargo fetches
 //! ([`build`]), and allocators of Rust's that a small library gives to C programs (`crates/kmem-bench/peers/preload`). One that cannot
-//! be had is left out, and that is said.
+//! be had is left out, and that is said. Beside them [`floors`], which no program could use.
 
 mod build;
+mod floors;
 
 use std::path::{Path, PathBuf};
 
@@ -47,13 +48,6 @@ pub(crate) fn find(which: &Which) -> Vec<Peer> {
         Which::Named(names) => names.iter().any(|wanted| wanted == name),
         _ => true,
     };
-    let told = |(name, library): (&'static str, Result<PathBuf, String>)| match library {
-        Ok(path) => Some((name, path)),
-        Err(why) => {
-            println!("{name:<24} left out: {why}");
-            None
-        }
-    };
     let packages = PACKAGES.map(|(name, file)| {
         let path = DIRECTORIES.iter().map(|directory| Path::new(directory).join(file));
         (name, path.into_iter().find(|path| path.exists()).ok_or_else(|| "not installed".to_owned()))
@@ -66,6 +60,22 @@ pub(crate) fn find(which: &Which) -> Vec<Peer> {
             installed.chain(build::fast(wanted)).filter_map(told).collect()
         }
         Which::Hardened => [scudo()].into_iter().chain(build::hardened()).filter_map(told).collect(),
+    }
+}
+
+/// What the rows of small blocks cost with next to no allocator.
+pub(crate) fn floors() -> Vec<Peer> {
+    floors::floors().into_iter().filter_map(told).collect()
+}
+
+/// The peer, or nothing, and that is said.
+fn told((name, library): build::Built) -> Option<Peer> {
+    match library {
+        Ok(path) => Some((name, path)),
+        Err(why) => {
+            println!("{name:<24} left out: {why}");
+            None
+        }
     }
 }
 
