@@ -13,7 +13,7 @@
 //!
 //! # Never
 //! Nothing here allocates or waits: stacks are taken inside malloc. But for the unwinder the heap's own stack is waited for, where the
-//! present one has no room ([`fault::with_room`]).
+//! present one has no room (`fault::with_room`).
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::Write;
