@@ -253,6 +253,13 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// Stops the program after a fatal report.
     fn fatal(&self) -> !;
 
+    /// Runs `work`, which is part of a report or of a repair, on a stack that has room for it where the present one may have none: that of a signal
+    /// handler, of a few KiB. Called with locks held, and within itself: who cannot have another stack stays on the present one. `work` comes
+    /// back. The default runs it in its place.
+    fn with_room<R>(&self, work: impl FnOnce() -> R) -> R {
+        work()
+    }
+
     /// Fills `out` with the return addresses of the calls that led into the heap, the nearest first; returns
     /// how many there are. 0 where the platform cannot tell. Called with locks held: it takes none, and never
     /// allocates.

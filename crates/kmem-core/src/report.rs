@@ -60,12 +60,21 @@ impl<const N: usize> fmt::Write for Text<N> {
 
 /// Shows one formatted message of one line, which stands alone, ending it with a newline.
 pub fn say<P: Platform>(platform: &P, message: fmt::Arguments<'_>) {
-    platform.message(shown(message).as_str());
+    // A frame of its own: where there is no room for it, it is on another stack.
+    #[inline(never)]
+    fn said<P: Platform>(platform: &P, message: fmt::Arguments<'_>) {
+        platform.message(shown(message).as_str());
+    }
+    platform.with_room(|| said(platform, message));
 }
 
 /// Shows one formatted line of a report, which tells elsewhere whose it is, ending it with a newline.
 pub fn line<P: Platform>(platform: &P, line: fmt::Arguments<'_>) {
-    platform.console(shown(line).as_str());
+    #[inline(never)]
+    fn lined<P: Platform>(platform: &P, line: fmt::Arguments<'_>) {
+        platform.console(shown(line).as_str());
+    }
+    platform.with_room(|| lined(platform, line));
 }
 
 fn shown(message: fmt::Arguments<'_>) -> Text<1024> {

@@ -63,7 +63,9 @@ fn aligned_rest(align: usize, size: usize, origin: Origin) -> *mut u8 {
     block
 }
 
-/// A block for an alignment that is a power of two; null when there is no memory. Sets no `errno`.
+/// A block for an alignment that is a power of two; null when there is no memory. Sets no `errno`. For the operators, which other
+/// architectures do not have.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn aligned_block(align: usize, size: usize, origin: Origin) -> *mut u8 {
     let block = aligned_at_hand(align, size);

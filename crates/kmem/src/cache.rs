@@ -26,11 +26,13 @@ use kmem_core::gfp::Gfp;
 use kmem_core::percpu::{Pushed, StackId};
 
 use crate::engine::Chosen;
-use crate::heap::{self, OutOfMemory};
+use crate::heap::{self, Heap, OutOfMemory};
 use crate::host::HostCpus;
 
 /// The bit that makes the word of a cache's place negative.
 const OFF: isize = isize::MIN;
+/// The bit of a cache that does not serve quickly now ([`Heap::serves_quickly`]).
+const CLOSED: isize = 1 << 62;
 /// Guarded objects are counted in the bits from here on; places lie below.
 const GUARDED: isize = 1 << 32;
 
@@ -39,8 +41,9 @@ pub struct Cache<T> {
     name: &'static str,
     flags: SlabFlags,
     /// Place of the CPU stacks' words; 0 until the cache is made, and for ever if it has none. A positive value also says
-    /// that the heap was made. Negative: the place with [`OFF`] and the number of guarded objects in use, which must not get on the
-    /// stacks; each is counted before anybody has it, so whoever gives one back finds the fast path off.
+    /// that the heap was made. Negative: the place with [`OFF`], for one of two reasons. Guarded objects are in use, which must not
+    /// get on the stacks; each is counted before anybody has it, so whoever gives one back finds the fast path off. Or a slow path
+    /// found that the cache is [`CLOSED`]: it is checked since its letters were changed, or a rule of fault injection may hit it.
     place: AtomicIsize,
     descriptor: AtomicPtr<KmemCache<Chosen>>,
     objects: PhantomData<fn() -> T>,
@@ -111,15 +114,35 @@ impl<T> Cache<T> {
         (place / HostCpus::place(1)) as StackId
     }
 
+    /// Changes why the fast path is off: the number of guarded objects with the bit [`CLOSED`].
+    #[cold]
+    fn change(&self, why: impl Fn(isize) -> isize) {
+        // Release pairs with the Acquire of `give`, as where the cache is made. Acquire: who takes a bit away knows what its setter knew.
+        _ = self.place.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
+            let place = word & (GUARDED - 1);
+            let why = why((word & !OFF) - place);
+            Some(if why == 0 { place } else { OFF | why | place })
+        });
+    }
+
     /// Counts a guarded object that came into use (1) or went out of it (-1).
     #[cold]
     fn count_guarded(&self, change: isize) {
-        // Release pairs with the Acquire of `give`, as where the cache is made.
-        _ = self.place.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
-            let guarded = (word & !OFF) / GUARDED + change;
-            let place = word & (GUARDED - 1);
-            Some(if guarded == 0 { place } else { OFF | (guarded * GUARDED) | place })
-        });
+        self.change(|why| why + change * GUARDED);
+    }
+
+    /// Switches the fast path off or on again as the heap now has it. Called by slow paths: a closed cache has no other.
+    fn follow(&self, heap: &Heap, cache: CacheRef<Chosen>) {
+        // SAFETY: the cache lives as long as `self`.
+        let quick = || unsafe { heap.serves_quickly(cache) };
+        let closed = || self.place.load(Ordering::Relaxed) & CLOSED != 0;
+        if quick() && closed() {
+            self.change(|why| why & !CLOSED);
+        }
+        // Also if that changed while the bit was taken away.
+        if !quick() && !closed() {
+            self.change(|why| why | CLOSED);
+        }
     }
 
     /// A slot for a `T`, not initialised: the fast path.
@@ -145,10 +168,31 @@ impl<T> Cache<T> {
                 return object.map(NonNull::cast);
             }
         }
+        // A call for nothing more, so that who finds a slot above saves no register.
+        self.slot_asked()
+    }
+
+    /// The part of [`Cache::slot_slow`] that no CPU's stack had a slot for.
+    #[cold]
+    #[inline(never)]
+    fn slot_asked(&self) -> Option<NonNull<T>> {
         let cache = self.cache()?;
         let heap = heap::heap()?;
         // SAFETY: the cache lives as long as `self`.
-        let slot = NonNull::new(unsafe { heap.alloc(cache, Gfp::KERNEL) })?;
+        if unsafe { heap.refuses_programs_object(cache, size_of::<T>(), Gfp::KERNEL) } {
+            self.follow(heap, cache);
+            return None;
+        }
+        self.slot_of_heap(heap, cache)
+    }
+
+    /// A slot of the heap, which no rule for programs is asked about.
+    fn slot_of_heap(&self, heap: &Heap, cache: CacheRef<Chosen>) -> Option<NonNull<T>> {
+        // SAFETY: the cache lives as long as `self`.
+        let slot = NonNull::new(unsafe { heap.alloc(cache, Gfp::KERNEL) });
+        // Before anybody has the slot: it may be of a checked slab.
+        self.follow(heap, cache);
+        let slot = slot?;
         if heap.guard().holds(slot.addr().get()) {
             self.count_guarded(1);
         }
@@ -196,6 +240,7 @@ impl<T> Cache<T> {
     #[inline(never)]
     unsafe fn give_to_heap(&self, slot: NonNull<T>) {
         if let (Some(heap), Some(cache)) = (heap::heap(), self.cache()) {
+            self.follow(heap, cache);
             let guarded = heap.guard().holds(slot.addr().get());
             // SAFETY: the caller's promise.
             let freed = unsafe { heap.free(cache, slot.as_ptr().cast()) };
@@ -211,7 +256,7 @@ impl<T> Cache<T> {
     /// Puts a value in a slot of the cache.
     ///
     /// # Errors
-    /// [`OutOfMemory`]; the value is dropped.
+    /// [`OutOfMemory`], also by fault injection ([`crate::fault`]); the value is dropped.
     #[inline]
     pub fn alloc(&self, value: T) -> Result<KBox<'_, T>, OutOfMemory> {
         let slot = self.slot().ok_or(OutOfMemory)?;

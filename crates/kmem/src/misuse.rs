@@ -1,7 +1,8 @@
 //! What is said about a call that was given what it cannot serve, and what happens then.
 //!
 //! The call has changed nothing. So the process ends, as with the C library, unless its user wants to go on after errors
-//! (`KMEM_ON_ERROR=warn`): then the call fails, and a free does nothing.
+//! (`KMEM_ON_ERROR=warn`): then the call fails, and a free does nothing. The caller may be a signal handler on a stack of a few KiB: what
+//! is said is put together on another one then ([`kmem_core::platform::Platform::with_room`]).
 
 use core::fmt;
 

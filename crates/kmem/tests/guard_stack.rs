@@ -4,10 +4,11 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+mod stacks;
+
 use std::cell::Cell;
 use std::env;
-use std::process::Command;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -15,8 +16,7 @@ use std::time::{Duration, Instant};
 
 use kmem::host::fault;
 use kmem::{debugging, guard, heap};
-
-const CASE: &str = "KMEM_TEST_CASE";
+use stacks::{CASE, alternate, least_stack, mask};
 
 /// What a handler that finds out that it has nothing to do may need, beside what the kernel puts on its stack.
 const LITTLE: usize = 1536;
@@ -38,51 +38,6 @@ fn freed() -> usize {
 fn reads(at: usize) {
     // SAFETY: none; that is the point. The page is mapped, and the heap opens it after its report, or the program's handler.
     std::hint::black_box(unsafe { (at as *const u8).read_volatile() });
-}
-
-fn alternate() -> libc::stack_t {
-    // SAFETY: zero is a value; asks only.
-    unsafe {
-        let mut stack = std::mem::zeroed();
-        assert_eq!(libc::sigaltstack(null(), &raw mut stack), 0);
-        stack
-    }
-}
-
-fn mask() -> u64 {
-    let mut mask = 0_u64;
-    // SAFETY: the kernel writes 64 bits; nothing is set.
-    let asked = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, 0, null::<u64>(), &raw mut mask, 8) };
-    assert_eq!(asked, 0);
-    mask
-}
-
-/// Gives this thread an alternate stack of the kernel's least size and a little, with nothing below; its start and size.
-fn least_stack() -> (*mut u8, usize) {
-    const PAGES: usize = 64 << 10;
-    // SAFETY: always answers.
-    let least = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
-    let size = (if least == 0 { libc::MINSIGSTKSZ } else { least } + LITTLE).next_multiple_of(64);
-    assert!(size < PAGES);
-    // SAFETY: new mappings, the first of which ends the other one's pages where the stack ends; the stack stays for ever.
-    unsafe {
-        let all = libc::mmap(
-            null_mut(),
-            2 * PAGES,
-            libc::PROT_NONE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        );
-        assert_ne!(all, libc::MAP_FAILED);
-        let (page, above) = (4096, all.cast::<u8>().add(PAGES));
-        let used = size.next_multiple_of(page);
-        assert_eq!(libc::mprotect(above.cast(), used, libc::PROT_READ | libc::PROT_WRITE), 0);
-        // Its lowest byte is the page's, so that one too many is the protected one's: what is above is not used.
-        let stack = libc::stack_t { ss_sp: above.cast(), ss_flags: 0, ss_size: size };
-        assert_eq!(libc::sigaltstack(&raw const stack, null_mut()), 0);
-        (above, size)
-    }
 }
 
 /// Has the program's handler of SIGSEGV run on the alternate stack with these flags too.
@@ -118,7 +73,7 @@ fn small() {
     let block = freed();
     set_handler(open_page, 0);
     thread::spawn(move || {
-        let (stack, size) = least_stack();
+        let (stack, size) = least_stack(LITTLE);
         let before = mask();
         reads(block);
         assert_eq!((guard::stats().bugs, mask()), (1, before));
@@ -166,7 +121,7 @@ fn at_once() {
             let blocks: Vec<_> = (0..ROUNDS).map(|_| freed()).collect();
             let start = Arc::clone(&start);
             thread::spawn(move || {
-                least_stack();
+                least_stack(LITTLE);
                 for block in blocks {
                     start.wait();
                     reads(block);
@@ -203,7 +158,7 @@ fn nested() {
     set_handler(open_page, libc::SA_NODEFER);
     debugging::set_receiver(Some(touch));
     thread::spawn(move || {
-        let (stack, size) = least_stack();
+        let (stack, size) = least_stack(LITTLE);
         NEXT.store(blocks[1], Ordering::Relaxed);
         let before = mask();
         reads(blocks[0]);
@@ -239,7 +194,7 @@ fn edge() {
     set_handler(open_page, 0);
     PAGE.store(behind as *mut u8, Ordering::Relaxed);
     thread::spawn(move || {
-        let (stack, size) = least_stack();
+        let (stack, size) = least_stack(LITTLE);
         reads(behind);
         assert!((stack.addr()..stack.addr() + size).contains(&RAN_AT.load(Ordering::Relaxed)));
     })
@@ -266,19 +221,8 @@ fn a_case() {
 
 /// Runs a case; what it said on its standard error.
 fn child(case: &str) -> String {
-    let mut command = Command::new(env::current_exe().expect("own path"));
-    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KMEM_")) {
-        command.env_remove(name);
-    }
-    command.args(["--exact", "a_case", "--nocapture", "--test-threads=1"]);
-    command
-        .env(CASE, case)
-        .env("KMEM_GUARD", "all")
-        .env("KMEM_ON_ERROR", "warn")
-        .env("KMEM_SYMBOLIZER", "")
-        .env("KMEM_RATELIMIT", "0");
     let begin = Instant::now();
-    let output = command.output().expect("it starts");
+    let output = stacks::child(case, &[("KMEM_GUARD", "all"), ("KMEM_ON_ERROR", "warn")]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{case}: {:?}: {said}", output.status);
     // Whoever waits for what does not come waits for longer.

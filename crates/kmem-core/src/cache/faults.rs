@@ -3,10 +3,12 @@
 //! A rule for objects takes the CPU stacks of the caches that it may hit away (they are *closed*): an allocation
 //! that no stack serves comes to the slow paths, which ask. So a heap without rules pays nothing for the question. What is freed
 //! to a closed cache goes to its slabs. When the rule goes, the stacks come back.
+//!
+//! A rule for the requests of programs closes all caches that are not the heap's own: any of them may be a program's.
 
 use core::sync::atomic::Ordering;
 
-use crate::cache::KmemCache;
+use crate::cache::{CacheRef, KmemCache, life};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::fault::{Fault, Kind, Request, Slot};
@@ -66,7 +68,60 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     pub(crate) fn may_fail(&self, name: &str, flags: SlabFlags) -> bool {
         let marked = flags.contains(SlabFlags::FAILSLAB);
         let hits = |slot: &Slot| slot.get().is_some_and(|fault| fault.attributes().may_hit(name, marked));
-        hits(&self.faults.slab) || flags.contains(SlabFlags::KMALLOC) && hits(&self.faults.malloc)
+        hits(&self.faults.slab) || hits(&self.faults.malloc)
+    }
+
+    /// True: a program's request for an object of this cache, of which it wants `size` bytes, fails by the rule for such requests
+    /// ([`Kind::Malloc`]). For those who serve programs: nothing here asks it.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    #[inline]
+    pub unsafe fn refuses_programs_object(&self, cache: CacheRef<C::Engine>, size: usize, gfp: Gfp) -> bool {
+        // SAFETY: the caller's promise.
+        let ask = |fault| unsafe { self.programs_object_fails(fault, cache, size, gfp) };
+        self.faults.malloc.get().is_some_and(ask)
+    }
+
+    /// # Safety
+    /// The cache is alive.
+    #[cold]
+    #[inline(never)]
+    unsafe fn programs_object_fails(
+        &self,
+        fault: &Fault,
+        cache: CacheRef<C::Engine>,
+        size: usize,
+        gfp: Gfp,
+    ) -> bool {
+        // SAFETY: the caller's promise.
+        let cache = unsafe { cache.get() };
+        let marked = C::Engine::letters(&cache.engine).contains(SlabFlags::FAILSLAB);
+        self.ask(fault, Kind::Malloc, cache.name(), marked, size, gfp)
+    }
+
+    /// Who has a fast path of his own to this cache's stacks may use it: no rule hits the cache, its objects are not checked, and all
+    /// its slabs are of one kind. What he gets of [`Kmem::alloc`] before this says no may be kept and pushed; later objects must come
+    /// back by [`Kmem::free`].
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn serves_quickly(&self, cache: CacheRef<C::Engine>) -> bool {
+        // SAFETY: the caller's promise.
+        let cache = unsafe { cache.get() };
+        // Relaxed: the state was stored before the letters that the caller's object was made by.
+        cache.engine.capacity() != 0
+            && !cache.engine.is_closed()
+            && cache.life.load(Ordering::Relaxed) == life::LIVE
+    }
+
+    /// The cache got other debug letters while it was used. That stays so.
+    ///
+    /// # Safety
+    /// The cache is alive.
+    pub unsafe fn is_mixed(&self, cache: CacheRef<C::Engine>) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { cache.get() }.life.load(Ordering::Relaxed) == life::MIXED
     }
 
     /// True: a request for objects of this cache fails although there may be memory.

@@ -18,7 +18,8 @@
 //! errors are only counted.
 //!
 //! # Never
-//! Nothing is allocated, and nobody is waited for: reports are made under the locks of what they report about.
+//! Nothing is allocated, and nobody is waited for: reports are made under the locks of what they report about. (But for a stack to
+//! make them on, where the present one is too small: [`Platform::with_room`].)
 
 use core::fmt::{self, Write};
 
@@ -72,6 +73,11 @@ impl<P: Platform> Reporter<'_, P> {
 
     /// Begins the report of an error. Its facts follow, then [`Reporter::end`].
     pub fn bug(&self, title: fmt::Arguments<'_>) {
+        self.platform.with_room(|| self.bug_here(title));
+    }
+
+    #[inline(never)]
+    fn bug_here(&self, title: fmt::Arguments<'_>) {
         self.debug.note(Error::Bug, self.name, title);
         self.admit();
         self.line(format_args!("{RULE}"));
@@ -97,12 +103,22 @@ impl<P: Platform> Reporter<'_, P> {
 
     /// What was done about the error that was reported before.
     pub fn fix(&self, what: fmt::Arguments<'_>) {
+        self.platform.with_room(|| self.fix_here(what));
+    }
+
+    #[inline(never)]
+    fn fix_here(&self, what: fmt::Arguments<'_>) {
         self.debug.note(Error::Fix, self.name, what);
         self.line(format_args!("FIX {}: {what}", self.name));
     }
 
     /// A warning: a call that should not have been made, by whom, seen by which function.
     pub fn warn(&self, function: &str, message: fmt::Arguments<'_>) {
+        self.platform.with_room(|| self.warn_here(function, message));
+    }
+
+    #[inline(never)]
+    fn warn_here(&self, function: &str, message: fmt::Arguments<'_>) {
         self.debug.note(Error::Warning, self.name, message);
         self.admit();
         self.line(format_args!("------------[ cut here ]------------"));
@@ -120,9 +136,13 @@ impl<P: Platform> Reporter<'_, P> {
     /// Who is here now: CPU, thread, stack.
     pub fn here(&self) {
         // Names of code take time to find.
-        if self.is_silent() {
-            return;
+        if !self.is_silent() {
+            self.platform.with_room(|| self.who_is_here());
         }
+    }
+
+    #[inline(never)]
+    fn who_is_here(&self) {
         let (cpu, thread) = (self.platform.current_cpu(), self.platform.thread());
         let program = Program(self.platform);
         self.line(format_args!("CPU: {cpu} PID: {thread} {program}{}", self.debug.taint()));
@@ -218,6 +238,11 @@ pub fn brief<P: Platform>(platform: &P, debug: &Debug, cache: &str, text: fmt::A
 
 /// As [`brief`], of what somebody else decides about.
 pub fn tell<P: Platform>(platform: &P, debug: &Debug, cache: &str, text: fmt::Arguments<'_>) {
+    platform.with_room(|| tell_here(platform, debug, cache, text));
+}
+
+#[inline(never)]
+fn tell_here<P: Platform>(platform: &P, debug: &Debug, cache: &str, text: fmt::Arguments<'_>) {
     debug.note(Error::Bug, cache, text);
     if !debug.is_quiet() {
         let token = platform.lock_token();

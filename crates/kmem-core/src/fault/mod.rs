@@ -47,7 +47,7 @@ pub enum Kind {
     Slab,
     /// Pages: of slabs, of large blocks, and mappings (fail_page_alloc).
     Page,
-    /// What programs ask of the process-wide heap: malloc and its family, whatever the size.
+    /// What programs ask of the process-wide heap: malloc and its family, whatever the size, and objects of their caches.
     Malloc,
 }
 

@@ -6,6 +6,7 @@ use kmem_core::cache::{CacheArgs, CreateError};
 use kmem_core::config::{Config, KernelConfig, UserConfig};
 use kmem_core::engine::Engine;
 use kmem_core::fault::{Attributes, Kind};
+use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 
 use crate::rule;
@@ -164,6 +165,39 @@ fn programs_requests_are_asked_for_by_size() {
     let class = Attributes { caches: Some("kmalloc-112"), ..always };
     assert!(refused(class, 100) && refused(class, 112) && !refused(class, 113) && !refused(class, 6 << 20));
     assert!(!refused(Attributes { marked_only: true, ..always }, 100));
+}
+
+/// So are programs' requests of their own caches, which are closed while such a rule is there.
+#[test]
+fn programs_requests_of_their_caches() {
+    let rig = Rig::<UserConfig>::new();
+    let args = || CacheArgs { flags: Some(SlabFlags::NO_MERGE), ..CacheArgs::default() };
+    let [mine, other] = ["mine", "other"].map(|name| rig.heap.create(name, 40, args()).expect("memory"));
+    // SAFETY: both live until the end.
+    let refused = |cache, size| unsafe { rig.heap.refuses_programs_object(cache, size, Gfp::KERNEL) };
+    // SAFETY: as above.
+    let quick = |cache| unsafe { rig.heap.serves_quickly(cache) };
+    assert!(!refused(mine, 40) && quick(mine) && quick(other));
+    let second = rule(Attributes { caches: Some("mine"), sizes: (33, 40), ..Attributes::nth(2) });
+    rig.heap.inject(Kind::Malloc, Some(second));
+    assert!(!quick(mine) && quick(other));
+    assert!(!refused(mine, 33) && !refused(other, 33) && !refused(mine, 32), "one of these counts");
+    assert!(refused(mine, 40) && !refused(mine, 40));
+    assert_eq!((second.asked(), second.failed()), (3, 1));
+    rig.heap.inject(Kind::Malloc, None);
+    assert!(!refused(mine, 40) && quick(mine) && quick(other));
+    // SAFETY: both live.
+    assert_eq!(unsafe { rig.heap.set_debug_letters(mine, SlabFlags::CONSISTENCY_CHECKS) }, Ok(()));
+    assert!(!quick(mine));
+    // SAFETY: both live.
+    assert_eq!(unsafe { rig.heap.set_debug_letters(mine, SlabFlags::empty()) }, Ok(()));
+    // SAFETY: both live.
+    let mixed = [mine, other].map(|cache| unsafe { rig.heap.is_mixed(cache) });
+    assert_eq!((quick(mine), mixed), (false, [true, false]), "for good");
+    for cache in [mine, other] {
+        // SAFETY: nobody uses them any more.
+        assert_eq!(unsafe { rig.heap.destroy(cache) }, Ok(true));
+    }
 }
 
 #[test]

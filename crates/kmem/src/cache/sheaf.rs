@@ -9,24 +9,30 @@
 //! # Invariants
 //! - I-SHEAF-1: `len` is at most `N`, and the first `len` entries are slots of `cache`, in use as the cache sees it, without a value, and
 //!   nobody else's.
-//! - I-SHEAF-2: a freed slot is kept only while the cache has its fast path. A cache that is checked, hardened, or has a guarded object
-//!   in use sees every free itself. One that gets its letters later sees what is spilled.
+//! - I-SHEAF-2: a freed slot is kept only while the cache has its fast path. A cache that is checked, hardened, may be hit by a rule of
+//!   fault injection, or has a guarded object in use sees every free itself. Of one that gets its letters, or a rule, later that is so
+//!   from the first call on that comes to it: by anybody, as all come by its slow paths then, or by this sheaf when it is refilled or
+//!   spilled. With the next free after it the sheaf changes the slots that it has from before the letters for others.
+//! - I-SHEAF-3: the number of slots at hand falls by nothing but `alloc`, and by spilling when it is full: who filled a sheaf has them.
 //!
 //! # Never
 //! Waits, locks, or allocates anything but slots.
 
-use core::mem::{ManuallyDrop, MaybeUninit};
+use core::mem::{self, ManuallyDrop, MaybeUninit};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
+use kmem_core::cache::CacheRef;
+
 use super::{Cache, KBox};
-use crate::heap::OutOfMemory;
+use crate::heap::{self, OutOfMemory};
 
 /// Up to `N` free slots of a [`Cache`], kept by one owner: the fastest way to make and drop objects, and, once
 /// [filled](Sheaf::prefill), one that cannot fail.
 ///
-/// What it keeps counts as in use in the cache's numbers. Dropped, it gives all back. Debug letters that the cache gets later on count
-/// for the slots of a sheaf when they have been given back.
+/// What it keeps counts as in use in the cache's numbers. Dropped, it gives all back. Fault injection is asked where the sheaf asks the
+/// cache: not for what it has at hand. Debug letters that the cache gets later on count for the slots of a sheaf from its next free on
+/// after any call that came to the cache; a sheaf that goes up and down within its slots, and is all the cache's use, is not reached.
 ///
 /// ```
 /// use kmem::Cache;
@@ -42,6 +48,8 @@ use crate::heap::OutOfMemory;
 pub struct Sheaf<'c, T, const N: usize = 32> {
     cache: &'c Cache<T>,
     len: usize,
+    /// No slot is from before the cache's letters were changed.
+    renewed: bool,
     slots: [MaybeUninit<NonNull<T>>; N],
 }
 
@@ -62,7 +70,7 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
     /// An empty sheaf. One of no slots (`N` is 0) passes everything on to the cache.
     #[must_use]
     pub const fn new(cache: &'c Cache<T>) -> Self {
-        Self { cache, len: 0, slots: [const { MaybeUninit::uninit() }; N] }
+        Self { cache, len: 0, renewed: false, slots: [const { MaybeUninit::uninit() }; N] }
     }
 
     /// Slots at hand: so many objects can be had without asking the cache.
@@ -86,6 +94,7 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
     /// When `count` is more than `N`.
     pub fn prefill(&mut self, count: usize) -> Result<(), OutOfMemory> {
         assert!(count <= N, "a sheaf of {N} slots was to hold {count}");
+        self.follow_letters();
         while self.len < count {
             let slot = self.cache.slot().ok_or(OutOfMemory)?;
             // SAFETY: a fresh slot; `len` is below `count`, and that at most `N`.
@@ -111,15 +120,41 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
     /// slot stays in use for good.
     #[inline]
     pub fn free(&mut self, object: KBox<'_, T>) {
-        if !ptr::eq(object.cache, self.cache) || !self.cache.is_quick() {
+        if !ptr::eq(object.cache, self.cache) || !self.cache.is_quick() || self.len == N {
+            return self.free_slowly(object);
+        }
+        // SAFETY: it is an object of this cache, and there is room.
+        unsafe { self.keep_of(object) };
+    }
+
+    /// The part of [`Sheaf::free`] that comes to the cache, or to another one.
+    #[cold]
+    #[inline(never)]
+    fn free_slowly(&mut self, object: KBox<'_, T>) {
+        if !ptr::eq(object.cache, self.cache) {
             return drop(object);
         }
-        if self.len == N && !self.spilled() {
-            return drop(object);
+        if self.cache.is_quick() {
+            self.give_down_to(N / 2);
         }
+        // It may have no fast path any more.
+        if self.cache.is_quick() && self.len < N {
+            // SAFETY: as in `free`.
+            return unsafe { self.keep_of(object) };
+        }
+        drop(object);
+        self.follow_letters();
+    }
+
+    /// Drops an object and keeps its slot.
+    ///
+    /// # Safety
+    /// It is the cache's. There is room.
+    #[inline]
+    unsafe fn keep_of(&mut self, object: KBox<'_, T>) {
         let slot = ManuallyDrop::new(object).slot;
         // SAFETY: the box owned the value and is forgotten, so the value is dropped once. The slot is this cache's, and nobody's
-        // now; the sheaf was not full, or is not any more.
+        // now; there is room.
         unsafe {
             ptr::drop_in_place(slot.as_ptr());
             self.keep(slot);
@@ -162,12 +197,20 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
         Some(slot)
     }
 
-    /// Gives half of the slots of a full sheaf to the cache. False for a sheaf of none.
-    #[cold]
-    #[inline(never)]
-    fn spilled(&mut self) -> bool {
-        self.give_down_to(N / 2);
-        self.len < N
+    /// If the cache got other letters since its slots were taken, they are changed for others, which its slow paths make. Those for
+    /// which there is no memory stay (I-SHEAF-3).
+    fn follow_letters(&mut self) {
+        if self.renewed || !self.cache.is_mixed() {
+            return;
+        }
+        for at in 0..self.len {
+            // It is no request of the program's: no rule of fault injection for those is asked.
+            let Some(slot) = self.cache.slot_unasked() else { return };
+            let old = mem::replace(&mut self.slots[at], MaybeUninit::new(slot));
+            // SAFETY: by I-SHEAF-1 it was written, a slot of this cache without a value, and no longer the sheaf's.
+            unsafe { self.cache.give(old.assume_init()) };
+        }
+        self.renewed = true;
     }
 
     fn give_down_to(&mut self, left: usize) {
@@ -188,6 +231,21 @@ impl<T> Cache<T> {
         // Relaxed: whoever counts a guarded object does so before anybody has it, and the object's way here ordered that. A cache that
         // is made meanwhile sees a free more.
         self.place.load(Ordering::Relaxed) > 0
+    }
+
+    /// The cache got other letters since it was made.
+    fn is_mixed(&self) -> bool {
+        // Acquire pairs with the Release of `Cache::make`.
+        match (heap::made(), CacheRef::from_raw(self.descriptor.load(Ordering::Acquire))) {
+            // SAFETY: the cache lives as long as `self`.
+            (Some(heap), Some(cache)) => unsafe { heap.is_mixed(cache) },
+            _ => false,
+        }
+    }
+
+    /// A slot that is not asked for by the program.
+    fn slot_unasked(&self) -> Option<NonNull<T>> {
+        self.slot_of_heap(heap::heap()?, self.cache()?)
     }
 }
 

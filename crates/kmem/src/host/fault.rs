@@ -14,7 +14,8 @@
 //! that the program's handler runs on the stack and with the signals blocked that it asked for.
 //!
 //! What faults are shown to ([`Judge`]) begins on that stack, which may be small, and goes over to one of the heap's own
-//! ([`on_own_stack`]) for all that takes room; nothing of the program's runs there but what a report calls.
+//! ([`on_own_stack`]) for all that takes room; nothing of the program's runs there but what a report calls. So do reports of what a
+//! handler of the program's does wrong (`with_room`).
 //!
 //! # What cannot be seen
 //! A program that installs its handlers by system calls of its own replaces this one; then its handler gets the faults of the
@@ -57,11 +58,16 @@ mod stack {
         work()
     }
 
+    /// Runs `work`.
+    pub(in crate::host) fn with_room<R>(work: impl FnOnce() -> R) -> R {
+        work()
+    }
+
     pub(super) fn after_fork_child() {}
 }
 
 pub use stack::on_own_stack;
-pub(super) use stack::{STEP, end as own_stack_end, left as own_stack_left};
+pub(super) use stack::{STEP, end as own_stack_end, left as own_stack_left, with_room};
 
 /// A fault.
 #[derive(Clone, Copy, Debug)]

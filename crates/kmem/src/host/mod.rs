@@ -605,6 +605,10 @@ unsafe impl Platform for Host {
         misc::abort()
     }
 
+    fn with_room<R>(&self, work: impl FnOnce() -> R) -> R {
+        fault::with_room(work)
+    }
+
     fn backtrace(&self, out: &mut [usize]) -> usize {
         trace::backtrace(out)
     }

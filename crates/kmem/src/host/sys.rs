@@ -160,6 +160,16 @@ pub(super) unsafe fn protect(address: usize, len: usize, allow: bool) -> Result<
     unsafe { call(libc::SYS_mprotect, [address, len, protection as usize, 0, 0, 0]) }.map(drop)
 }
 
+/// Forbids to write to mapped memory.
+///
+/// # Safety
+/// The caller owns the range: whoever writes to it faults.
+#[cfg(target_arch = "x86_64")]
+pub(super) unsafe fn forbid_writes(address: usize, len: usize) -> Result<(), Errno> {
+    // SAFETY: the caller's promise.
+    unsafe { call(libc::SYS_mprotect, [address, len, libc::PROT_READ as usize, 0, 0, 0]) }.map(drop)
+}
+
 /// Asks that pages of the range come from `node` if it has any.
 pub(super) fn prefer_node(address: usize, len: usize, node: usize) -> Result<(), Errno> {
     const MPOL_PREFERRED: usize = 1;

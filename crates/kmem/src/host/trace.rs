@@ -12,7 +12,8 @@
 //! only the preloaded library looks up. What code is called is the affair of `names`.
 //!
 //! # Never
-//! Nothing here allocates or waits: stacks are taken inside malloc.
+//! Nothing here allocates or waits: stacks are taken inside malloc. But for the unwinder the heap's own stack is waited for, where the
+//! present one has no room (`fault::with_room`).
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::Write;
@@ -22,7 +23,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 use kmem_core::report::Text;
 
 use super::unwind::{self, Registers};
-use super::{misc, sink, weak};
+use super::{fault, misc, sink, weak};
 
 /// What the unwinder's callback returns to go on, and to stop.
 const GO_ON: c_int = 0;
@@ -208,7 +209,8 @@ pub(super) fn backtrace(out: &mut [usize]) -> usize {
         }
         return len;
     }
-    by_tables(out, own)
+    // The unwinder takes more than a handler's stack may have, and the loader, which may have to look for it, more still.
+    fault::with_room(|| by_tables(out, own))
 }
 
 /// The same by the compiler's unwinder.

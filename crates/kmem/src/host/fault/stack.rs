@@ -1,4 +1,4 @@
-//! A stack of the heap's own, for what is said of a fault.
+//! A stack of the heap's own, for what is said of a fault, and of misuse in a handler.
 //!
 //! # Theory
 //! A handler of faults runs on the stack that the program asked for, often an alternate one of a few KiB: the kernel's frame
@@ -6,6 +6,9 @@
 //! bind a symbol, which saves those registers once more. So [`on_own_stack`] goes over to a stack in the library's zero
 //! data, which is memory only once it is used, and comes back. The step is a function with a frame pointer and the tables
 //! that say so: an unwinder goes on through it to the handler's frame and to the code that faulted.
+//!
+//! The same holds for a handler of the program's that misuses the heap: its report goes over where the kernel says that the thread is on
+//! an alternate stack, and little of that is left ([`with_room`]). An ordinary stack costs a report one question.
 //!
 //! One thread uses it at a time; others wait, but not for ever: who has it may wait for something that they hold.
 //! A thread that faults again while it has it goes on where it is.
@@ -15,11 +18,13 @@
 //! signal over the frames of the first, which are needed still.
 //!
 //! ```text
-//!  room                                                        top
-//! |  alternate stack  |  ... what runs here            | left, left |
-//!        64 KiB                     192 KiB
+//!  room                                                                  top
+//! |  wall  |  alternate stack  |  ... what runs here            | left, left |
+//!   4 KiB         64 KiB                     192 KiB
 //! ```
-//! `left` is the stack pointer at which the other stack was left.
+//! `left` is the stack pointer at which the other stack was left. Nobody may write to the wall from the room's first use on: what takes more
+//! than there is faults there, and writes over nothing else of the library's. It may be read: who looks for pointers in all data of a program,
+//! as collectors of garbage do, reads this too.
 //!
 //! # Invariants
 //! - I-FAULT-3: whoever runs in the room is the owner's thread, and its frames are not overwritten while it runs.
@@ -31,26 +36,33 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::host::{misc, sys};
 
-/// Bytes of the whole. A report takes a tenth of it; a program's handler of SIGABRT may run here too.
+/// Bytes of the whole without the wall. A report takes a tenth of it; a program's handler of SIGABRT may run here too.
 const SIZE: usize = 256 << 10;
 /// Bytes of the alternate stack in it.
 const LENT: usize = 64 << 10;
 
+/// Bytes of the wall: a page.
+const WALL: usize = 4096;
+/// With so much left of an alternate stack a report stays there.
+const ENOUGH: usize = LENT;
+
 /// How long the room is waited for: seconds. Longer than names are waited for.
 const PATIENCE: u32 = if cfg!(test) { 2 } else { 15 };
 
-/// The room's bytes. A stack grows down from its end.
+/// The room's bytes, behind those of the wall. A stack grows down from its end.
 #[repr(C, align(4096))]
-struct Room(UnsafeCell<[u8; SIZE]>);
+struct Room(UnsafeCell<[u8; WALL + SIZE]>);
 
 // SAFETY: its bytes are the owner's stack, and nobody else's (I-FAULT-3).
 unsafe impl Sync for Room {}
 
-static ROOM: Room = Room(UnsafeCell::new([0; SIZE]));
+static ROOM: Room = Room(UnsafeCell::new([0; WALL + SIZE]));
+/// The wall stands, or cannot.
+static WALLED: AtomicBool = AtomicBool::new(false);
 /// The system's number of the thread that has the room; 0: nobody.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
@@ -87,7 +99,7 @@ unsafe extern "C" {
 }
 
 fn start() -> usize {
-    ROOM.0.get().addr()
+    ROOM.0.get().addr() + WALL
 }
 
 /// Whether an address is in the room.
@@ -142,6 +154,15 @@ pub fn on_own_stack<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// [`on_own_stack`] where this thread is on an alternate stack with little left. Called with locks held; who has the room and waits for one
+/// of those gets it when the caller has waited long enough, and goes on where it is.
+pub(in crate::host) fn with_room<R>(work: impl FnOnce() -> R) -> R {
+    let is_short = |stack: libc::stack_t| {
+        stack.ss_flags & libc::SS_ONSTACK != 0 && here().wrapping_sub(stack.ss_sp.addr()) < ENOUGH
+    };
+    if alternate(None).is_some_and(is_short) { on_own_stack(work) } else { work() }
+}
+
 /// Waits for the room. False: nobody gave it back in time.
 fn take(me: u32) -> bool {
     let mut seconds = 0;
@@ -179,6 +200,11 @@ fn step<F: FnOnce() -> R, R>(work: F) -> R {
             alternate(Some(&theirs));
         }
     }
+    // Relaxed: changed by the room's owner.
+    if !WALLED.swap(true, Ordering::Relaxed) {
+        // SAFETY: the wall is a page of its own that nobody uses. Where it cannot be had the room is used without.
+        let _ = unsafe { sys::forbid_writes(ROOM.0.get().expose_provenance(), WALL) };
+    }
     let mut data = (Some(work), MaybeUninit::uninit());
     // SAFETY: the function takes this data and does not unwind: it has the C calling convention. The room is this thread's
     // alone (I-FAULT-3) and aligned. The function wrote the result, as there was work.
@@ -194,7 +220,7 @@ fn lend() -> Option<libc::stack_t> {
     if theirs.ss_flags & libc::SS_DISABLE != 0 {
         return None;
     }
-    alternate(Some(&libc::stack_t { ss_sp: ROOM.0.get().cast(), ss_flags: 0, ss_size: LENT }))?;
+    alternate(Some(&libc::stack_t { ss_sp: start() as *mut c_void, ss_flags: 0, ss_size: LENT }))?;
     Some(theirs)
 }
 
@@ -270,6 +296,31 @@ mod tests {
             assert_eq!(core::hint::black_box(outer), [7; 512]);
             assert!(holds(inner) && inner < (&raw const outer).addr(), "{inner:#x} {:p}", &outer);
         });
+    }
+
+    #[test]
+    fn nobody_may_write_to_the_wall() {
+        let _alone = alone();
+        on_own_stack(|| ());
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("linux");
+        let protection = |address: usize| {
+            let inside = |line: &&str| {
+                let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+                let number = |text| usize::from_str_radix(text, 16).expect("a number");
+                range.is_some_and(|(from, to)| (number(from)..number(to)).contains(&address))
+            };
+            maps.lines().find(inside).and_then(|line| line.split(' ').nth(1)).expect("mapped")
+        };
+        let (wall, top) = (ROOM.0.get().addr(), start() + SIZE);
+        assert_eq!([wall, start() - 1].map(protection), ["r--p"; 2]);
+        assert_eq!([wall - 1, start(), top - 1, top].map(protection), ["rw-p"; 4]);
+    }
+
+    #[test]
+    fn an_ordinary_stack_has_room() {
+        let _alone = alone();
+        assert!(!holds(with_room(here)));
+        assert!(on_own_stack(|| holds(with_room(here))), "or the room, for who is there");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::rule::{self, Kind, Rule};
 use super::tables;
+use crate::host::fault;
 use crate::host::trace::{self, Found};
 
 /// Files that are remembered.
@@ -37,6 +38,12 @@ static BUSY: AtomicBool = AtomicBool::new(false);
 #[cold]
 #[inline(never)]
 pub(super) fn resolve(place: usize) -> Rule {
+    // To read the tables takes more than a handler's stack may have.
+    fault::with_room(|| resolve_here(place))
+}
+
+#[inline(never)]
+fn resolve_here(place: usize) -> Rule {
     // Nobody knows a file there: code that a program made. The compiler's unwinder may have been told of it.
     let address = place.wrapping_sub(1);
     let Some(found) = trace::object_at(address).or_else(|| listed(address)) else {

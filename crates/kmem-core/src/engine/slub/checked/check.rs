@@ -164,7 +164,8 @@ impl<P: Platform> Checked<'_, P> {
             ));
             self.set(self.head(), counted, self.isolated());
             self.report.fix(format_args!("Object count adjusted"));
-            self.adopt_lost();
+            // The map of a slab is too much for a handler's stack.
+            self.report.platform.with_room(|| self.adopt_lost());
         }
         wanted.is_none()
     }
@@ -177,6 +178,7 @@ impl<P: Platform> Checked<'_, P> {
 
     /// Free objects that no chain leads to any more count as used from now on: they look so too, or each later
     /// check would find one of them.
+    #[inline(never)]
     fn adopt_lost(&self) {
         if !self.flags.contains(SlabFlags::RED_ZONE) {
             return;
