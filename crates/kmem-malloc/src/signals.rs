@@ -47,7 +47,9 @@ impl Behind {
             return libc::SIG_ERR;
         }
         // SAFETY: the function of that name has this type.
-        wake::hidden(unsafe { transmute::<*mut (), Signal>(function)(number, handler) })
+        let before = wake::hidden(unsafe { transmute::<*mut (), Signal>(function)(number, handler) });
+        wake::changed(number);
+        before
     }
 }
 

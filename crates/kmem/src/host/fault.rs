@@ -341,6 +341,9 @@ pub unsafe fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut li
             let result = real_sigaction(signal, new, old);
             if signal == wake::SIGNAL && result == 0 {
                 hide(old);
+                if !new.is_null() {
+                    wake::changed(signal);
+                }
             }
             result
         };

@@ -85,6 +85,26 @@ fn is_own(handler: usize) -> bool {
     handler == handle as *const () as usize
 }
 
+/// The program changed what happens at a signal: if it is this one, whoever comes by next finds out who listens. Allowed in signal
+/// handlers.
+pub fn changed(signal: c_int) {
+    if signal == SIGNAL
+        && let Some(woken) = who()
+    {
+        woken(false);
+    }
+}
+
+fn who() -> Option<Woken> {
+    // Acquire pairs with the Release of `listen`.
+    let woken = WOKEN.load(Ordering::Acquire);
+    if woken.is_null() {
+        return None;
+    }
+    // SAFETY: only `listen` stores there, and it stores functions of this type.
+    Some(unsafe { core::mem::transmute::<*mut (), Woken>(woken) })
+}
+
 /// What a program is told of a handler that it asked for: nothing of this one.
 #[must_use]
 pub fn hidden(handler: usize) -> usize {
@@ -93,16 +113,12 @@ pub fn hidden(handler: usize) -> usize {
 
 /// The handler.
 unsafe extern "C" fn handle(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
-    // Acquire pairs with the Release of `listen`.
-    let woken = WOKEN.load(Ordering::Acquire);
-    if woken.is_null() {
-        return;
-    }
-    // SAFETY: only `listen` stores there, and it stores functions of this type; the kernel gives the context; errno is this thread's.
+    let Some(woken) = who() else { return };
+    // SAFETY: the kernel gives the context; errno is this thread's.
     unsafe {
         let errno = libc::__errno_location();
         let before = *errno;
-        core::mem::transmute::<*mut (), Woken>(woken)(is_at_rest(context));
+        woken(is_at_rest(context));
         *errno = before;
     }
 }
