@@ -85,7 +85,7 @@ pub(crate) fn expect() {
 }
 
 /// True once after each [`expect`].
-#[cold]
+#[inline]
 fn is_expected() -> bool {
     EXPECTED.load(Ordering::Relaxed) && EXPECTED.swap(false, Ordering::Relaxed)
 }

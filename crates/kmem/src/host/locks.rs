@@ -55,25 +55,21 @@ pub(super) fn exit() {
     add::<-1>();
 }
 
-/// The thread holds no lock. Where threads have no count it may always hold one.
+/// The thread holds no lock.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn none() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let count: u32;
-        // SAFETY: reads the thread's own word.
-        unsafe {
-            core::arch::asm!(
-                "mov {a}, qword ptr [rip + kmem_thread_locks@GOTTPOFF]",
-                "mov {v:e}, dword ptr fs:[{a}]",
-                a = out(reg) _,
-                v = out(reg) count,
-                options(nostack, preserves_flags, readonly),
-            );
-        }
-        count == 0
+    let count: u32;
+    // SAFETY: reads the thread's own word.
+    unsafe {
+        core::arch::asm!(
+            "mov {a}, qword ptr [rip + kmem_thread_locks@GOTTPOFF]",
+            "mov {v:e}, dword ptr fs:[{a}]",
+            a = out(reg) _,
+            v = out(reg) count,
+            options(nostack, preserves_flags, readonly),
+        );
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    count == 0
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::fault::real_sigaction;
-use super::{fault, locks, slots};
+#[cfg(target_arch = "x86_64")]
+use super::{fault, locks, slots, sys, trace};
 
 /// The signal.
 pub(crate) const SIGNAL: c_int = libc::SIGURG;
@@ -134,14 +135,14 @@ unsafe fn is_at_rest(context: *mut c_void) -> bool {
     // SAFETY: the caller's promise.
     let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let next = registers[libc::REG_RIP as usize] as usize;
-    let own = super::trace::own();
+    let own = trace::own();
     if (own.0..own.1).contains(&next) || !locks::none() || slots::is_owner() || fault::is_on_own_stack() {
         return false;
     }
     // What lies beside may not be mapped, or not be readable.
     let code = |at: usize| {
         let mut code = [0];
-        super::sys::peek(at, &mut code).then(|| code[0].to_ne_bytes())
+        sys::peek(at, &mut code).then(|| code[0].to_ne_bytes())
     };
     code(next).is_some_and(|code| code.starts_with(&CALL))
         || code(next.wrapping_sub(8)).is_some_and(|code| code.ends_with(&CALL))
