@@ -254,6 +254,7 @@ impl HostCpus {
 
     /// Finds out how the calling thread owns a CPU, and leaves the answer in its word.
     #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
     fn owner(&self) -> Owner {
         // Acquire pairs with the Release at the end of `lay_out`.
         let slots = self.slots.load(Ordering::Acquire);
@@ -271,7 +272,7 @@ impl HostCpus {
         {
             // SAFETY: the C library keeps the area as long as the thread.
             unsafe { rseq::set_area(registered) };
-            return if is_expected() { Owner::Expected } else { Owner::Cpu { fresh: true } };
+            return Self::unless_expected(Owner::Cpu { fresh: true });
         }
         if let Some(slot) = slot {
             return Owner::Slot(slot);
@@ -279,10 +280,14 @@ impl HostCpus {
         let area = slots::deal(slots);
         // SAFETY: a slot's area is static and has no CPU (I-RSEQ-3).
         unsafe { rseq::set_area(area) };
-        if is_expected() {
-            return Owner::Expected;
-        }
-        Owner::Slot(slots::of_area(area).unwrap_or(0))
+        Self::unless_expected(Owner::Slot(slots::of_area(area).unwrap_or(0)))
+    }
+
+    /// The answer to a thread that did not know.
+    #[cfg(target_arch = "x86_64")]
+    #[cold]
+    fn unless_expected(owner: Owner) -> Owner {
+        if is_expected() { Owner::Expected } else { owner }
     }
 
     #[cfg(not(target_arch = "x86_64"))]

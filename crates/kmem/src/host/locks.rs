@@ -72,10 +72,9 @@ pub(super) fn none() -> bool {
     count == 0
 }
 
+#[cfg(target_arch = "x86_64")]
 #[cfg(test)]
 mod tests {
-    #![cfg(target_arch = "x86_64")]
-
     use super::*;
     use crate::host::Host;
     use kmem_core::sync::Lock;
