@@ -207,6 +207,7 @@ fn some_thread_answers_though_others_do_not_hear_or_never_come_by() {
 
 #[test]
 fn a_handler_of_the_programs_own_stays() {
+    assert!(Sleeper::new(Heap::Preloaded, "poll").listens());
     let early = Sleeper::new(Heap::Preloaded, "early");
     assert!(!early.listens(), "{}", early.table());
     drop(early);
@@ -240,6 +241,7 @@ fn a_call_that_waits_goes_on() {
 #[test]
 fn another_program_in_its_place_ignores_the_signal() {
     let mut sleeper = Sleeper::new(Heap::Preloaded, "exec");
+    assert!(sleeper.listens(), "so its table says still");
     let first = sleeper.child.id() as i32;
     let comm = || fs::read_to_string(format!("/proc/{first}/comm")).unwrap();
     let start = Instant::now();
@@ -261,6 +263,7 @@ fn another_program_in_its_place_ignores_the_signal() {
 fn it_may_come_at_any_moment() {
     for heap in WAYS {
         let mut sleeper = Sleeper::new(heap, "storm");
+        assert!(sleeper.listens());
         let start = Instant::now();
         let mut turn = 0;
         while start.elapsed() < Duration::from_secs(4) {
