@@ -1,7 +1,7 @@
 //! `kmem ctl`: have a running process do something with its heap, and print what it says.
 //!
-//! The process does it in one of its own threads, when that comes by a slow path of malloc or free: see [`crate::live`] for how it is
-//! asked, and that one which neither allocates nor frees never answers.
+//! The process does it in one of its own threads, when that comes by a slow path of malloc or free, or is woken: see [`crate::live`]
+//! for how it is asked.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &CtlArgs) -> Result<u8> {
     let command = command(&args.command)?;
     let directories = directory::to_look_in(args.dir.as_deref())?;
     let found = live::one(&args.who, &directories)?;
-    let answer = ask::ask(&found, &command, Duration::from_secs_f64(args.wait))?;
+    let answer = ask::ask(&found, &command, Duration::from_secs_f64(args.wait), !args.no_wake)?;
     let written = io::stdout().write_all(answer.text.as_bytes()).and_then(|()| io::stdout().flush());
     written.map_err(|error| Failure::input(format!("stdout: {error}")))?;
     match answer.error {

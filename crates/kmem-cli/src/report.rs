@@ -13,6 +13,7 @@
 //! guard <samples> <live> <turns without one> <errors>       (with the sampling guard)
 //! exe <path>                                                (of a process that runs)
 //! errors <n>                                                (the same: reports so far)
+//! wake <signal>                                             (the same, if it can be woken by that)
 //! end
 //! ```
 //! (a `cache` record is one line.) A record with an unknown first word is passed over, so that a newer library
@@ -161,6 +162,8 @@ pub(crate) struct Report {
     pub(crate) exe: String,
     /// Errors that were reported so far, while it runs.
     pub(crate) errors: u64,
+    /// The signal that wakes it, while it runs; 0: none does.
+    pub(crate) wake: u64,
 }
 
 /// Where and why a text is not a report.
@@ -233,6 +236,7 @@ impl Report {
             "build" => self.build = rest.to_owned(),
             "exe" => self.exe = rest.to_owned(),
             "errors" => [self.errors] = numbers(rest)?,
+            "wake" => [self.wake] = numbers(rest)?,
             "cache" => self.caches.push(cache(rest)?),
             "large" => self.large = blocks(rest)?,
             "huge" => self.huge = blocks(rest)?,
@@ -378,9 +382,10 @@ end
         let without = Report::parse(&SAMPLE.replace("guard ", "later ")).expect("a report");
         assert_eq!(without.guard, None);
         assert_eq!((report.exe.as_str(), report.errors), ("", 0));
-        let running =
-            Report::parse(&SAMPLE.replace("gauge", "exe /a b/c\nerrors 3\ngauge")).expect("a report");
-        assert_eq!((running.exe.as_str(), running.errors), ("/a b/c", 3));
+        assert_eq!(without.wake, 0);
+        let running = Report::parse(&SAMPLE.replace("gauge", "exe /a b/c\nerrors 3\nwake 23\ngauge"));
+        let running = running.expect("a report");
+        assert_eq!((running.exe.as_str(), running.errors, running.wake), ("/a b/c", 3, 23));
     }
 
     #[test]

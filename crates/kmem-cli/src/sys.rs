@@ -299,6 +299,14 @@ pub(crate) fn send(pid: u32, signal: i32) {
     }
 }
 
+/// Sends a signal to one thread of a process. One that has gone is no error.
+pub(crate) fn send_to_thread(pid: u32, thread: u32, signal: i32) {
+    // SAFETY: no memory is involved.
+    unsafe {
+        libc::syscall(libc::SYS_tgkill, pid as libc::pid_t, thread as libc::pid_t, signal);
+    }
+}
+
 /// Stops this process until somebody continues it.
 pub(crate) fn stop_self() {
     // SAFETY: no memory is involved.

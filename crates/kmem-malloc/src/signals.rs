@@ -9,7 +9,7 @@ use core::mem::{MaybeUninit, transmute};
 use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use kmem::host::fault;
+use kmem::host::{fault, wake};
 use libc::{c_int, sighandler_t};
 
 use crate::runtime::set_errno;
@@ -47,7 +47,9 @@ impl Behind {
             return libc::SIG_ERR;
         }
         // SAFETY: the function of that name has this type.
-        unsafe { transmute::<*mut (), Signal>(function)(number, handler) }
+        let before = wake::hidden(unsafe { transmute::<*mut (), Signal>(function)(number, handler) });
+        wake::changed(number);
+        before
     }
 }
 

@@ -44,6 +44,11 @@ impl Due {
         self.0.store(1, Relaxed);
     }
 
+    /// What is to be done later is to be done at once. False: nothing is. Allowed in signal handlers.
+    pub(crate) fn hurry(&self) -> bool {
+        self.0.fetch_update(Relaxed, Relaxed, |due| (due != 0).then_some(1)).is_ok()
+    }
+
     /// It is not to be done any more.
     pub(crate) fn cancel(&self) {
         self.0.store(0, Relaxed);
@@ -84,8 +89,9 @@ mod tests {
         });
         assert_eq!(taken, 1);
         assert!(due.is_set() && !due.take(HOUR), "in an hour again");
+        assert!(due.hurry() && due.take(HOUR) && !due.take(HOUR), "at once");
         due.cancel();
-        assert!(!due.is_set());
+        assert!(!due.is_set() && !due.hurry() && !due.is_set());
         let once = Due::at_once();
         assert!(once.take(0) && !once.is_set() && !once.take(0));
     }

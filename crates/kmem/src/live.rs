@@ -7,8 +7,9 @@
 //! memory, nothing that a program could notice or a fork could share by mistake. A child of a fork has files of its own.
 //!
 //! Whoever comes to a slow path of malloc or free does this when the time has come (`due.rs`). A program that makes no such call, because it neither
-//! allocates nor frees or because what it takes and gives back is in balance on its CPUs' stacks, keeps the table that it had, and does
-//! not answer before the next one.
+//! allocates nor frees or because what it takes and gives back is in balance on its CPUs' stacks, keeps the table that it had, until it
+//! is woken by a signal (`host::wake`): a thread at rest does it in the handler; another one comes by a slow path at its next
+//! call, or another thread before it. The signal is listened to from the first table on, which says so.
 //!
 //! A first table is written after a moment, so that programs that end before leave no trace. At its end a process takes its table
 //! along; one that is killed leaves it.
@@ -31,7 +32,7 @@ use kmem_core::report;
 use crate::due::Due;
 use crate::heap::{self, Heap};
 use crate::host::file::{self, Directory, Output, Path};
-use crate::host::misc;
+use crate::host::{cpu, fault, misc, wake};
 
 const MILLISECOND: u64 = 1_000_000;
 /// From the making of the heap to the first table.
@@ -117,6 +118,19 @@ fn look(heap: &Heap) {
     BUSY.store(false, Ordering::Release);
 }
 
+/// Somebody wants to be looked at, and sent the signal. In a handler; `at_rest`: it may use the heap.
+fn woken(at_rest: bool) {
+    // The memory may be another process's, after `vfork`.
+    if !DUE.is_set() || OWNER.load(Ordering::Relaxed) != misc::process() || !DUE.hurry() {
+        return;
+    }
+    let Some(heap) = heap::made() else { return };
+    // The program's stack may be small. Where the other one cannot be had now, the thread's next call will do.
+    if !at_rest || fault::try_on_own_stack(|| look(heap)).is_none() {
+        cpu::expect();
+    }
+}
+
 /// Replaces the table. False: it cannot be written.
 fn publish(process: u32) -> bool {
     let (Some(new), Some(table)) = (path(process, "table.new"), path(process, "table")) else { return false };
@@ -131,14 +145,15 @@ fn publish(process: u32) -> bool {
     }
 }
 
-/// What only a running process tells: its program's file, and errors so far.
+/// What only a running process tells: its program's file, errors so far, and the signal that wakes it if there is one.
 fn extra(out: &mut dyn Write) -> fmt::Result {
     let mut buffer = [0; file::PATH_BYTES];
     let program = file::read_link(c"/proc/self/exe", &mut buffer);
     if let Some(program) = program.and_then(|path| core::str::from_utf8(path).ok()) {
         writeln!(out, "exe {program}")?;
     }
-    writeln!(out, "errors {}", heap::heap().map_or(0, |heap| heap.debug().errors()))
+    writeln!(out, "errors {}", heap::heap().map_or(0, |heap| heap.debug().errors()))?;
+    if wake::listen(woken) { writeln!(out, "wake {}", wake::SIGNAL) } else { Ok(()) }
 }
 
 /// `DIR/PID.KIND`, with a zero byte behind it.

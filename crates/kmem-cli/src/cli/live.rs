@@ -27,6 +27,9 @@ pub(crate) struct TopArgs {
     /// As text: show the first N rows and add up the rest; 0 shows all
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) top: usize,
+    /// Wake programs whose tables are old
+    #[arg(long)]
+    pub(crate) wake: bool,
     /// Look in DIR [default: KMEM_LIVE, or where 'kmem run' has its programs]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
@@ -100,6 +103,9 @@ pub(crate) struct CtlArgs {
     /// Wait so long for the answer
     #[arg(long, short, value_name = "SECONDS", default_value_t = 5.0, value_parser = super::seconds)]
     pub(crate) wait: f64,
+    /// Do not wake a program that sleeps, or asks nothing of its heap
+    #[arg(long)]
+    pub(crate) no_wake: bool,
     /// Look in DIR [default: KMEM_LIVE, or where 'kmem run' has its programs]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,

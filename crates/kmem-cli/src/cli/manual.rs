@@ -108,8 +108,9 @@ Of one process: as in the summary of 'kmem run', and ALLOCS/S, allocations a sec
 
 A program tells about once a second, when one of its threads comes by a slow path of malloc or free:
 nothing in it runs for the viewer alone. One that neither allocates nor frees keeps its last table:
-AGE tells how old it is. Where that is more than two seconds ALLOCS/S is not known. Tables of
-processes that were killed are removed by whoever looks.
+AGE tells how old it is. Where that is more than two seconds ALLOCS/S is not known; with --wake such
+programs are woken, again and again (see 'kmem ctl --help'). Tables of processes that were killed are
+removed by whoever looks.
 
 Keys:
   arrows, PgUp, PgDn, Home, End   move
@@ -137,8 +138,13 @@ Have a running program on kmem do something with its heap, and print what it say
 found as by 'kmem top'.";
 
 pub(super) const CTL_HELP: &str = "\
-The program does it itself, in the thread of it that next comes by a slow path of malloc or free: a
-program that does neither does not answer, and what it was asked is taken back after --wait seconds.
+The program does it itself, in the thread of it that next comes by a slow path of malloc or free. When
+none did within 0.3 seconds the program is woken, if its table says that it listens: its threads get
+the signal SIGURG, one after the other, until there is an answer. A thread that waits in a system
+call does what is asked then and there; another one at its next malloc or free. Calls like poll and
+nanosleep end early at a signal (EINTR), others go on; docs/live.md tells more. --no-wake leaves it.
+What was asked and not answered is taken back after --wait seconds.
+
 Only processes of the same user can be asked; root asks everybody's.
 
 Exit status: 0; 1 when the program is not there, does not answer, or cannot do it.
@@ -149,7 +155,7 @@ Examples:
   kmem ctl server letters U && sleep 60 && kmem ctl server traces
   kmem ctl server letters -                 # no checks again
   kmem ctl 4711 leaks
-  kmem ctl --wait 60 4711 shrink            # of a program that allocates now and then";
+  kmem ctl --no-wake --wait 60 4711 shrink  # when it next allocates by itself";
 
 pub(super) const SWEEP_ABOUT: &str = "\
 Find out what a program does when memory runs out. It is run once for each request for memory that it

@@ -8,7 +8,8 @@
 //! An ask that was not answered in time is taken back, so that it is not done when nobody expects it any more. To see
 //! whether it still is ours it is taken out of the way first, and put back if it is not.
 //!
-//! A process that neither allocates nor frees never answers: nothing here can make it.
+//! A process that neither allocates nor frees does not answer by itself. One that did not soon is woken ([`super::wake`]), unless the
+//! user does not want that.
 
 use std::fs;
 use std::io::{self, Write};
@@ -19,11 +20,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::directory::Found;
 use super::process::Process;
+use super::wake::Waker;
 use crate::failure::{Failure, Result};
 use crate::sys::{self, SignalSet};
 
 /// How often the answer is looked for.
 const POLL: Duration = Duration::from_millis(20);
+
+/// Who has not answered by then is woken. A busy program comes by in a second at most, if its last look was just now.
+const ASLEEP: Duration = Duration::from_millis(300);
 
 /// The longest line that a process reads, its end included.
 const LONGEST: usize = 2048;
@@ -37,11 +42,11 @@ pub(crate) struct Answer {
     pub(crate) text: String,
 }
 
-/// Asks, and waits for the answer at most so long. A signal that would end this process takes the ask back first.
+/// Asks, and waits for the answer at most so long; with `wake` the process is woken if need be. A signal that would end this process takes the ask back first.
 ///
 /// # Errors
 /// Status 1: the process is somebody else's, has ended, or did not answer in time; or the directory cannot be written to.
-pub(crate) fn ask(found: &Found, command: &str, wait: Duration) -> Result<Answer> {
+pub(crate) fn ask(found: &Found, command: &str, wait: Duration, wake: bool) -> Result<Answer> {
     let Found { pid, directory, process } = found;
     let own = sys::real_ids().0;
     if process.user != own && own != 0 {
@@ -53,7 +58,8 @@ pub(crate) fn ask(found: &Found, command: &str, wait: Duration) -> Result<Answer
     }
     let signals = SignalSet::of(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]);
     let before = signals.block();
-    let result = ask.wait(wait, &signals);
+    let mut waker = wake.then(|| Waker::new(*pid));
+    let result = ask.wait(wait, waker.as_mut(), &signals);
     before.set();
     result
 }
@@ -83,7 +89,7 @@ impl Ask {
         }
     }
 
-    fn wait(&self, wait: Duration, signals: &SignalSet) -> Result<Answer> {
+    fn wait(&self, wait: Duration, mut waker: Option<&mut Waker>, signals: &SignalSet) -> Result<Answer> {
         let start = Instant::now();
         let mut placed = false;
         loop {
@@ -102,7 +108,14 @@ impl Ask {
             }
             if start.elapsed() >= wait {
                 self.take_back(placed);
-                return Err(Failure::input(self.late(wait, placed)));
+                return Err(Failure::input(self.late(wait, placed, waker.map_or(0, |waker| waker.woken()))));
+            }
+            if placed
+                && start.elapsed() >= ASLEEP
+                && let Some(waker) = &mut waker
+                && let Some(directory) = self.place.parent()
+            {
+                waker.turn(directory);
             }
             if let Some(signal) = signals.wait_for(POLL) {
                 self.take_back(placed);
@@ -146,9 +159,11 @@ impl Ask {
         }
     }
 
-    fn late(&self, wait: Duration, placed: bool) -> String {
+    fn late(&self, wait: Duration, placed: bool, woken: usize) -> String {
         let seconds = wait.as_secs_f64();
-        let why = if placed {
+        let why = if placed && woken > 0 {
+            "it was woken, but no thread allocated or freed, or waited in a system call, where it could answer"
+        } else if placed {
             "the program did not allocate or free meanwhile (or only what its CPUs have at hand)"
         } else {
             "another command still waits for one"

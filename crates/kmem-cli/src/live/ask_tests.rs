@@ -39,7 +39,7 @@ fn an_ask_is_answered_and_leaves_nothing() {
     let scratch = Scratch::new("ask");
     let found = here(&scratch);
     thread::scope(|scope| {
-        let asked = scope.spawn(|| ask(&found, "leaks all", Duration::from_secs(10)));
+        let asked = scope.spawn(|| ask(&found, "leaks all", Duration::from_secs(10), false));
         let line = answer(&found, "ok");
         assert!(line.ends_with(" leaks all\n") && line.split(' ').next().unwrap().parse::<i64>().is_ok());
         let expected = Answer { error: None, text: "leaks all\n".into() };
@@ -56,7 +56,7 @@ fn askers_wait_for_one_another() {
     thread::scope(|scope| {
         let asked: Vec<_> = names
             .iter()
-            .map(|name| scope.spawn(|| ask(&found, name, Duration::from_secs(20)).unwrap()))
+            .map(|name| scope.spawn(|| ask(&found, name, Duration::from_secs(20), false).unwrap()))
             .collect();
         for _ in &names {
             answer(&found, "ok");
@@ -72,7 +72,7 @@ fn askers_wait_for_one_another() {
 fn an_ask_without_an_answer_is_taken_back() {
     let scratch = Scratch::new("silent");
     let found = here(&scratch);
-    let late = ask(&found, "shrink", Duration::from_millis(60)).unwrap_err();
+    let late = ask(&found, "shrink", Duration::from_millis(60), false).unwrap_err();
     assert_eq!(late.status, 1);
     let expected = format!(
         "no answer from process {} within 0.06 s: \
@@ -86,7 +86,7 @@ fn an_ask_without_an_answer_is_taken_back() {
 #[test]
 fn what_nobody_would_read_to_its_end_is_not_asked() {
     let scratch = Scratch::new("long");
-    let refused = ask(&here(&scratch), &"x".repeat(LONGEST), Duration::from_secs(9)).unwrap_err();
+    let refused = ask(&here(&scratch), &"x".repeat(LONGEST), Duration::from_secs(9), false).unwrap_err();
     assert_eq!((refused.message.as_str(), left(&scratch)), ("no command is longer than 2048 bytes", 0));
 }
 
@@ -95,7 +95,7 @@ fn the_ask_of_another_is_left_alone() {
     let scratch = Scratch::new("another");
     let found = here(&scratch);
     fs::write(place(&found), "5 validate\n").unwrap();
-    let late = ask(&found, "shrink", Duration::from_millis(60)).unwrap_err();
+    let late = ask(&found, "shrink", Duration::from_millis(60), false).unwrap_err();
     assert!(late.message.ends_with("s: another command still waits for one"), "{}", late.message);
     assert_eq!((fs::read_to_string(place(&found)).unwrap().as_str(), left(&scratch)), ("5 validate\n", 1));
     // Taken by the process, and another's is there by the time of taking back.

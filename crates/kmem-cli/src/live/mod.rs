@@ -5,7 +5,8 @@
 //! one of its threads comes by a slow path of malloc or free: there is no thread and no timer. The text is that of a
 //! report ([`crate::report`]); the time the file was written is the age of the table. At the same moments it looks for
 //! `PID.ask`, one line `N COMMAND`, removes it, does as asked and leaves `PID.answer.N`: a first line `ok` or
-//! `error: WHY`, then lines to show. For ten seconds after each ask it comes by ten times a second.
+//! `error: WHY`, then lines to show. For ten seconds after each ask it comes by ten times a second. One whose table says so can be
+//! made to come by: [`wake`].
 //!
 //! # Invariants
 //! - What is in a live directory is written by others: every file is read as text of bounded length, is a regular file
@@ -19,6 +20,7 @@
 pub(crate) mod ask;
 pub(crate) mod directory;
 pub(crate) mod process;
+pub(crate) mod wake;
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};

@@ -2,7 +2,7 @@
 //!
 //! # How
 //! It looks into live directories ([`crate::live`]) every second, and asks nobody for anything: a process leaves its table by
-//! itself, whether somebody looks or not. A look goes into the [`model`], which keeps what rates need; the [`app`] is where the
+//! itself, whether somebody looks or not, and one whose table is old is woken only if the user says so. A look goes into the [`model`], which keeps what rates need; the [`app`] is where the
 //! viewer is and what keys do; [`columns`] are what both tables show. [`text`] writes them, [`draw`] draws them on the
 //! [`screen`].
 //!
@@ -17,6 +17,8 @@ mod model;
 mod screen;
 mod text;
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::thread;
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::cli::TopArgs;
 use crate::failure::{Failure, Result};
+use crate::live::wake::Waker;
 use crate::live::{self, Who, directory};
 use crate::sys;
 use crate::table::Paint;
@@ -44,6 +47,7 @@ pub(crate) fn run(args: &TopArgs) -> Result<u8> {
     let source = Source {
         directories: directory::to_look_in(args.dir.as_deref())?,
         who: Who::of(args.who.as_deref()),
+        wakers: args.wake.then(RefCell::default),
     };
     let mut model = Model::new();
     let (found, trouble) = source.look();
@@ -77,6 +81,8 @@ pub(crate) fn run(args: &TopArgs) -> Result<u8> {
 struct Source {
     directories: Vec<PathBuf>,
     who: Who,
+    /// Those of processes that were to be woken, if any are.
+    wakers: Option<RefCell<HashMap<u32, Waker>>>,
 }
 
 impl Source {
@@ -90,6 +96,15 @@ impl Source {
             match live::read_table(&found.directory, found.pid) {
                 Ok(Some(table)) if self.who.is(found.pid, &table.report) => {
                     let resident = live::process::resident(found.pid);
+                    if table.written.elapsed().is_ok_and(|age| age > OLD)
+                        && let Some(wakers) = &self.wakers
+                    {
+                        let mut wakers = wakers.borrow_mut();
+                        wakers
+                            .entry(found.pid)
+                            .or_insert_with(|| Waker::new(found.pid))
+                            .turn(&found.directory);
+                    }
                     looks.push((found.pid, Look { table, resident }));
                 }
                 Ok(_) => {}

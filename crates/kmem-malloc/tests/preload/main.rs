@@ -21,4 +21,5 @@ mod reach;
 mod reports;
 mod stacks;
 mod support;
+mod wake;
 mod watch;

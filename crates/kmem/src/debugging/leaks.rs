@@ -33,7 +33,7 @@ use kmem_core::report::{self, Text};
 use super::number;
 use super::reach::Reach;
 use crate::heap::Heap;
-use crate::host::{misc, names, sink};
+use crate::host::{fault, misc, names, sink};
 
 const PATTERNS: usize = 2048;
 
@@ -144,8 +144,9 @@ impl Here {
         Self { stack_pointer, registers }
     }
 
+    /// Where the live part of the thread's stack begins: of the program's, if this runs on the heap's own.
     pub(super) fn stack_pointer(&self) -> usize {
-        self.stack_pointer
+        fault::own_stack_left(self.stack_pointer).unwrap_or(self.stack_pointer)
     }
 
     pub(super) fn words(&self) -> &[usize] {

@@ -15,7 +15,8 @@
 //! ```
 //!
 //! A registered area stays so until its thread ends: the C library never takes a registration back,
-//! and nobody else may.
+//! and nobody else may. A signal's handler may have the thread forget, and begin anew at its next operation ([`expect`]): so a
+//! thread that finds all it needs at its CPU's hand comes by a slow path once.
 //!
 //! All heaps of a process share the decision which kinds there are (`ownership`).
 //!
@@ -65,6 +66,28 @@ enum Owner {
     Slot(usize),
     /// Not at all: the platform is not initialised.
     Nobody,
+    /// In one of these ways, but this operation is to fail: somebody waits for a thread on a slow path ([`expect`]).
+    Expected,
+}
+
+/// The next operation of a thread that does not know how it owns a CPU is to fail.
+static EXPECTED: AtomicBool = AtomicBool::new(false);
+
+/// Has the calling thread come by a slow path at its next malloc or free, or another thread before it. Allowed in signal handlers, wherever
+/// they interrupted the thread: it only forgets how it owns a CPU, as if it was new.
+///
+/// An operation that began knows its area or its slot, and goes on with that.
+pub(crate) fn expect() {
+    // Relaxed: the thread sees its own store.
+    EXPECTED.store(true, Ordering::Relaxed);
+    #[cfg(target_arch = "x86_64")]
+    rseq::forget_area();
+}
+
+/// True once after each [`expect`].
+#[inline]
+fn is_expected() -> bool {
+    EXPECTED.load(Ordering::Relaxed) && EXPECTED.swap(false, Ordering::Relaxed)
 }
 
 /// The hot words of threads without a CPU before the platform is initialised: a thread's word starts out at the area
@@ -197,7 +220,7 @@ impl HostCpus {
 
     /// The CPU that the calling thread's operations work on.
     pub(super) fn current(&self) -> usize {
-        match self.owner() {
+        match self.settled() {
             #[cfg(target_arch = "x86_64")]
             Owner::Cpu { .. } => {
                 // SAFETY: this thread's registered area.
@@ -206,7 +229,7 @@ impl HostCpus {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Owner::Cpu { .. } => 0,
-            Owner::Nobody => 0,
+            Owner::Nobody | Owner::Expected => 0,
             Owner::Slot(slot) => self.indexed.load(Ordering::Relaxed) + slot,
         }
     }
@@ -214,15 +237,24 @@ impl HostCpus {
     /// The node in the thread's area, if the kernel keeps it there.
     pub(super) fn node_by_area(&self) -> Option<usize> {
         #[cfg(target_arch = "x86_64")]
-        if self.by_concurrency() && matches!(self.owner(), Owner::Cpu { .. }) {
+        if self.by_concurrency() && matches!(self.settled(), Owner::Cpu { .. }) {
             // SAFETY: this thread's registered area; a kernel with concurrency numbers fills in nodes too.
             return usize::try_from(unsafe { rseq::field(rseq::area(), rseq::NODE_ID) }).ok();
         }
         None
     }
 
+    /// [`HostCpus::owner`] for who asks for no operation that could fail: the second answer is that of the first without the failure.
+    fn settled(&self) -> Owner {
+        match self.owner() {
+            Owner::Expected => self.owner(),
+            owner => owner,
+        }
+    }
+
     /// Finds out how the calling thread owns a CPU, and leaves the answer in its word.
     #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
     fn owner(&self) -> Owner {
         // Acquire pairs with the Release at the end of `lay_out`.
         let slots = self.slots.load(Ordering::Acquire);
@@ -240,7 +272,7 @@ impl HostCpus {
         {
             // SAFETY: the C library keeps the area as long as the thread.
             unsafe { rseq::set_area(registered) };
-            return Owner::Cpu { fresh: true };
+            return Self::unless_expected(Owner::Cpu { fresh: true });
         }
         if let Some(slot) = slot {
             return Owner::Slot(slot);
@@ -248,7 +280,14 @@ impl HostCpus {
         let area = slots::deal(slots);
         // SAFETY: a slot's area is static and has no CPU (I-RSEQ-3).
         unsafe { rseq::set_area(area) };
-        Owner::Slot(slots::of_area(area).unwrap_or(0))
+        Self::unless_expected(Owner::Slot(slots::of_area(area).unwrap_or(0)))
+    }
+
+    /// The answer to a thread that did not know.
+    #[cfg(target_arch = "x86_64")]
+    #[cold]
+    fn unless_expected(owner: Owner) -> Owner {
+        if is_expected() { Owner::Expected } else { owner }
     }
 
     #[cfg(not(target_arch = "x86_64"))]
@@ -256,6 +295,7 @@ impl HostCpus {
         // Acquire as above.
         match self.slots.load(Ordering::Acquire) {
             0 => Owner::Nobody,
+            _ if is_expected() => Owner::Expected,
             slots => Owner::Slot(slots::of_token(super::misc::thread_token(), slots)),
         }
     }
@@ -390,7 +430,7 @@ impl HostCpus {
             Owner::Cpu { fresh: true } => unsafe {
                 rseq::pop(self.hot_at(0, id) as *const Hot as usize, self.index_at.load(Ordering::Relaxed))
             },
-            Owner::Cpu { .. } | Owner::Nobody => core::ptr::null_mut(),
+            Owner::Cpu { .. } | Owner::Nobody | Owner::Expected => core::ptr::null_mut(),
             Owner::Slot(slot) => {
                 let hot = self.slot_hot(slot, id);
                 slots::with(slot, || {
@@ -428,7 +468,7 @@ impl HostCpus {
                     object,
                 )
             },
-            Owner::Cpu { .. } | Owner::Nobody => Pushed::Full,
+            Owner::Cpu { .. } | Owner::Nobody | Owner::Expected => Pushed::Full,
             Owner::Slot(slot) => {
                 let hot = self.slot_hot(slot, id);
                 slots::with(slot, || {
@@ -464,7 +504,7 @@ impl HostCpus {
                 let hot = self.hot_at(0, id) as *const Hot as usize;
                 rseq::pop_many(hot, self.index_at.load(Ordering::Relaxed), out.as_mut_ptr(), out.len())
             },
-            Owner::Cpu { .. } | Owner::Nobody => 0,
+            Owner::Cpu { .. } | Owner::Nobody | Owner::Expected => 0,
             Owner::Slot(slot) => {
                 let hot = self.slot_hot(slot, id);
                 slots::with(slot, || {
@@ -501,7 +541,7 @@ impl HostCpus {
                 let hot = self.hot_at(0, id) as *const Hot as usize;
                 rseq::push_many(hot, self.index_at.load(Ordering::Relaxed), objects.as_ptr(), objects.len())
             },
-            Owner::Cpu { .. } | Owner::Nobody => 0,
+            Owner::Cpu { .. } | Owner::Nobody | Owner::Expected => 0,
             Owner::Slot(slot) => {
                 let hot = self.slot_hot(slot, id);
                 slots::with(slot, || {

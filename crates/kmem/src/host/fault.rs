@@ -36,7 +36,7 @@ use core::sync::atomic::{
 
 use kmem_core::guard::Access;
 
-use super::sys;
+use super::{sys, wake};
 
 #[cfg(target_arch = "x86_64")]
 mod stack;
@@ -49,7 +49,7 @@ mod stack {
         None
     }
 
-    pub(in crate::host) fn left(_sp: usize) -> Option<usize> {
+    pub(crate) fn left(_sp: usize) -> Option<usize> {
         None
     }
 
@@ -63,11 +63,20 @@ mod stack {
         work()
     }
 
+    /// Runs `work`.
+    pub(crate) fn try_on_own_stack<R>(work: impl FnOnce() -> R) -> Option<R> {
+        Some(work())
+    }
+
     pub(super) fn after_fork_child() {}
 }
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use stack::is_on_own_stack;
+pub(crate) use stack::left as own_stack_left;
 pub use stack::on_own_stack;
-pub(super) use stack::{STEP, end as own_stack_end, left as own_stack_left, with_room};
+pub(crate) use stack::try_on_own_stack;
+pub(super) use stack::{STEP, end as own_stack_end, with_room};
 
 /// A fault.
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +197,11 @@ unsafe extern "C" {
     // The C library's own, under a name that a preloaded library leaves alone.
     #[cfg_attr(target_env = "gnu", link_name = "__sigaction")]
     #[cfg_attr(not(target_env = "gnu"), link_name = "sigaction")]
-    fn real_sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
+    pub(super) fn real_sigaction(
+        signal: c_int,
+        new: *const libc::sigaction,
+        old: *mut libc::sigaction,
+    ) -> c_int;
 }
 
 /// Says who judges faults. Before any page is protected; from now on the program's actions are kept.
@@ -330,7 +343,16 @@ pub fn keeps(signal: c_int) -> bool {
 pub unsafe fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
     let Some(kept) = row(signal) else {
         // SAFETY: the caller's promise.
-        return unsafe { real_sigaction(signal, new, old) };
+        return unsafe {
+            let result = real_sigaction(signal, new, old);
+            if signal == wake::SIGNAL && result == 0 {
+                hide(old);
+                if !new.is_null() {
+                    wake::changed(signal);
+                }
+            }
+            result
+        };
     };
     // SAFETY: the caller's promise. Read before the lock is taken: a bad pointer faults here, as in the C library.
     let wanted = unsafe { new.as_ref() }.map(action_of);
@@ -359,6 +381,19 @@ pub unsafe fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut li
         unsafe { old.write(before) };
     }
     result
+}
+
+/// Has what a program is told of a signal not speak of the heap's own handler.
+///
+/// # Safety
+/// `told` is null or good.
+unsafe fn hide(told: *mut libc::sigaction) {
+    // SAFETY: the caller's promise.
+    if let Some(told) = unsafe { told.as_mut() }
+        && wake::hidden(told.sa_sigaction) != told.sa_sigaction
+    {
+        *told = structure_of(Action { handler: libc::SIG_DFL, flags: 0, mask: 0 });
+    }
 }
 
 /// `signal` for the watched signals, as the BSDs have it: the handler stays, calls are restarted. Nothing for other signals: they are

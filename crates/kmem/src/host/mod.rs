@@ -17,6 +17,7 @@
 //! | [`sink`] | where messages go |
 //! | `names` | what code is called, and its lines |
 //! | [`fault`] | accesses to protected pages, and who else wants to see faults |
+//! | [`wake`], `locks` | a signal of somebody who wants something; whether its handler may use the heap |
 //! | `sys`, `weak` | system calls that leave `errno` alone; symbols of the C library that may be missing |
 //!
 //! # Contract
@@ -36,6 +37,7 @@ mod apart;
 pub mod cpu;
 pub mod fault;
 pub(crate) mod file;
+mod locks;
 pub(crate) mod memory;
 pub mod misc;
 pub(crate) mod names;
@@ -49,6 +51,7 @@ pub(crate) mod threads;
 mod topology;
 pub mod trace;
 mod unwind;
+pub mod wake;
 mod weak;
 pub mod window;
 
@@ -632,6 +635,16 @@ unsafe impl Platform for Host {
     #[inline]
     fn lock_token(&self) -> u32 {
         misc::thread_token()
+    }
+
+    #[inline]
+    fn lock_enter(&self) {
+        locks::enter();
+    }
+
+    #[inline]
+    fn lock_exit(&self) {
+        locks::exit();
     }
 
     fn lock_wait(&self, word: &AtomicU32, value: u32) {

@@ -125,6 +125,22 @@ pub(super) unsafe fn set_area(area: usize) {
     }
 }
 
+/// Points the thread's word at `NO_AREA`, as it was at first. Allowed in signal handlers: it is one store, and a piece in flight has its area in a
+/// register.
+pub(super) fn forget_area() {
+    // SAFETY: writes the thread's own word; the area is static, and obeys I-RSEQ-3.
+    unsafe {
+        asm!(
+            "mov {a}, qword ptr [rip + kmem_thread_area@GOTTPOFF]",
+            "lea {v}, [rip + kmem_no_area]",
+            "mov qword ptr fs:[{a}], {v}",
+            a = out(reg) _,
+            v = out(reg) _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
 /// The area that the C library has registered for this thread, if it has.
 pub(super) fn registered_area() -> Option<usize> {
     let (offset, size) = (super::weak::rseq_offset(), super::weak::rseq_size());

@@ -14,7 +14,7 @@
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use super::{misc, sys};
+use super::{locks, misc, sys};
 
 /// Threads that can be stopped.
 const MOST: usize = 1024;
@@ -70,11 +70,14 @@ impl Drop for Stopped {
         for _ in 0..TAKEN.load(Ordering::Relaxed) {
             sys::futex_wake(&HOLD);
         }
+        locks::exit();
     }
 }
 
 /// Stops all other threads of the process, as far as possible. One thread at a time may do this.
 pub(crate) fn stop() -> Stopped {
+    // As if it was a lock: a handler that interrupts this must not do the same, nor wait for who is stopped.
+    locks::enter();
     let me = misc::thread_id();
     let mut stopped = Stopped { saved: 0, all: true };
     TAKEN.store(0, Ordering::Relaxed);

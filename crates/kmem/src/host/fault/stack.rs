@@ -119,7 +119,7 @@ pub(in crate::host) const STEP: usize = 16;
 
 /// For a walk of this thread's stack that is in the room, with its stack pointer at `sp`: where the stack that it goes on with was
 /// left. It lies [`STEP`] below the stack pointer before the call.
-pub(in crate::host) fn left(sp: usize) -> Option<usize> {
+pub(crate) fn left(sp: usize) -> Option<usize> {
     // SAFETY: the word that `kmem_call_on` pushed first; this thread is in the room, so it stays.
     holds(sp).then(|| unsafe { ((start() + SIZE - size_of::<usize>()) as *const usize).read_volatile() })
 }
@@ -161,6 +161,30 @@ pub(in crate::host) fn with_room<R>(work: impl FnOnce() -> R) -> R {
         stack.ss_flags & libc::SS_ONSTACK != 0 && here().wrapping_sub(stack.ss_sp.addr()) < ENOUGH
     };
     if alternate(None).is_some_and(is_short) { on_own_stack(work) } else { work() }
+}
+
+/// [`on_own_stack`] for whoever must not wait: `None` where the room is another's, or the caller's already; then nothing was done.
+pub(crate) fn try_on_own_stack<R>(work: impl FnOnce() -> R) -> Option<R> {
+    if is_on_own_stack() {
+        return None;
+    }
+    let me = misc::thread_id();
+    let before = change_mask(libc::SIG_BLOCK, NOT_CAUSED);
+    // Relaxed and Acquire as above.
+    let had = OWNER.load(Ordering::Relaxed) == me
+        || OWNER.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    let result = had.then(|| {
+        let result = step(work);
+        give_back();
+        result
+    });
+    change_mask(libc::SIG_SETMASK, before);
+    result
+}
+
+/// The caller runs in the room.
+pub(in crate::host) fn is_on_own_stack() -> bool {
+    holds(here())
 }
 
 /// Waits for the room. False: nobody gave it back in time.
@@ -361,6 +385,20 @@ mod tests {
         OWNER.store(misc::thread_id(), Ordering::Relaxed);
         assert!(holds(on_own_stack(here)));
         assert_eq!(OWNER.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_must_not_wait_does_not() {
+        let _alone = alone();
+        assert!(try_on_own_stack(here).is_some_and(holds));
+        assert_eq!(OWNER.load(Ordering::Relaxed), 0);
+        assert_eq!(on_own_stack(|| try_on_own_stack(|| ())), None, "it is there already");
+        // No thread has this number.
+        OWNER.store(u32::MAX, Ordering::Relaxed);
+        let begin = Instant::now();
+        assert_eq!(try_on_own_stack(|| ()), None);
+        assert!(begin.elapsed() < Duration::from_secs(1));
+        OWNER.store(0, Ordering::Relaxed);
     }
 
     #[test]
