@@ -82,9 +82,6 @@ pub type Heap = Kmem<Host, ChosenConfig>;
 /// Free's fast path is written for blocks with headers, and runs of pages.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const QUICK: bool = REGULAR && Classes::HEADED != 0;
-/// Nobody has written the fast paths for this architecture.
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) const QUICK: bool = false;
 
 /// Requests are served by the CPUs' stacks of size classes, and an object's place in its slab follows from its address.
 pub(crate) const REGULAR: bool = Chosen::STACKS && Chosen::CLASSES;

@@ -22,7 +22,9 @@ use super::quick;
 use super::state::State;
 use super::{HARDENED, HEAP, aging, class_at, cpus, hardened, heap, place_of, reserve, state};
 use crate::debugging;
-use crate::engine::{self, Classes, QUICK};
+#[cfg(target_arch = "x86_64")]
+use crate::engine::QUICK;
+use crate::engine::{self, Classes};
 use crate::live;
 use crate::misuse::{self, Call, Damage};
 
@@ -73,6 +75,7 @@ pub unsafe fn free_as(ptr: *mut u8, claim: Claim) {
 /// # Safety
 /// As [`free`].
 #[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
 unsafe fn free_or(ptr: *mut u8, long: impl FnOnce(*mut u8), other: impl FnOnce(*mut u8)) {
     #[cfg(target_arch = "x86_64")]
     if QUICK {
@@ -106,6 +109,7 @@ unsafe fn free_or(ptr: *mut u8, long: impl FnOnce(*mut u8), other: impl FnOnce(*
 /// # Safety
 /// As [`free`], and its fast half said that the block may be one of those.
 #[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
 unsafe fn try_long(ptr: *mut u8) -> bool {
     #[cfg(target_arch = "x86_64")]
     if QUICK {
@@ -171,6 +175,7 @@ pub(super) fn check_claim(ptr: *mut u8, claim: Claim) {
 }
 
 /// Frees a block that has its mark, where this CPU's stack has no room, or has it already.
+#[cfg(target_arch = "x86_64")]
 #[cold]
 #[inline(never)]
 unsafe fn free_full(ptr: *mut u8) {

@@ -9,6 +9,7 @@
 //! # Never
 //! Nothing here writes.
 
+#[cfg(target_arch = "x86_64")]
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use kmem_core::engine::watch;
@@ -19,9 +20,11 @@ use crate::engine::TABLE_LIMIT;
 pub(super) const LONG: usize = TABLE_LIMIT;
 
 /// Bytes that are looked at before the first branch.
+#[cfg(target_arch = "x86_64")]
 const PIECE: usize = 256;
 
 /// Pieces of 32 bytes can be had.
+#[cfg(target_arch = "x86_64")]
 static WIDE: AtomicBool = AtomicBool::new(false);
 
 /// Asks the CPU. The heap is being made.
