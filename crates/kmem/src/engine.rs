@@ -330,18 +330,29 @@ const fn natural_log2(class: usize) -> usize {
 #[inline(always)]
 pub(crate) fn place_aligned(align: usize, size: usize) -> usize {
     let power = align.trailing_zeros() as usize;
-    if power >= FIT_POWERS {
-        return NO_PLACE;
+    if align >= PAGE_SIZE && HAS_WHOLE_PAGES {
+        return place_in_pages(align, size);
     }
-    let tag = if align >= PAGE_SIZE && size <= MIDDLING_LIMIT {
-        cold_path();
-        Classes::class_of_aligned(align, size) + 1
-    } else {
-        place_for(size) / size_of::<Check>()
-    };
+    fit(place_for(size) / size_of::<Check>(), power)
+}
+
+/// Some classes are for blocks aligned to pages alone.
+const HAS_WHOLE_PAGES: bool = Classes::HEADED != 0;
+
+/// [`place_aligned`] where such a class may be what is asked for.
+#[cold]
+#[inline(never)]
+fn place_in_pages(align: usize, size: usize) -> usize {
+    let tag = if size <= Classes::LARGEST { Classes::class_of_aligned(align, size) + 1 } else { 0 };
+    fit(tag, align.trailing_zeros() as usize)
+}
+
+/// The place of the class that serves what the class with this tag does, aligned to 2 to a power.
+#[inline(always)]
+fn fit(tag: usize, power: usize) -> usize {
     // SAFETY: all places are those of tags up to the number of classes: a test looks at each that the tables have.
     unsafe { core::hint::assert_unchecked(tag <= MAX_CLASSES) };
-    usize::from(FITS[tag][power]) * size_of::<Check>()
+    FITS[tag].get(power).map_or(NO_PLACE, |&fit| usize::from(fit) * size_of::<Check>())
 }
 
 /// What proves that an object of a class starts at an address, by tag, which is the number of the class's stacks; tag 0 is no

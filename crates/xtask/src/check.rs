@@ -7,6 +7,11 @@ pub(crate) fn run() -> Count {
     count +=
         Step::cargo("clippy", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
             .run();
+    // What only one kind of heap has.
+    for kind in ["hardened", "slab", "slob"] {
+        let clippy = ["clippy", "-p", "kmem", "--features", kind, "--all-targets", "--quiet"];
+        count += Step::cargo("clippy of a kind", &[&clippy[..], &["--", "-D", "warnings"]].concat()).run();
+    }
     let doc = ["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"];
     count += Step::cargo("documentation", &doc).env("RUSTDOCFLAGS", "-D warnings").run();
     count

@@ -121,7 +121,9 @@ fn installed(triple: &str, name: &str) -> bool {
 }
 
 fn compile(triple: &str, name: &'static str) -> Count {
-    let arguments = ["clippy", "--quiet", "-p", "kmem-core", "--target", triple, "--", "-D", "warnings"];
+    // The heap of programs is for Linux on machines of 64 bits.
+    let package = if triple == "aarch64-unknown-linux-gnu" { "kmem-malloc" } else { "kmem-core" };
+    let arguments = ["clippy", "--quiet", "-p", package, "--target", triple, "--", "-D", "warnings"];
     Step::cargo(name, &arguments).limit(200).run()
 }
 
