@@ -15,7 +15,7 @@
 //! ```
 //!
 //! A registered area stays so until its thread ends: the C library never takes a registration back,
-//! and nobody else may. A signal's handler may have the thread forget, and begin anew at its next operation ([`expect`]): so a
+//! and nobody else may. A signal's handler may have the thread forget, and begin anew at its next operation (`expect`): so a
 //! thread that finds all it needs at its CPU's hand comes by a slow path once.
 //!
 //! All heaps of a process share the decision which kinds there are (`ownership`).

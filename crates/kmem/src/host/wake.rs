@@ -2,16 +2,16 @@
 //!
 //! # Theory
 //! The signal is SIGURG, which nobody notices who does not listen: its default is to be ignored. A process listens only where it is at
-//! its default ([`listen`]); whoever wants it for himself takes it away by setting a handler, and gets all of it.
+//! its default (`listen`); whoever wants it for himself takes it away by setting a handler, and gets all of it.
 //!
-//! The handler asks whether the thread is *at rest*, and tells the heap's user of it ([`Woken`]), who either works there and then or has
-//! the thread look about at its next malloc or free ([`expect`](super::cpu::expect)). At rest is a thread that
+//! The handler asks whether the thread is *at rest*, and tells the heap's user of it (`Woken`), who either works there and then or has
+//! the thread look about at its next malloc or free (`cpu::expect`). At rest is a thread that
 //!
 //! - was interrupted in a system call, or right before one: it goes on at the instruction `syscall` (where the kernel has the call made
 //!   again), or behind it. So it is not in the midst of a fast path, of a step that is not atomic because the process has one thread, or
 //!   of code that a handler must not meet halfway;
 //! - made that call outside this library, as far as that can be told: what waits inside waits for somebody else;
-//! - holds no lock, neither of the heap ([`locks`]) nor of a slot. Where it was interrupted does not tell that: the call may be made by
+//! - holds no lock, neither of the heap (`locks`) nor of a slot. Where it was interrupted does not tell that: the call may be made by
 //!   a handler of the program's that interrupted the heap, by a constructor that the heap called, or between the handlers of a fork.
 //!
 //! A call that was interrupted goes on (`SA_RESTART`), but for those that no handler lets go on: `poll`, `nanosleep` and others, as

@@ -2,7 +2,7 @@
 //!
 //! Three kinds: libraries of Debian's packages (`scripts/install-deps`), libraries compiled from sources that Cargo fetches
 //! ([`build`]), and allocators of Rust's that a small library gives to C programs (`crates/kmem-bench/peers/preload`). One that cannot
-//! be had is left out, and that is said. Beside them [`floors`], which no program could use.
+//! be had is left out, and that is said. Beside them [`mod@floors`], which no program could use.
 
 mod build;
 mod floors;
