@@ -24,10 +24,10 @@
 //! tail is written when a block is handed out, and is a header's complement too.
 //!
 //! Behind a slab's *last* block comes no header that anybody would look at. So it has a tail too, written once, when its page is
-//! opened; and in the three highest bits of its header, free or in use, is a number: at so many frees to come the tail is looked at. (An overflow
-//! of the block before begins with the lowest.) Each free counts one down, beginning with [`LIVES`], or with one when the block has been back in its slab. For who frees at random waits for each last
-//! block, since no processor foresees which it is: 30 ns. Long-lived heaps have forgotten the number, and what is written over there, in one of
-//! fifty blocks of 64 bytes, are eight bytes that are nobody's.
+//! opened; and the three highest bits of its header, free or in use, are a number: at so many frees to come the tail is looked
+//! at. (An overflow of the block before begins with the lowest bits.) Each free counts one down from [`LIVES`]. More would cost too much: no
+//! processor foresees which of the blocks that are freed at random are last ones, and it waits 30 ns for each. A block that was freed
+//! so often is not looked behind any more until its slab is made anew; what an overflow of up to eight bytes hits there is nobody's.
 //!
 //! # Invariants
 //! - I-BESIDE-1: the header of each block of an open page of a slab (I-OPEN-1) is that of a free block or of one in use, but for

@@ -106,15 +106,14 @@ impl<E: Engine> Cache<E> {
     pub(crate) unsafe fn mark_free(&self, object: *mut u8) {
         let mark = self.mark.load(Ordering::Relaxed);
         if mark != 0 {
-            let word = mark ^ object.addr() as u64;
             // A header stands before its object, also before the first one of a slab.
-            let (place, word) = if self.geometry.beside == Beside::Header {
-                (object.wrapping_sub(beside::BYTES), word)
+            let place = if self.geometry.beside == Beside::Header {
+                object.wrapping_sub(beside::BYTES)
             } else {
-                (object.wrapping_add(MARK_AT), word)
+                object.wrapping_add(MARK_AT)
             };
             // SAFETY: objects of a cache with marks have room for one, aligned; the caller's promise.
-            unsafe { place.cast::<u64>().write(word) };
+            unsafe { place.cast::<u64>().write(mark ^ object.addr() as u64) };
         }
     }
 

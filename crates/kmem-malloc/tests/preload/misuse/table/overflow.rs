@@ -62,7 +62,7 @@ pub(super) const PROGRAM: Program = Program {
             "the same of 64, of the last block before a page's end",
             [
                 Later("malloc assertion failure in sysmalloc"),
-                Stopped("{} (cache kmalloc-72) was written past its end"),
+                Stopped("(cache kmalloc-72) was written past its end"),
                 Stopped("{} (cache kmalloc-80) was written past its end"),
                 Stopped("Right Redzone overwritten"),
             ],
