@@ -485,7 +485,13 @@ mod tests {
             let asked = if heap::HARDENED { size - 8 } else { size };
             // Some are for aligned blocks alone.
             let aligned = Classes::CHOSEN[class] as usize != size;
-            let block = || if aligned { heap::memalign(PAGE_SIZE, asked) } else { heap::malloc(asked) };
+            // SAFETY: a live block, and only the answer is used.
+            let grown = || unsafe { heap::realloc(heap::malloc(1), PAGE_SIZE) };
+            let block = || match Classes::GROWING {
+                Some(growing) if growing == class => grown(),
+                _ if aligned => heap::memalign(PAGE_SIZE, asked),
+                _ => heap::malloc(asked),
+            };
             let blocks: Vec<*mut u8> = (0..3).map(|_| block()).collect();
             let heap = heap::heap().expect("made");
             let span = heap.platform().span();

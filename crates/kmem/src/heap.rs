@@ -23,6 +23,7 @@
 mod aging;
 mod fork;
 mod freeing;
+mod growing;
 mod hardened;
 #[cfg(target_arch = "x86_64")]
 mod quick;
@@ -353,8 +354,12 @@ fn malloc_rest(size: usize) -> *mut u8 {
 fn pop_near(size: usize) -> *mut u8 {
     let class = Classes::class_of(size);
     let block = pop_checked(Heap::class_id(class));
-    if block.is_null() && size > zeroed::ZEROED_BY_PAGES && class + 1 < Classes::COUNT {
-        return pop_checked(Heap::class_id(class + 1));
+    if block.is_null() && size > zeroed::ZEROED_BY_PAGES {
+        // Not one that is for blocks that grow.
+        let next = class + if Classes::GROWING == Some(class + 1) { 2 } else { 1 };
+        if next < Classes::COUNT {
+            return pop_checked(Heap::class_id(next));
+        }
     }
     block
 }

@@ -105,6 +105,8 @@ pub trait ClassSet: Copy + Send + Sync + 'static {
     /// What lies beside the blocks of the first classes, for which their slots are as much longer than a block; beside all others'
     /// nothing does.
     const BESIDE: &'static [Beside] = &[];
+    /// The class of blocks that grow by resizing, which is chosen for no size ([`growing`](super::growing)); none where nobody resizes.
+    const GROWING: Option<usize> = None;
     /// Bytes of the largest class.
     const LARGEST: usize = Self::SIZES[Self::COUNT - 1] as usize;
     /// Every block is aligned to this.

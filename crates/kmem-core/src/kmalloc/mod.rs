@@ -21,6 +21,7 @@ pub mod classes;
 pub mod family;
 mod faults;
 pub(crate) mod first;
+pub mod growing;
 pub mod huge;
 pub(crate) mod kept;
 pub mod large;

@@ -52,11 +52,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let mut some = false;
         for class in C::Classes::SLAB_CLASSES..C::Classes::COUNT {
             let Some(cache) = self.kmalloc_cache(Kind::Normal, class) else { continue };
-            let slabs = |cache: &KmemCache<C::Engine>| {
-                let nodes = 0..self.platform.nodes().min(MAX_NODES);
-                nodes.map(|node| cache.engine.node(node).slabs.load(Ordering::Relaxed)).sum::<u64>()
-            };
-            if slabs(cache) == 0 {
+            if self.slabs_of(cache) == 0 {
                 continue;
             }
             let taken = self.taken_of(cache);
@@ -70,7 +66,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                     C::Engine::release_empty(self.floor(), &cache.engine, node, false);
                 }
             }
-            some |= slabs(cache) != 0;
+            some |= self.slabs_of(cache) != 0;
         }
         self.age_kept() | self.cut_rooms() | some
     }

@@ -6,6 +6,7 @@
 mod arrays;
 mod buckets;
 mod failures;
+mod growing;
 mod kmalloc;
 mod nolock;
 mod realloc;

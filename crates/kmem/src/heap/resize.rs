@@ -3,7 +3,8 @@
 //! # Theory
 //! A block of a class stays while it fits and fills half of its class; else its contents move to a block of another. What is no
 //! block of a class is resized by the core: pages in place, mappings by the system. A block that grows to
-//! [`MAPPED`] bytes becomes a mapping, which grows without being copied.
+//! [`MAPPED`] bytes becomes a mapping, which grows without being copied. On its way there it may get a block with room to grow
+//! ([`growing`](super::growing)), where it stays until it is that long, or short again.
 //!
 //! # Invariants
 //! - I-RESIZE-1: when the answer is null the old block is as it was.
@@ -18,7 +19,7 @@ use kmem_core::kmalloc::aligned::{MAPPED, Resized};
 use kmem_core::kmalloc::claim::Claim;
 use kmem_core::kmalloc::classes::ClassSet;
 
-use super::{HARDENED, HEAP, check_claim, free, hardened, heap, malloc, reserve, retry, size_at};
+use super::{HARDENED, HEAP, check_claim, free, growing, hardened, heap, malloc, reserve, retry, size_at};
 use crate::engine::Classes;
 use crate::live;
 use crate::misuse::{self, Call};
@@ -38,7 +39,7 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     }
     let usable = if let Some(room) = size_at(Call::Realloc, ptr) {
         let Some(room) = room else { return core::ptr::null_mut() };
-        if size <= room && (size > room / 2 || room <= 2 * Classes::MIN_ALIGN) {
+        if size <= room && (size > room / 2 || room <= 2 * Classes::MIN_ALIGN || growing::stays(ptr, room, size)) {
             return ptr;
         }
         room
@@ -59,7 +60,13 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
             }
         }
     };
-    let new = if size < MAPPED { malloc(size) } else { grow_slow(usable, size) };
+    let new = if size >= MAPPED {
+        grow_slow(usable, size)
+    } else if growing::suits(usable, size) {
+        growing::malloc(size)
+    } else {
+        malloc(size)
+    };
     if new.is_null() {
         // A smaller size is granted where the block stands rather than refused.
         return if size <= usable { ptr } else { new };

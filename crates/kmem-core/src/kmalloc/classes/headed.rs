@@ -15,7 +15,8 @@ use crate::platform::{PAGE_SHIFT, PAGE_SIZE};
 /// of theirs behind them.
 ///
 /// Two classes are for blocks aligned to pages alone, which a tail would make a page longer: one and two whole pages. One more
-/// has no tail although all may get it: a page and 272 bytes, which a database asks for.
+/// has no tail although all may get it: a page and 272 bytes, which a database asks for. And one, of 63 pages, is chosen for no size
+/// at all: blocks that grow by resizing have room there.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadedSet;
 
@@ -43,11 +44,11 @@ const SLABS: usize = HEADED + LONG_SLOTS.len();
 
 /// From three pages on, a run of each number of pages, then four for each doubling from 32 KiB on.
 #[rustfmt::skip]
-const RUNS: [u32; 34] = [
+const RUNS: [u32; 35] = [
     12 << 10, 16 << 10, 20 << 10, 24 << 10, 28 << 10, 32 << 10,
     40 << 10, 48 << 10, 56 << 10, 64 << 10,
     80 << 10, 96 << 10, 112 << 10, 128 << 10,
-    160 << 10, 192 << 10, 224 << 10, 256 << 10,
+    160 << 10, 192 << 10, 224 << 10, 252 << 10, 256 << 10,
     320 << 10, 384 << 10, 448 << 10, 512 << 10,
     640 << 10, 768 << 10, 896 << 10, 1024 << 10,
     1280 << 10, 1536 << 10, 1792 << 10, 2048 << 10,
@@ -62,6 +63,15 @@ const STEP_LOG2: u32 = 15;
 const TAILED: u32 = 128 << 10;
 
 const COUNT: usize = SLABS + RUNS.len();
+
+/// The class of blocks that grow.
+const GROWING: usize = {
+    let mut class = SLABS;
+    while slot(class) != 252 << 10 {
+        class += 1;
+    }
+    class
+};
 
 /// Bytes from one block to the next.
 const fn slot(class: usize) -> u32 {
@@ -102,7 +112,7 @@ const CHOSEN: [u32; COUNT] = {
     let mut class = 0;
     while class < COUNT {
         // No size is beyond that of the class before and within this.
-        if is_whole_pages(class) {
+        if is_whole_pages(class) || class == GROWING {
             chosen[class] = SIZES[class - 1];
         }
         class += 1;
@@ -130,6 +140,7 @@ impl ClassSet for HeadedSet {
     const HEADED: usize = HEADED;
     const BESIDE: &'static [Beside] = &BESIDE;
     const MIN_ALIGN: usize = 16;
+    const GROWING: Option<usize> = Some(GROWING);
     const LARGE: LargeRule = LargeRule::Pages;
     type Apart = SealedSet;
 
@@ -144,7 +155,8 @@ impl ClassSet for HeadedSet {
             return SLABS + (last >> PAGE_SHIFT) + 1 - FIRST_RUN;
         }
         let log2 = last.ilog2();
-        QUARTERS + ((log2 - STEP_LOG2) as usize * 4) + ((last >> (log2 - 2)) & 3)
+        let class = QUARTERS + ((log2 - STEP_LOG2) as usize * 4) + ((last >> (log2 - 2)) & 3);
+        class + usize::from(class >= GROWING)
     }
 
     #[inline]

@@ -92,6 +92,8 @@ fn the_headed_set_is_what_its_rule_says() {
     let in_slabs = HeadedSet::SLAB_CLASSES;
     assert_eq!(slots.len(), in_slabs);
     slots.extend(FineSet::SIZES[FineSet::SLAB_CLASSES..].iter().map(|&size| size as usize));
+    // The one for blocks that grow, a page less than 256 KiB.
+    slots.insert(slots.len() - 17, 252 << 10);
     let slot = |class| HeadedSet::size_of(class) + HeadedSet::beside(class).bytes();
     assert!((0..HeadedSet::COUNT).map(slot).eq(slots));
     for class in 0..HeadedSet::COUNT {
@@ -105,6 +107,18 @@ fn the_headed_set_is_what_its_rule_says() {
         assert_eq!(class < HeadedSet::HEADED, beside == Beside::Header);
         assert!(class < in_slabs || slot(class).is_multiple_of(PAGE_SIZE));
     }
+}
+
+/// No size and no alignment is served by the class of blocks that grow.
+#[test]
+fn blocks_that_grow_have_a_class_of_their_own() {
+    let growing = HeadedSet::GROWING.expect("there is one");
+    let bytes = HeadedSet::size_of(growing);
+    assert!((0..=HeadedSet::LARGEST).all(|size| HeadedSet::class_of(size) != growing));
+    for align in (0..=22).map(|power| 1 << power) {
+        assert!([bytes - 1, bytes].into_iter().all(|size| HeadedSet::class_of_aligned(align, size) > growing));
+    }
+    assert_eq!((KernelSet::<8>::GROWING, FineSet::GROWING, SealedSet::GROWING), (None, None, None));
 }
 
 /// Who asks for whole pages gets them where they must be aligned so, and a class with a tail else.
