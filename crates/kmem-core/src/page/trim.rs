@@ -14,7 +14,7 @@
 //! it did nothing at all, is not missed: whoever runs a heap calls [`Pages::age`] now and then, which discards as many pages as were
 //! free and resident all the time since the call before, in smaller blocks too.
 //!
-//! The other way round, what is asked for soon after it was discarded was missed. The bound rises by as many pages, up to half of what is in
+//! The other way round, what is asked for soon after it was discarded was missed. The bound rises by as many pages, up to what is in
 //! use, and falls by those that turn out to be idle. No page tells whether it was resident before: untouched memory that is taken while
 //! discarded memory could have served counts as much.
 //!
@@ -55,7 +55,7 @@ impl<P: Platform> Pages<P> {
     pub(super) fn excess(&self, areas: &Areas) -> Excess {
         let floor = self.trim_floor.load(Relaxed);
         let least = if floor & FIXED == 0 { floor.max(areas.largest_freed) } else { floor & !FIXED };
-        let missed = if floor & FIXED == 0 { areas.missed.min(areas.in_use() / 2) } else { 0 };
+        let missed = if floor & FIXED == 0 { areas.missed.min(areas.in_use()) } else { 0 };
         let bound = least.max(areas.in_use() >> 3) + missed;
         // Relaxed: a hint, for who looks now and then. Read first, as it is nearly always set or not to be set.
         if areas.dirty > UNAGED && !self.aging.load(Relaxed) {

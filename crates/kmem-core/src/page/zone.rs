@@ -400,7 +400,7 @@ impl Areas {
         self.idle = self.dirty;
         self.gone = 0;
         // No more than has a meaning.
-        self.missed = self.missed.min(self.in_use() / 2).saturating_sub(idle);
+        self.missed = self.missed.min(self.in_use()).saturating_sub(idle);
         (self.dirty, idle)
     }
 
