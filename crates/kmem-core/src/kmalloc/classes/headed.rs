@@ -1,6 +1,6 @@
 //! Classes whose blocks have a word of the heap's beside them.
 
-use super::{ClassSet, Kind, LargeRule, PAGE_AND_MORE, PAGES_AND_MORE, SealedSet, names, table};
+use super::{ClassSet, Kind, LargeRule, MAX_BYTES, PAGE_AND_MORE, PAGES_AND_MORE, SealedSet, names, table};
 use crate::engine::beside::Beside;
 use crate::engine::slub::geometry::KernelVersion;
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE};
@@ -54,11 +54,6 @@ const RUNS: [u32; 35] = [
     1280 << 10, 1536 << 10, 1792 << 10, 2048 << 10,
     2560 << 10, 3072 << 10, 3584 << 10, 4096 << 10,
 ];
-/// The pages of the first of them.
-const FIRST_RUN: usize = 3;
-/// The first of the doublings.
-const QUARTERS: usize = SLABS + 6;
-const STEP_LOG2: u32 = 15;
 /// The longest slots that have tails.
 const TAILED: u32 = 128 << 10;
 
@@ -120,6 +115,21 @@ const CHOSEN: [u32; COUNT] = {
     chosen
 };
 
+/// The class of each number of pages, less one.
+static RUN_TABLE: [u8; MAX_BYTES >> PAGE_SHIFT] = {
+    let mut table = [0; MAX_BYTES >> PAGE_SHIFT];
+    let mut class = SLABS;
+    let mut page = 0;
+    while page < table.len() {
+        while class == GROWING || (slot(class) as usize) < (page + 1) << PAGE_SHIFT {
+            class += 1;
+        }
+        table[page] = class as u8;
+        page += 1;
+    }
+    table
+};
+
 /// The class is one for aligned blocks alone.
 const fn is_whole_pages(class: usize) -> bool {
     class < SLABS && (SIZES[class] as usize).is_multiple_of(PAGE_SIZE)
@@ -151,12 +161,7 @@ impl ClassSet for HeadedSet {
         }
         // A class without a tail is as long as its slot.
         let last = if size <= TAILED as usize { size + Beside::Tail.bytes() - 1 } else { size - 1 };
-        if last < 1 << STEP_LOG2 {
-            return SLABS + (last >> PAGE_SHIFT) + 1 - FIRST_RUN;
-        }
-        let log2 = last.ilog2();
-        let class = QUARTERS + ((log2 - STEP_LOG2) as usize * 4) + ((last >> (log2 - 2)) & 3);
-        class + usize::from(class >= GROWING)
+        RUN_TABLE.get(last >> PAGE_SHIFT).map_or(COUNT, |&class| class as usize)
     }
 
     #[inline]
