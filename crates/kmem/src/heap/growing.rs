@@ -13,7 +13,9 @@ use kmem_core::fault::Kind as Injected;
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::classes::ClassSet;
 
-use super::{HEAP, aging, class_at, heap, malloc as malloc_exact, place_of, pop_at_hand, pop_checked, reserve, unmark};
+use super::{
+    HEAP, aging, class_at, heap, malloc as malloc_exact, place_of, pop_at_hand, pop_checked, reserve, unmark,
+};
 use crate::debugging;
 use crate::engine::{Classes, Heap};
 use crate::live;

@@ -39,7 +39,9 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     }
     let usable = if let Some(room) = size_at(Call::Realloc, ptr) {
         let Some(room) = room else { return core::ptr::null_mut() };
-        if size <= room && (size > room / 2 || room <= 2 * Classes::MIN_ALIGN || growing::stays(ptr, room, size)) {
+        if size <= room
+            && (size > room / 2 || room <= 2 * Classes::MIN_ALIGN || growing::stays(ptr, room, size))
+        {
             return ptr;
         }
         room

@@ -116,7 +116,9 @@ fn blocks_that_grow_have_a_class_of_their_own() {
     let bytes = HeadedSet::size_of(growing);
     assert!((0..=HeadedSet::LARGEST).all(|size| HeadedSet::class_of(size) != growing));
     for align in (0..=22).map(|power| 1 << power) {
-        assert!([bytes - 1, bytes].into_iter().all(|size| HeadedSet::class_of_aligned(align, size) > growing));
+        assert!(
+            [bytes - 1, bytes].into_iter().all(|size| HeadedSet::class_of_aligned(align, size) > growing)
+        );
     }
     assert_eq!((KernelSet::<8>::GROWING, FineSet::GROWING, SealedSet::GROWING), (None, None, None));
 }
