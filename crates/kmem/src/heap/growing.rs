@@ -66,7 +66,8 @@ fn malloc_slow(class: usize, size: usize) -> *mut u8 {
         reserve::tick(heap);
         reserve::expect();
         let block = heap.kmalloc_growing(Gfp::KERNEL);
-        if !block.is_null() && unmark(block, place_of(class)) {
+        // Letters may have come meanwhile: then it has no mark.
+        if !block.is_null() && class_at(block).is_none_or(|class| unmark(block, place_of(class))) {
             return block;
         }
     }
