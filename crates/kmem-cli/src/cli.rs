@@ -125,7 +125,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
     /// Check blocks, by the kernel's letters; after a comma: only of these caches
-    #[arg(long, value_name = "LETTERS[,NAMES]", allow_hyphen_values = true)]
+    #[arg(long, value_name = "LETTERS[,NAMES]", num_args = 0..=1, default_missing_value = "")]
     pub(crate) debug: Option<String>,
     /// What the first damage found does: abort or warn [default: abort]
     #[arg(long, value_name = "WHAT", hide_possible_values = true)]
@@ -527,6 +527,24 @@ mod tests {
             let Command::Run(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };
             assert_eq!(args.command, ["prog", "--help", "-x", "--"], "{line}");
             assert!(args.no_rseq);
+        }
+    }
+
+    /// As of a kernel's option: none at all are all. What ends the options is no letter.
+    #[test]
+    fn letters_may_be_left_out() {
+        for (line, letters) in [
+            ("kmem run --debug -- x", Some("")),
+            ("kmem run --debug= x", Some("")),
+            ("kmem run --debug --on-error warn x", Some("")),
+            ("kmem run --debug FZ x", Some("FZ")),
+            ("kmem run --debug=-,a;F -- x", Some("-,a;F")),
+            ("kmem run --debug - x", Some("-")),
+            ("kmem run -- x --debug", None),
+        ] {
+            let Command::Run(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };
+            assert_eq!(args.debug.as_deref(), letters, "{line}");
+            assert_eq!(args.command[0], "x", "{line}");
         }
     }
 

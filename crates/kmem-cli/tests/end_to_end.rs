@@ -159,6 +159,9 @@ fn debug_letters_reach_the_program() {
     let warned = run(&["--debug", "FZU", "--on-error", "warn"]);
     assert_eq!((warned.status, warned.out.as_str()), (Some(3), "on\n"));
     assert!(warned.err.contains("FIX kmalloc-56: Restoring kmalloc Redzone"), "{}", warned.err);
+    // Without letters all of them are meant.
+    let all = run(&["--debug"]);
+    assert!(all.status != Some(3) && all.err.contains("kmalloc Redzone overwritten"), "{}", all.err);
     let elsewhere = run(&["--debug", "FZU,kmalloc-72"]);
     assert_eq!((elsewhere.status, elsewhere.err.as_str()), (Some(3), ""));
 }

@@ -130,17 +130,48 @@ pub(crate) unsafe fn to_hardened(arguments: *const *const c_char, environment: *
         let entry = entry.or_else(|| entry_of(environment, b"KMEM_HARDENED="));
         let Some(entry) = entry else { return };
         entry.cast_mut().write(text.pointer());
-        libc::execve(c"/proc/self/exe".as_ptr(), arguments, environment);
+        // By the name that it was executed by, if that is still its file (of a script it is not): a process is called after it.
+        let name = libc::getauxval(libc::AT_EXECFN) as *const c_char;
+        if is_own(name) {
+            libc::execve(name, arguments, environment);
+        }
+        let mut file = [0_u8; 4096];
+        if own_file(&mut file).is_some() && is_own(file.as_ptr().cast()) {
+            libc::execve(file.as_ptr().cast(), arguments, environment);
+        }
+        libc::execve(OWN.as_ptr(), arguments, environment);
     }
     die(format_args!("KMEM_HARDENED=1: the program cannot be executed again (error {})", errno()));
+}
+
+/// The file of this process, whatever it is called.
+const OWN: &CStr = c"/proc/self/exe";
+
+/// This path leads to the file of this process.
+///
+/// # Safety
+/// A string, or null.
+unsafe fn is_own(path: *const c_char) -> bool {
+    let of = |path: *const c_char| {
+        let mut known = MaybeUninit::<libc::stat>::zeroed();
+        // SAFETY: a string (contract); the structure is filled where the answer is 0, and zeroes are a value of it.
+        let (found, known) = unsafe { (libc::stat(path, known.as_mut_ptr()) == 0, known.assume_init()) };
+        found.then_some((known.st_dev, known.st_ino))
+    };
+    !path.is_null() && of(path).is_some_and(|file| of(OWN.as_ptr()) == Some(file))
+}
+
+/// The path of this process's file, in a place that is all zero.
+fn own_file(path: &mut [u8; 4096]) -> Option<&[u8]> {
+    // SAFETY: a string, and fewer bytes than the place has are told.
+    let got = unsafe { libc::readlink(OWN.as_ptr(), path.as_mut_ptr().cast(), path.len() - 1) };
+    path.get(..usize::try_from(got).ok()?)
 }
 
 /// The file of this process is the loader, which was given the program as an argument: what it would be given again is not known.
 fn executed_by_loader() -> bool {
     let mut path = [0_u8; 4096];
-    // SAFETY: a string, and as many bytes as are told.
-    let got = unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr().cast(), path.len()) };
-    let Some(path) = usize::try_from(got).ok().and_then(|got| path.get(..got)) else { return true };
+    let Some(path) = own_file(&mut path) else { return true };
     let name = name_of(path);
     name.starts_with(b"ld-") || name.starts_with(b"ld.so")
 }

@@ -19,7 +19,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 
-use kmem_core::cache::{CacheArgs, CacheRef, KmemCache};
+use kmem_core::cache::{CacheArgs, CacheRef, KmemCache, Validation};
 use kmem_core::engine::Counts;
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
@@ -281,6 +281,15 @@ impl<T> Cache<T> {
             (Some(heap), Some(cache)) => unsafe { heap.counts(cache) },
             _ => Counts::default(),
         }
+    }
+
+    /// Looks at every slab of the cache now, reports what is wrong, and repairs what can be. `None`: the cache has no debug letter, or was
+    /// never used.
+    pub fn validate(&self) -> Option<Validation> {
+        let heap = heap::made()?;
+        let cache = CacheRef::from_raw(self.descriptor.load(Ordering::Acquire))?;
+        // SAFETY: the cache lives as long as `self`.
+        unsafe { heap.validate(cache) }.ok()
     }
 }
 

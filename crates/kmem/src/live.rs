@@ -22,7 +22,7 @@
 //! is silent: a program must not notice.
 
 mod ask;
-mod letters;
+pub(crate) mod letters;
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};

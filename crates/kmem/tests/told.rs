@@ -13,8 +13,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kmem::debugging::{self, Error, leaks, pace};
-use kmem::heap;
+use kmem::{Cache, heap};
 use kmem_core::debug::OnError;
+use kmem_core::flags::SlabFlags;
 
 const CASE: &str = "KMEM_TEST_CASE";
 
@@ -118,6 +119,24 @@ fn a_case() {
             assert!(found.slabs > 0 && found.errors > 0, "{found:?}");
             assert_eq!(pace::validate().errors, 0, "it was repaired");
         }
+        Ok("letters") => {
+            static RECORDS: Cache<[u64; 6]> = Cache::with_flags("told_record", SlabFlags::NO_MERGE);
+            assert_eq!(debugging::set_letters("FX"), Err(debugging::LettersError::Unknown('X')));
+            // Before it is made, and while it is used.
+            assert_eq!(RECORDS.validate(), None);
+            assert_eq!(debugging::set_letters("-;fzu,told_*"), Ok(0));
+            let mut one = RECORDS.alloc([1; 6]).unwrap();
+            assert_eq!(RECORDS.validate().map(|found| (found.slabs, found.errors)), Some((1, 0)));
+            let address = (&raw mut *one).cast::<u8>();
+            // SAFETY: on purpose: the byte behind the value is the red zone of its slot.
+            unsafe { address.add(size_of::<[u64; 6]>()).write_volatile(1) };
+            assert_eq!(RECORDS.validate().map(|found| found.errors), Some(2), "a report and a repair");
+            assert_eq!(RECORDS.validate().map(|found| found.errors), Some(0));
+            drop(one);
+            assert_eq!(debugging::set_letters("-,told_*"), Ok(0));
+            drop(RECORDS.alloc([1; 6]).unwrap());
+            assert_eq!(RECORDS.counts().in_use(), 0);
+        }
         Ok("leak") => {
             assert!(!heap::malloc(777).is_null());
             leaks::set_wanted(env::var_os("KMEM_TEST_SILENT").is_none().then_some(leaks::Show::InUse));
@@ -151,6 +170,16 @@ fn validation_on_demand() {
     let (status, said) = child("validate", &[("KMEM_DEBUG", "FZPU"), ("KMEM_ON_ERROR", "warn")]);
     assert_eq!(status, Some(0), "{said}");
     assert_eq!(said.matches(&format!("BUG {CLASS}")).count(), 1, "{said}");
+}
+
+/// The grammar of `KMEM_DEBUG` by a function, and one cache validated.
+#[test]
+#[cfg_attr(feature = "slab", ignore = "SLUB's letters")]
+fn letters_from_the_program() {
+    let (status, said) = child("letters", &[("KMEM_ON_ERROR", "warn")]);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(said.matches("BUG told_record (Not tainted): Right Redzone overwritten").count(), 1, "{said}");
+    assert!(said.contains("\nAllocated in ") && said.contains("FIX told_record: Restoring"), "{said}");
 }
 
 #[test]

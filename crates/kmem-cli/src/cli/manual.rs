@@ -44,10 +44,12 @@ child processes leave FILE.PID, and what a process did before it executed anothe
 FILE.PID.N.
 
 --debug checks the program's blocks as the kernel's slub_debug option does: F consistency, Z red
-zones around blocks, P poison in free ones, U who allocated and freed; T logs each call; no letters
-at all are FZPU. Names follow a comma, further letters with names a semicolon:
-FZPU,kmalloc-72;Z,kmalloc-1*. The first damage is reported on stderr and ends the program; with
---on-error warn it is repaired, and the program goes on.
+zones around blocks, P poison in free ones, U who allocated and freed; T logs each call; A marks
+caches for --fail cache-filter; O leaves caches alone that the rest would make use larger slabs; -
+takes back what stands before it. No letters at all (--debug -- PROGRAM) are FZPU. Names follow a
+comma, further letters with names a semicolon: FZPU,kmalloc-72;Z,kmalloc-1*. What begins with a dash
+follows a sign of equality: --debug=-. The first damage is reported on stderr and ends the program;
+with --on-error warn it is repaired, and the program goes on.
 
 Reports name functions and lines: kmem itself, in a process of its own, reads the debug information
 ('kmem symbolize'). --leaks and --traces need to know who allocated what: without --debug they are

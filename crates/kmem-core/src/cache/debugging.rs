@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 use crate::cache::{CacheRef, CreateError, KmemCache};
 use crate::config::Config;
 use crate::debug::locations::Locations;
-use crate::debug::report::Symbol;
+use crate::debug::report::{Symbol, caution};
 use crate::debug::track::Track;
 use crate::debug::{Debug, Reporter, Which, options};
 use crate::engine::Engine;
@@ -288,14 +288,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         object: *mut u8,
     ) {
         if !C::Engine::letters(&wanted.engine).contains(SlabFlags::CONSISTENCY_CHECKS) {
-            report::say(
-                &self.platform,
-                format_args!(
-                    "cache_from_obj: Wrong slab cache. {} but object {object:p} is from {}",
-                    wanted.name(),
-                    real.name()
-                ),
+            let (wanted, real) = (wanted.name(), real.name());
+            let text = format_args!(
+                "cache_from_obj: Wrong slab cache. {wanted} but object {object:p} is from {real}"
             );
+            caution(&self.platform, &self.debug, wanted, text);
             return;
         }
         self.reporter(wanted).warn(

@@ -315,8 +315,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return Err(FreeError::NotObject(object as usize));
         }
         // SAFETY: a slab's descriptor points to its cache, whose first field the engine's cache is; a cache lives
-        // at least as long as its slabs.
-        let cache: &KmemCache<C::Engine> = unsafe { &*slab.cache.load(Ordering::Relaxed).cast() };
+        // at least as long as its slabs. Null while the slab is being made or given back: nobody has an object of it.
+        let cache = unsafe { slab.cache.load(Ordering::Relaxed).cast::<KmemCache<C::Engine>>().as_ref() }
+            .ok_or(FreeError::NotObject(object as usize))?;
         match C::Engine::index_of(self.floor(), &cache.engine, slab, object as usize) {
             Some(_) => Ok(cache),
             None => Err(FreeError::Interior { address: object as usize, cache: cache.engine.name }),

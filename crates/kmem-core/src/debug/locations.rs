@@ -5,7 +5,8 @@
 //!         <frame>
 //!
 //! ```
-//! One record for each distinct (call site, stack, waste), the most frequent first. Ages are in
+//! One record for each distinct (call site, stack, waste), the most frequent first; one without a stack is its line alone. Objects
+//! that were never freed before are a record of `free_traces`, too, whose symbol is not available, and whose age means nothing. Ages are in
 //! [`crate::debug::track::TICK`]s. The table lies in pages of its own, for as long as the text is made.
 
 use core::fmt;
@@ -76,6 +77,9 @@ impl<'a, P: Platform> Locations<'a, P> {
         let cpu = (track.cpu as usize).min(MAX_CPUS - 1);
         if let Some(entry) = self.entries().iter_mut().find(same) {
             entry.count += 1;
+            if track.known == 0 {
+                return;
+            }
             entry.age_sum += age;
             entry.ages = (entry.ages.0.min(age), entry.ages.1.max(age));
             entry.threads = (entry.threads.0.min(track.thread), entry.threads.1.max(track.thread));
@@ -138,10 +142,13 @@ impl<'a, P: Platform> Locations<'a, P> {
                 write!(out, " nodes={}", Ranges(&[entry.nodes]))?;
             }
             out.write_str("\n")?;
-            for &frame in debug.stacks.get(entry.stack) {
+            let frames = debug.stacks.get(entry.stack);
+            for &frame in frames {
                 writeln!(out, "        {}", Frame(platform, frame))?;
             }
-            out.write_str("\n")?;
+            if !frames.is_empty() {
+                out.write_str("\n")?;
+            }
         }
         Ok(())
     }

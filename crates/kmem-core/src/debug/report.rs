@@ -238,12 +238,17 @@ pub fn brief<P: Platform>(platform: &P, debug: &Debug, cache: &str, text: fmt::A
 
 /// As [`brief`], of what somebody else decides about.
 pub fn tell<P: Platform>(platform: &P, debug: &Debug, cache: &str, text: fmt::Arguments<'_>) {
-    platform.with_room(|| tell_here(platform, debug, cache, text));
+    platform.with_room(|| tell_here(platform, debug, Error::Bug, cache, text));
+}
+
+/// As [`tell`], of what does no harm any more: a warning.
+pub(crate) fn caution<P: Platform>(platform: &P, debug: &Debug, cache: &str, text: fmt::Arguments<'_>) {
+    platform.with_room(|| tell_here(platform, debug, Error::Warning, cache, text));
 }
 
 #[inline(never)]
-fn tell_here<P: Platform>(platform: &P, debug: &Debug, cache: &str, text: fmt::Arguments<'_>) {
-    debug.note(Error::Bug, cache, text);
+fn tell_here<P: Platform>(platform: &P, debug: &Debug, what: Error, cache: &str, text: fmt::Arguments<'_>) {
+    debug.note(what, cache, text);
     if !debug.is_quiet() {
         let token = platform.lock_token();
         let suppressed = debug.limit.admit(token, platform.now());

@@ -15,14 +15,14 @@
 //! freed by task <thread> on cpu <n> at <time>s (<ago>s ago):
 //!  <stack>
 //!
-//! CPU: <n> PID: <thread> <taint>
+//! CPU: <n> PID: <thread> [Comm: <program> ]<taint>
 //! ==================================================================
 //! ```
 //! Each report is one error of the heap (`debug`), and what follows it is what follows any error.
 
 use core::fmt;
 
-use crate::debug::report::{Program, Symbol};
+use crate::debug::report::{Frame, Program, Symbol};
 use crate::debug::{Error, Reporter, Track, taint};
 use crate::guard::Access;
 use crate::guard::canary::Damage;
@@ -126,7 +126,7 @@ pub(crate) fn print<P: Platform>(
 
 fn print_stack<P: Platform>(platform: &P, reporter: &Reporter<'_, P>, frames: &[usize]) {
     for &frame in frames {
-        reporter.line(format_args!(" {}", Symbol(platform, frame)));
+        reporter.line(format_args!(" {}", Frame(platform, frame)));
     }
 }
 

@@ -1,8 +1,10 @@
 //! Objects in use, grouped by the stack that allocated them; and how many reports are printed, and who decides.
 
-use kmem_core::config::UserConfig;
-use kmem_core::debug::OnError;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use kmem_core::config::{KernelConfig, UserConfig};
 use kmem_core::debug::leaks::{Class, Totals};
+use kmem_core::debug::{Error, OnError};
 use kmem_core::gfp::Gfp;
 use kmem_sim::Machine;
 
@@ -132,6 +134,31 @@ fn reports_are_limited_and_counted() {
     let said = bad.rig.said();
     assert!(said.starts_with("slab_bug: 3 callbacks suppressed\n====="), "{said}");
     assert_eq!(said.matches("BUG noisy").count(), 1, "{said}");
+}
+
+/// What has no report, because its cache is not checked, is limited as well, and shown to the hook.
+#[test]
+fn wrong_frees_of_unchecked_caches_are_limited_and_counted() {
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    let rig = Rig::<KernelConfig>::new();
+    let [one, two] = [rig.cache("one", 64), rig.cache("two", 96)];
+    rig.heap.debug().limit.set(2, 1_000_000_000);
+    rig.heap.debug().set_hook(Some(|what, cache, _| {
+        assert_eq!((what, cache), (Error::Warning, "two"));
+        SEEN.fetch_add(1, Relaxed);
+    }));
+    for _ in 0..5 {
+        let object = rig.alloc(one, Gfp::KERNEL);
+        assert_eq!(rig.free(two, object), Ok(()));
+    }
+    let said = rig.said();
+    assert_eq!(
+        (said.lines().count(), said.matches("Wrong slab cache. two but object").count()),
+        (2, 2),
+        "{said}"
+    );
+    assert_eq!((rig.heap.debug().errors(), SEEN.load(Relaxed)), (5, 5));
+    assert_eq!((rig.in_use(one), rig.in_use(two)), (0, 0), "all went home");
 }
 
 #[test]

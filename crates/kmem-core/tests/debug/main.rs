@@ -11,6 +11,8 @@ mod kunit;
 mod leaks;
 mod letters;
 mod mappings;
+#[cfg(all(target_pointer_width = "64", target_endian = "little"))]
+mod metadata;
 mod options;
 // The captured texts show addresses and bytes of a machine of 64 bits and little end.
 #[cfg(all(target_pointer_width = "64", target_endian = "little"))]

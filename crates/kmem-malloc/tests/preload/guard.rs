@@ -109,7 +109,7 @@ fn check(case: &Case, outcome: &Outcome, told: &str) {
         assert!(track[1].starts_with(by), "{told}");
     }
     let end = part();
-    assert!(end[0].starts_with("CPU: ") && end[0].ends_with(" Not tainted"), "{told}");
+    assert!(end[0].starts_with("CPU: ") && end[0].ends_with(" Comm: guard Not tainted"), "{told}");
     assert_eq!(end[1], rule, "{told}");
 }
 

@@ -23,15 +23,19 @@ mod reach;
 pub mod traces;
 
 use core::cell::UnsafeCell;
+use core::fmt;
 
-use kmem_core::debug::OnError;
 pub use kmem_core::debug::{Error, Hook, Judge};
+use kmem_core::debug::{OnError, options};
+use kmem_core::engine::Engine;
+use kmem_core::flags::SlabFlags;
 use kmem_core::report;
 
+use crate::engine::Chosen;
 use crate::heap::{self, Heap};
 pub use crate::host::sink::Receiver;
 use crate::host::{misc, names, sink, trace};
-use crate::live;
+use crate::live::{self, letters};
 
 /// The longest text of options.
 const MAX_TEXT: usize = 4096;
@@ -182,6 +186,47 @@ fn tell_suppressed(heap: &Heap) {
     if count > 0 {
         report::say(heap.platform(), format_args!("slab_bug: {count} callbacks suppressed"));
     }
+}
+
+/// Why letters were not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LettersError {
+    /// This letter means nothing.
+    Unknown(char),
+    /// The engine has no checks for these.
+    NoChecks(SlabFlags),
+    /// No room for so many names.
+    TooMany,
+    /// No memory for the heap.
+    NoHeap,
+}
+
+impl fmt::Display for LettersError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(letter) => write!(f, "letter '{letter}' unknown"),
+            Self::NoChecks(letters) => {
+                let (letters, engine) = (options::shown(*letters), Chosen::NAME);
+                write!(f, "letters {letters} have no checks in engine {engine}")
+            }
+            Self::TooMany => f.write_str("too many names: letters without names begin anew"),
+            Self::NoHeap => f.write_str("no memory for the heap"),
+        }
+    }
+}
+
+impl core::error::Error for LettersError {}
+
+/// Gives caches debug letters from now on, in the grammar of `KMEM_DEBUG` and on top of what that said: caches that there are, and those that
+/// are made later. Those that cannot have theirs keep what they have (SLAB's caches have Z and U from the beginning or never): their number is the answer.
+///
+/// # Errors
+/// See [`LettersError`]; nothing changed.
+pub fn set_letters(text: &str) -> Result<usize, LettersError> {
+    let heap = heap::heap().ok_or(LettersError::NoHeap)?;
+    let mut refused = 0;
+    letters::give(heap, text, &mut |cache| refused += usize::from(cache.result.is_err()))?;
+    Ok(refused)
 }
 
 /// Sends messages to a function, line by line; `None`: to where they went before.

@@ -2,6 +2,7 @@
 
 use core::fmt::{self, Write};
 
+use kmem_core::cache::Switched;
 use kmem_core::config::Config;
 use kmem_core::debug::options;
 use kmem_core::engine::Engine;
@@ -9,6 +10,7 @@ use kmem_core::flags::SlabFlags;
 use kmem_core::report::Text;
 
 use super::ask::{ok, refuse};
+use crate::debugging::LettersError;
 use crate::engine::ChosenConfig;
 use crate::heap::Heap;
 use crate::host::file::Output;
@@ -19,24 +21,11 @@ const NAMED: usize = 8;
 
 /// Gives the caches that `text` speaks of their letters, and says how many there are.
 ///
-/// Letters that mean nothing, or that the engine has no checks for, are refused: in the environment they are skipped, but who asks now
-/// would wait for reports that never come. So are more names than can be kept.
+/// What cannot be is refused: in the environment it is skipped, but who asks now would wait for reports that never come.
 pub(super) fn change(heap: &Heap, text: &str, out: &mut Output) -> fmt::Result {
-    type Chosen = <ChosenConfig as Config>::Engine;
-    if let Some(letter) = options::unknown(text).next() {
-        return refuse(out, format_args!("letter '{letter}' unknown"));
-    }
-    let missing = options::asked(text) - Chosen::LETTERS - SlabFlags::FAILSLAB;
-    if !missing.is_empty() {
-        let (letters, engine) = (options::shown(missing), Chosen::NAME);
-        return refuse(out, format_args!("letters {letters} have no checks in engine {engine}"));
-    }
-    let Some(joined) = keep(text, heap.debug().options()) else {
-        return refuse(out, format_args!("too many names: letters without names begin anew"));
-    };
     let (mut given, mut refused) = (0, 0);
     let mut named = Text::<1024>::new();
-    heap.change_debug_options(text, joined, &mut |cache| match cache.result {
+    let joined = give(heap, text, &mut |cache| match cache.result {
         Ok(()) => given += 1,
         Err(why) => {
             refused += 1;
@@ -46,12 +35,38 @@ pub(super) fn change(heap: &Heap, text: &str, out: &mut Output) -> fmt::Result {
             }
         }
     });
+    let joined = match joined {
+        Ok(joined) => joined,
+        Err(why) => return refuse(out, format_args!("{why}")),
+    };
     ok(out)?;
     write!(out, "{given} {} these letters", if given == 1 { "cache has" } else { "caches have" })?;
     if refused > 0 {
         write!(out, ", {refused} {} not", if refused == 1 { "does" } else { "do" })?;
     }
     write!(out, "\n{}caches to come: {joined}\n", named.as_str())
+}
+
+/// Gives the caches that `text` speaks of their letters; `tell` hears of each. Returns what holds for caches to come.
+///
+/// # Errors
+/// See [`LettersError`]; nothing changed.
+pub(crate) fn give(
+    heap: &Heap,
+    text: &str,
+    tell: &mut dyn FnMut(&Switched<'_>),
+) -> Result<&'static str, LettersError> {
+    type Chosen = <ChosenConfig as Config>::Engine;
+    if let Some(letter) = options::unknown(text).next() {
+        return Err(LettersError::Unknown(letter));
+    }
+    let missing = options::asked(text) - Chosen::LETTERS - SlabFlags::FAILSLAB;
+    if !missing.is_empty() {
+        return Err(LettersError::NoChecks(missing));
+    }
+    let joined = keep(text, heap.debug().options()).ok_or(LettersError::TooMany)?;
+    heap.change_debug_options(text, joined, tell);
+    Ok(joined)
 }
 
 /// What holds for new caches from now on, in a page of its own that stays: somebody may still read what held before.

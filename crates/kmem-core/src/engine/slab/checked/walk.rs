@@ -125,7 +125,9 @@ pub(in crate::engine::slab) fn visit_tracks<P: Platform>(
                 let track = slab.track(object, which);
                 // SAFETY: the lock of the slab's node is held.
                 let in_use = !unsafe { desc::is_free(cache, page, index) };
-                if in_use && track.known != 0 {
+                // Who freed what was never freed before is not known, and says so.
+                let counts = track.known != 0 || which == Which::Free && cache.geometry.tracks.is_some();
+                if in_use && counts {
                     visit(object, &track, 0, node);
                 }
             }

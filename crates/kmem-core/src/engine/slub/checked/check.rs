@@ -41,7 +41,8 @@ impl<P: Platform> Checked<'_, P> {
     }
 
     fn check_tail(&self) {
-        let used = usize::from(self.objects()) * self.geometry.size;
+        // Not by the slab's own count: that may be what is damaged, and what is restored here must be nobody's object.
+        let used = self.most_objects() * self.geometry.size;
         if !self.flags.contains(SlabFlags::POISON) || used >= self.extent.len {
             return;
         }

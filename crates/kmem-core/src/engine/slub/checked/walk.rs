@@ -207,7 +207,8 @@ pub(in crate::engine::slub) fn visit_tracks<P: Platform>(
             for index in (0..usize::from(slab.objects())).filter(|&index| !free.has(index)) {
                 let object = slab.object(index);
                 let (track, size) = (slab.track(object, which), slab.size(object));
-                if track.known != 0 {
+                // Who freed what was never freed before is not known, and says so.
+                if track.known != 0 || which == Which::Free && slab.geometry.tracks.is_some() {
                     visit(object, &track, slab.geometry.object_size - size, node);
                 }
             }
