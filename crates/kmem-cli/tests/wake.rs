@@ -4,12 +4,12 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use support::{Said, Scratch, eventually, said};
+use support::{Said, Scratch, eventually, real, said};
 
 /// Works until there is a table, loses a hundred blocks, says that it is ready, and waits, in `poll` or in a loop that takes and gives
 /// back one block; in the end it tells how often its own handler of SIGURG ran, if it has one.
@@ -81,16 +81,6 @@ struct Sleeper {
     lines: BufReader<ChildStdout>,
     directory: PathBuf,
     _scratch: Scratch,
-}
-
-fn real(directory: &Path) -> Command {
-    let mut command = Command::new("timeout");
-    command.args(["-k", "5", "300", env!("CARGO_BIN_EXE_kmem")]);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KMEM_")) {
-        command.env_remove(name);
-    }
-    command.env_remove("LD_PRELOAD").env("XDG_RUNTIME_DIR", directory).env("TMPDIR", directory);
-    command
 }
 
 impl Sleeper {
