@@ -66,6 +66,21 @@ pub(crate) fn listen(woken: Woken) -> bool {
     is_own(before.sa_sigaction)
 }
 
+/// Does not listen any more, for good: from now on a system call of the handler's may be the process's end. Who looks from outside sees
+/// that there is no handler.
+pub(crate) fn stop() {
+    if WOKEN.swap(null_mut(), Ordering::AcqRel).is_null() {
+        return;
+    }
+    // SAFETY: asks, and goes back to the default of a signal that is the heap's: all zero is a value of the structure.
+    unsafe {
+        if exchange(null()).is_some_and(|before| is_own(before.sa_sigaction)) {
+            let default = core::mem::zeroed();
+            exchange(&raw const default);
+        }
+    }
+}
+
 /// What happens at the signal, and something else from now on.
 ///
 /// # Safety
