@@ -122,14 +122,14 @@ fn look(heap: &Heap) {
 }
 
 /// Somebody wants to be looked at, and sent the signal. In a handler; `at_rest`: it may use the heap.
-fn woken(at_rest: bool) {
+fn woken(at_rest: &dyn Fn() -> bool) {
     // The memory may be another process's, after `vfork`.
     if !DUE.is_set() || OWNER.load(Ordering::Relaxed) != misc::process() || !DUE.hurry() {
         return;
     }
     let Some(heap) = heap::made() else { return };
     // The program's stack may be small. Where the other one cannot be had now, the thread's next call will do.
-    if !at_rest || fault::try_on_own_stack(|| look(heap)).is_none() {
+    if !at_rest() || fault::try_on_own_stack(|| look(heap)).is_none() {
         cpu::expect();
     }
 }

@@ -34,8 +34,9 @@ use super::{fault, locks, slots, sys, trace};
 /// The signal.
 pub(crate) const SIGNAL: c_int = libc::SIGURG;
 
-/// What is done when the signal comes, in the handler. True for a thread at rest: it may use the heap.
-pub(crate) type Woken = fn(bool);
+/// What is done when the signal comes, in the handler. The question is whether the thread is at rest: then it may use the heap. To find out takes
+/// system calls, so it is asked by who wants to know: a process in a sandbox does not.
+pub(crate) type Woken = fn(&dyn Fn() -> bool);
 
 /// Who is told; null: nobody.
 static WOKEN: AtomicPtr<()> = AtomicPtr::new(null_mut());
@@ -107,7 +108,7 @@ pub fn changed(signal: c_int) {
     if signal == SIGNAL
         && let Some(woken) = who()
     {
-        woken(false);
+        woken(&|| false);
     }
 }
 
@@ -134,7 +135,7 @@ unsafe extern "C" fn handle(_signal: c_int, _info: *mut libc::siginfo_t, context
     unsafe {
         let errno = libc::__errno_location();
         let before = *errno;
-        woken(is_at_rest(context));
+        woken(&|| is_at_rest(context));
         *errno = before;
     }
 }
