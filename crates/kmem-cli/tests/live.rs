@@ -4,12 +4,12 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Said, Scratch, eventually, kmem, said};
+use support::{Said, Scratch, eventually, kmem, real, said};
 
 /// A directory with a table of this very process, which a thread of the test answers for.
 struct StandIn {
@@ -187,18 +187,6 @@ struct Program {
     answers: BufReader<ChildStdout>,
     directory: PathBuf,
     _scratch: Scratch,
-}
-
-/// The command without a named library, under a time limit, and with a directory of the test's own.
-fn real(directory: &Path) -> Command {
-    let mut command = Command::new("timeout");
-    command.args(["-k", "5", "300", env!("CARGO_BIN_EXE_kmem")]);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KMEM_")) {
-        command.env_remove(name);
-    }
-    // Both places where programs of this user are looked for: others run, too.
-    command.env_remove("LD_PRELOAD").env("XDG_RUNTIME_DIR", directory).env("TMPDIR", directory);
-    command
 }
 
 impl Program {

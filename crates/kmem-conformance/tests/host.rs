@@ -10,7 +10,7 @@ use common::Job;
 use kmem::host::{Host, Options};
 use kmem_conformance::{Bench, Check, Driver, Faulty, run};
 use kmem_core::Kmem;
-use kmem_core::config::{Config, Hardened, KernelConfig, UserConfig};
+use kmem_core::config::{Config, Hardened, Headed, KernelConfig, UserConfig};
 use kmem_core::engine::slab::Slab;
 use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::Slub;
@@ -92,6 +92,7 @@ fn main() {
     // One line for each engine and configuration.
     jobs_of::<KernelConfig<Slub>>("slub_kernel", &mut jobs);
     jobs_of::<UserConfig<Slub>>("slub_user", &mut jobs);
+    jobs_of::<Headed>("slub_user_headed", &mut jobs);
     jobs_of::<Hardened<KernelConfig>>("slub_kernel_hardened", &mut jobs);
     jobs_of::<Hardened>("slub_user_hardened", &mut jobs);
     jobs_of::<KernelConfig<Slab>>("slab_kernel", &mut jobs);

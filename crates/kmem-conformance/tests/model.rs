@@ -9,7 +9,7 @@ use kmem_conformance::Faulty;
 use kmem_conformance::bench::natural_alignment;
 use kmem_core::Kmem;
 use kmem_core::cache::{CacheArgs, CacheRef};
-use kmem_core::config::{Config, KernelConfig, SeedConfig, UserConfig};
+use kmem_core::config::{Config, Headed, KernelConfig, SeedConfig, UserConfig};
 use kmem_core::engine::slab::Slab;
 use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::Slub;
@@ -45,6 +45,7 @@ macro_rules! engines {
 engines! {
     slub_kernel: KernelConfig<Slub>;
     slub_user: UserConfig<Slub>;
+    slub_user_headed: Headed;
     slab_kernel: KernelConfig<Slab>;
     slab_user: UserConfig<Slab>;
     slab_seed: SeedConfig;

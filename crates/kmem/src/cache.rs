@@ -127,8 +127,11 @@ impl<T> Cache<T> {
 
     /// Counts a guarded object that came into use (1) or went out of it (-1).
     #[cold]
-    fn count_guarded(&self, change: isize) {
+    fn count_guarded(&self, cache: CacheRef<Chosen>, change: isize) {
         self.change(|why| why + change * GUARDED);
+        // SAFETY: the cache lives as long as `self`.
+        let gate = unsafe { cache.get() }.gate();
+        if change > 0 { gate.guarded() } else { gate.unguarded() }
     }
 
     /// Switches the fast path off or on again as the heap now has it. Called by slow paths: a closed cache has no other.
@@ -194,7 +197,7 @@ impl<T> Cache<T> {
         self.follow(heap, cache);
         let slot = slot?;
         if heap.guard().holds(slot.addr().get()) {
-            self.count_guarded(1);
+            self.count_guarded(cache, 1);
         }
         Some(slot.cast())
     }
@@ -245,7 +248,7 @@ impl<T> Cache<T> {
             // SAFETY: the caller's promise.
             let freed = unsafe { heap.free(cache, slot.as_ptr().cast()) };
             if guarded && freed.is_ok() {
-                self.count_guarded(-1);
+                self.count_guarded(cache, -1);
             }
             if let Err(error) = freed {
                 kmem_core::report::say(heap.platform(), format_args!("kmem: {}: {error}", self.name));

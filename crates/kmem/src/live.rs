@@ -9,7 +9,8 @@
 //! Whoever comes to a slow path of malloc or free does this when the time has come (`due.rs`). A program that makes no such call, because it neither
 //! allocates nor frees or because what it takes and gives back is in balance on its CPUs' stacks, keeps the table that it had, until it
 //! is woken by a signal (`host::wake`): a thread at rest does it in the handler; another one comes by a slow path at its next
-//! call, or another thread before it. The signal is listened to from the first table on, which says so.
+//! call, or another thread before it. The signal is listened to from the start, and each table says whether it is: who goes to sleep
+//! before the first one can be found by what the system tells of him, and woken.
 //!
 //! A first table is written after a moment, so that programs that end before leave no trace. At its end a process takes its table
 //! along; one that is killed leaves it.
@@ -72,6 +73,8 @@ pub(crate) unsafe fn configure(heap: &Heap) {
     if DIRECTORY.set(path) {
         OWNER.store(misc::process(), Ordering::Relaxed);
         DUE.after(FIRST);
+        // Now, not with the first table: a program may go to sleep before, and is to be woken all the same.
+        wake::listen(woken);
     } else {
         report::say(heap.platform(), format_args!("kmem: KMEM_LIVE is too long or no text"));
     }
@@ -119,14 +122,14 @@ fn look(heap: &Heap) {
 }
 
 /// Somebody wants to be looked at, and sent the signal. In a handler; `at_rest`: it may use the heap.
-fn woken(at_rest: bool) {
+fn woken(at_rest: &dyn Fn() -> bool) {
     // The memory may be another process's, after `vfork`.
     if !DUE.is_set() || OWNER.load(Ordering::Relaxed) != misc::process() || !DUE.hurry() {
         return;
     }
     let Some(heap) = heap::made() else { return };
     // The program's stack may be small. Where the other one cannot be had now, the thread's next call will do.
-    if !at_rest || fault::try_on_own_stack(|| look(heap)).is_none() {
+    if !at_rest() || fault::try_on_own_stack(|| look(heap)).is_none() {
         cpu::expect();
     }
 }
@@ -168,6 +171,15 @@ pub(crate) fn after_fork_child() {
         BUSY.store(false, Ordering::Relaxed);
         WATCHED_UNTIL.store(0, Ordering::Relaxed);
         DUE.after(FIRST);
+    }
+}
+
+/// The process steps into a sandbox: it must not touch files any more, nor be woken.
+pub fn leave_for_sandbox() {
+    let own = OWNER.load(Ordering::Relaxed) == misc::process();
+    leave();
+    if own {
+        wake::stop();
     }
 }
 

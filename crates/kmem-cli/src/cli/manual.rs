@@ -141,10 +141,11 @@ found as by 'kmem top'.";
 
 pub(super) const CTL_HELP: &str = "\
 The program does it itself, in the thread of it that next comes by a slow path of malloc or free. When
-none did within 0.3 seconds the program is woken, if its table says that it listens: its threads get
-the signal SIGURG, one after the other, until there is an answer. A thread that waits in a system
-call does what is asked then and there; another one at its next malloc or free. Calls like poll and
-nanosleep end early at a signal (EINTR), others go on; docs/live.md tells more. --no-wake leaves it.
+none did within 0.3 seconds the program is woken, if its table says that it listens, or it has none
+yet: its threads get the signal SIGURG, one after the other, until there is an answer. A thread that
+waits in a system call does what is asked then and there; another one at its next malloc or free. Calls
+like poll and nanosleep end early at a signal (EINTR), others go on; docs/live.md tells more. --no-wake
+leaves it.
 What was asked and not answered is taken back after --wait seconds.
 
 Only processes of the same user can be asked; root asks everybody's.

@@ -19,6 +19,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod directory;
+pub(crate) mod early;
 pub(crate) mod process;
 pub(crate) mod wake;
 
@@ -139,7 +140,7 @@ pub(crate) fn nobody(who: &Who, directories: &[PathBuf]) -> Failure {
 /// The one process that a user means.
 ///
 /// # Errors
-/// Status 1: there is none with a table, or more than one.
+/// Status 1: there is none with a table, nor one that will leave one, or more than one.
 pub(crate) fn one(text: &str, directories: &[PathBuf]) -> Result<Found, Failure> {
     let who = Who::of(Some(text));
     let mut found = directory::processes(directories);
@@ -148,6 +149,9 @@ pub(crate) fn one(text: &str, directories: &[PathBuf]) -> Result<Found, Failure>
         let table = read_table(&found.directory, found.pid).ok().flatten();
         who.may_be(found.pid) && who.is(found.pid, &table.map(|table| table.report).unwrap_or_default())
     });
+    if found.is_empty() {
+        found = early::processes(&who, directories);
+    }
     match found.len() {
         0 => Err(nobody(&who, directories)),
         1 => Ok(found.remove(0)),

@@ -1,13 +1,13 @@
 //! Waking a process that does not come by: its threads get a signal, one after the other.
 //!
 //! # Theory
-//! The library listens to SIGURG where the program does not, and its table says so. A thread that gets it while it waits in a system call does
+//! The library listens to SIGURG where the program does not, and its table says so; where there is none yet the system tells ([`early`]). A thread that gets it while it waits in a system call does
 //! what there is to do at once; one that runs comes by at its next malloc or free, or does not, if it never allocates. Nobody can tell
 //! from outside which thread will: so each is tried, those that run first, then those that wait in calls which go on after a signal, and
 //! last those whose call ends (`poll`, `nanosleep`).
 //!
 //! # Never
-//! A process is sent the signal only if its table says that it listens, and only while the system says that it has a handler for it: it
+//! A process is sent the signal only if its table says that it listens, or there is none and the library is in it, and only while the system says that it has a handler for it: it
 //! may have taken the signal for its own ends meanwhile, or be another program since. Another signal than this is never sent, whatever
 //! a table says.
 
@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::read_table;
+use super::{early, read_table};
 use crate::sys;
 
 /// The signal. Whoever does not listen to it ignores it.
@@ -51,8 +51,11 @@ impl Waker {
             return;
         }
         self.next = Instant::now() + STEP;
-        let listens = read_table(directory, self.pid)
-            .is_ok_and(|table| table.is_some_and(|table| table.report.wake == SIGNAL as u64));
+        let listens = match read_table(directory, self.pid) {
+            Ok(Some(table)) => table.report.wake == SIGNAL as u64,
+            Ok(None) => early::is_in(directory, self.pid),
+            Err(_) => false,
+        };
         if !listens {
             return;
         }

@@ -20,6 +20,18 @@ pub fn kmem() -> Command {
     command
 }
 
+/// The command without a named library, under a time limit, and with a directory of the test's own.
+pub fn real(directory: &Path) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", "300", env!("CARGO_BIN_EXE_kmem")]);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KMEM_")) {
+        command.env_remove(name);
+    }
+    // Both places where programs of this user are looked for: others run, too.
+    command.env_remove("LD_PRELOAD").env("XDG_RUNTIME_DIR", directory).env("TMPDIR", directory);
+    command
+}
+
 /// The library of `fake.c`, built once a test program, in the target directory.
 pub fn fake_library() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();

@@ -6,7 +6,7 @@ use core::sync::atomic::{
 };
 
 use crate::cache::registry::Registry;
-use crate::cache::{CacheRef, KmemCache, life, merge};
+use crate::cache::{CacheRef, Gate, KmemCache, life, merge};
 use crate::config::Config;
 use crate::engine::cache::proof_of;
 use crate::engine::geometry::{Geometry, GeometryError, Request, Rules};
@@ -321,6 +321,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             hardened: C::HARDENED,
             random: C::RANDOM,
         };
+        let closed = plan.refcount > 0 && self.may_fail(plan.name, plan.geometry.flags);
         let (proof, trusted) = proof_of(&plan.geometry, plan.exact_pages, plan.capacity, plan.id);
         Some(KmemCache {
             engine: engine::Cache {
@@ -336,7 +337,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 proof,
                 trusted: AtomicU16::new(trusted),
                 zeroed: Self::zeroed_bytes(&plan),
-                closed: AtomicBool::new(plan.refcount > 0 && self.may_fail(plan.name, plan.geometry.flags)),
+                closed: AtomicBool::new(closed),
                 own: C::Engine::new_cache(self.floor(), &setup)?,
                 nodes: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_NODES],
             },
@@ -345,6 +346,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             usercopy: plan.usercopy,
             owned_name: plan.owned_name,
             life: AtomicU8::new(life::LIVE),
+            gate: Gate::new(closed),
             older: AtomicPtr::new(ptr::null_mut()),
             serial: AtomicU64::new(0),
         })

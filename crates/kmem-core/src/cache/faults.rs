@@ -56,6 +56,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let engine = &cache.engine;
         let flags = engine.flags() | C::Engine::letters(engine);
         let closed = cache.refcount.load(Ordering::Relaxed) > 0 && self.may_fail(cache.name(), flags);
+        cache.gate.set_rule(closed);
         // Relaxed: the flush takes the lock of each stack.
         if closed && !engine.closed.swap(true, Ordering::Relaxed) {
             self.flush(cache);

@@ -134,6 +134,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let switch = Switch { letters, geometry: &geometry, exact_pages };
         // What comes back is looked up from now on: nothing of a checked slab may get onto a stack.
         cache.life.store(life::MIXED, Ordering::Relaxed);
+        cache.gate.shut_for_letters();
         cache.engine.distrust();
         if !C::Engine::switch(self.floor(), &cache.engine, &switch) {
             return Err(SwitchError::NoMemory);

@@ -23,6 +23,7 @@ pub mod create;
 mod debugging;
 mod destroy;
 pub(crate) mod faults;
+pub mod gate;
 mod guarding;
 mod letters;
 pub(crate) mod objects;
@@ -34,6 +35,7 @@ mod watched;
 pub use create::{CacheArgs, CreateError};
 pub use debugging::{NotChecked, Validation};
 pub use destroy::DestroyError;
+pub use gate::Gate;
 pub use letters::{SwitchError, Switched};
 pub use reap::NodeBusy;
 
@@ -58,6 +60,8 @@ pub struct KmemCache<E: Engine = Slub> {
     /// Bytes of name and sequence that destruction gives back: (name, name's length).
     pub(crate) owned_name: Option<(NonNull<u8>, usize)>,
     pub(crate) life: AtomicU8,
+    /// For those who keep free objects for themselves.
+    pub(crate) gate: Gate,
     pub(crate) older: AtomicPtr<KmemCache<E>>,
     /// How many caches were listed before it. Falls along the list; what a listing that let go of the lock goes on from.
     pub(crate) serial: AtomicU64,
@@ -112,6 +116,12 @@ impl<E: Engine> KmemCache<E> {
     /// Further names for this cache.
     pub fn aliases(&self) -> u32 {
         u32::try_from(self.refcount.load(Ordering::Relaxed) - 1).unwrap_or(0)
+    }
+
+    /// Whether somebody may keep free objects of this cache for himself. Only where it has CPU stacks ([`CacheRef::stack_id`]): of
+    /// others it does not speak.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// The window that may be copied to and from user space: (offset, bytes).

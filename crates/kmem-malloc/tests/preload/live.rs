@@ -129,8 +129,15 @@ fn nothing_is_written_from_within_a_sandbox() {
     let mut live = Live::new(Heap::Preloaded, &[("KMEM_REPORT_DIR", reports.path().to_str().unwrap())]);
     let table = live.path(live.child.id(), "table");
     live.table(live.child.id());
+    let status = format!("/proc/{}/status", live.child.id());
+    let hears = || {
+        let text = fs::read_to_string(&status).unwrap();
+        let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() >> (libc::SIGURG - 1) & 1 == 1
+    };
+    assert!(hears());
     live.has_it("sandbox");
-    assert!(!table.exists());
+    assert!(!table.exists() && !hears(), "nor is it woken");
     sleep(Duration::from_millis(1300));
     live.has_it("leak");
     assert_eq!(live.end(), "");

@@ -12,7 +12,8 @@
 //! | `refused` | has memory, but the heap is told to refuse each request in turn |
 //! | `threads` | runs many threads, and forks |
 //!
-//! All tests run for both configurations, as the kernel is built and as programs use it, with SLUB and with SLAB.
+//! All tests run for both configurations, as the kernel is built and as programs use it, with SLUB and with SLAB, and with headers
+//! beside small blocks.
 
 mod backing;
 mod growth;
@@ -31,6 +32,7 @@ macro_rules! for_each_config {
     ($($name:ident)*) => {
         mod kernel { $( #[test] fn $name() { super::$name::<kmem_core::config::KernelConfig>(); } )* }
         mod user { $( #[test] fn $name() { super::$name::<kmem_core::config::UserConfig>(); } )* }
+        mod headed { $( #[test] fn $name() { super::$name::<kmem_core::config::Headed>(); } )* }
         mod slab_kernel {
             use kmem_core::{config::KernelConfig, engine::slab::Slab};
             $( #[test] fn $name() { super::$name::<KernelConfig<Slab>>(); } )*

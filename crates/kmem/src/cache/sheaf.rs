@@ -6,14 +6,19 @@
 //! and spilled to, the cache by half of its slots, so that whoever goes up and down around an end does not move slots each time. The
 //! kernel has the same for those who must not fail later (`kmem_cache_prefill_sheaf`).
 //!
+//! The slots at hand are the last of the array, so what counts is the room before them: compared with the gate's word it tells at once
+//! whether a slot may be kept and fits. The gate is the cache's, behind a pointer of the sheaf's own, because whoever shuts it must find
+//! it: a [`Cache`] may be moved between two uses, what the heap knows of it may not.
+//!
 //! # Invariants
-//! - I-SHEAF-1: `len` is at most `N`, and the first `len` entries are slots of `cache`, in use as the cache sees it, without a value, and
-//!   nobody else's.
-//! - I-SHEAF-2: a freed slot is kept only while the cache has its fast path. A cache that is checked, hardened, may be hit by a rule of
-//!   fault injection, or has a guarded object in use sees every free itself. Of one that gets its letters, or a rule, later that is so
-//!   from the first call on that comes to it: by anybody, as all come by its slow paths then, or by this sheaf when it is refilled or
-//!   spilled. With the next free after it the sheaf changes the slots that it has from before the letters for others.
+//! - I-SHEAF-1: `room` is at most `N`, and the entries from `room` on are slots of `cache`, in use as the cache sees it, without a
+//!   value, and nobody else's.
+//! - I-SHEAF-2: a freed slot is kept only while the cache's gate is open ([`Gate`]). A cache that is checked, hardened, may be hit by a
+//!   rule of fault injection, or has a guarded object in use sees every free itself. One that gets its letters, or a rule, later shuts
+//!   its gate first, so that holds from the next free on; with which the sheaf changes the slots that it has from before the letters
+//!   for others.
 //! - I-SHEAF-3: the number of slots at hand falls by nothing but `alloc`, and by spilling when it is full: who filled a sheaf has them.
+//! - I-SHEAF-4: `gate` is the cache's, or one that is always shut.
 //!
 //! # Never
 //! Waits, locks, or allocates anything but slots.
@@ -22,7 +27,8 @@ use core::mem::{self, ManuallyDrop, MaybeUninit};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
-use kmem_core::cache::CacheRef;
+use kmem_core::cache::gate::MOST_ROOM;
+use kmem_core::cache::{CacheRef, Gate};
 
 use super::{Cache, KBox};
 use crate::heap::{self, OutOfMemory};
@@ -31,8 +37,8 @@ use crate::heap::{self, OutOfMemory};
 /// [filled](Sheaf::prefill), one that cannot fail.
 ///
 /// What it keeps counts as in use in the cache's numbers. Dropped, it gives all back. Fault injection is asked where the sheaf asks the
-/// cache: not for what it has at hand. Debug letters that the cache gets later on count for the slots of a sheaf from its next free on
-/// after any call that came to the cache; a sheaf that goes up and down within its slots, and is all the cache's use, is not reached.
+/// cache: not for what it has at hand. Debug letters that the cache gets later on count for the slots of a sheaf from its next free, or
+/// [`Sheaf::prefill`], on.
 ///
 /// ```
 /// use kmem::Cache;
@@ -47,7 +53,10 @@ use crate::heap::{self, OutOfMemory};
 /// ```
 pub struct Sheaf<'c, T, const N: usize = 32> {
     cache: &'c Cache<T>,
-    len: usize,
+    /// Shut for ever until the cache was seen made.
+    gate: &'c Gate,
+    /// Slots that are not at hand.
+    room: usize,
     /// No slot is from before the cache's letters were changed.
     renewed: bool,
     slots: [MaybeUninit<NonNull<T>>; N],
@@ -66,23 +75,29 @@ impl<T> Cache<T> {
     }
 }
 
+/// Of a cache that is not made, or sees every free itself for another reason than its gate tells.
+static SHUT: Gate = Gate::shut();
+
 impl<'c, T, const N: usize> Sheaf<'c, T, N> {
+    const FITS: () = assert!(N <= MOST_ROOM);
+
     /// An empty sheaf. One of no slots (`N` is 0) passes everything on to the cache.
     #[must_use]
     pub const fn new(cache: &'c Cache<T>) -> Self {
-        Self { cache, len: 0, renewed: false, slots: [const { MaybeUninit::uninit() }; N] }
+        let () = Self::FITS;
+        Self { cache, gate: &SHUT, room: N, renewed: false, slots: [const { MaybeUninit::uninit() }; N] }
     }
 
     /// Slots at hand: so many objects can be had without asking the cache.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.len
+        N - self.room
     }
 
     /// No slot is at hand.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.room == N
     }
 
     /// Sees to it that the next `count` objects can be had, whatever happens to the memory.
@@ -95,9 +110,9 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
     pub fn prefill(&mut self, count: usize) -> Result<(), OutOfMemory> {
         assert!(count <= N, "a sheaf of {N} slots was to hold {count}");
         self.follow_letters();
-        while self.len < count {
+        while self.len() < count {
             let slot = self.cache.slot().ok_or(OutOfMemory)?;
-            // SAFETY: a fresh slot; `len` is below `count`, and that at most `N`.
+            // SAFETY: a fresh slot; there are fewer than `count`, and that is at most `N`.
             unsafe { self.keep(slot) };
         }
         Ok(())
@@ -110,7 +125,7 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
     #[inline]
     pub fn alloc(&mut self, value: T) -> Result<KBox<'c, T>, OutOfMemory> {
         // SAFETY: there is one.
-        let slot = if self.len > 0 { unsafe { self.take() } } else { self.refilled().ok_or(OutOfMemory)? };
+        let slot = if self.room < N { unsafe { self.take() } } else { self.refilled().ok_or(OutOfMemory)? };
         // SAFETY: a slot of the size and alignment of `T` that nobody else has (I-SHEAF-1).
         unsafe { slot.write(value) };
         Ok(KBox { slot, cache: self.cache })
@@ -120,7 +135,7 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
     /// slot stays in use for good.
     #[inline]
     pub fn free(&mut self, object: KBox<'_, T>) {
-        if !ptr::eq(object.cache, self.cache) || !self.cache.is_quick() || self.len == N {
+        if !ptr::eq(object.cache, self.cache) || !self.gate.lets_in(self.room) {
             return self.free_slowly(object);
         }
         // SAFETY: it is an object of this cache, and there is room.
@@ -134,11 +149,12 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
         if !ptr::eq(object.cache, self.cache) {
             return drop(object);
         }
-        if self.cache.is_quick() {
+        // It may be made since.
+        self.gate = self.cache.gate();
+        if self.room == 0 && self.gate.is_open() {
             self.give_down_to(N / 2);
         }
-        // It may have no fast path any more.
-        if self.cache.is_quick() && self.len < N {
+        if self.gate.lets_in(self.room) {
             // SAFETY: as in `free`.
             return unsafe { self.keep_of(object) };
         }
@@ -167,29 +183,31 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
     /// It is the cache's, has no value (any more), and nobody else has it. There is room.
     #[inline]
     unsafe fn keep(&mut self, slot: NonNull<T>) {
-        // SAFETY: there is room.
-        unsafe { self.slots.get_unchecked_mut(self.len).write(slot) };
-        self.len += 1;
+        self.room -= 1;
+        // SAFETY: there was room.
+        unsafe { self.slots.get_unchecked_mut(self.room).write(slot) };
     }
 
-    /// Removes the last slot.
+    /// Removes the slot that came last.
     ///
     /// # Safety
     /// There is one.
     #[inline]
     unsafe fn take(&mut self) -> NonNull<T> {
-        self.len -= 1;
-        // SAFETY: by I-SHEAF-1 the entries below the old length are there, and written.
-        unsafe { self.slots.get_unchecked(self.len).assume_init() }
+        // SAFETY: by I-SHEAF-1 there is an entry behind the room, and it was written.
+        let slot = unsafe { self.slots.get_unchecked(self.room).assume_init() };
+        self.room += 1;
+        slot
     }
 
-    /// A slot for the caller of an empty sheaf, which is half full afterwards where the cache has its fast path.
+    /// A slot for the caller of an empty sheaf, which is half full afterwards where the cache's gate is open.
     #[cold]
     #[inline(never)]
     fn refilled(&mut self) -> Option<NonNull<T>> {
         // The first of all makes the cache.
         let slot = self.cache.slot()?;
-        while self.len < N / 2 && self.cache.is_quick() {
+        self.gate = self.cache.gate();
+        while self.len() < N / 2 && self.gate.is_open() {
             let Some(slot) = self.cache.slot() else { break };
             // SAFETY: a fresh slot, and the sheaf is not half full.
             unsafe { self.keep(slot) };
@@ -203,7 +221,7 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
         if self.renewed || !self.cache.is_mixed() {
             return;
         }
-        for at in 0..self.len {
+        for at in self.room..N {
             // It is no request of the program's: no rule of fault injection for those is asked.
             let Some(slot) = self.cache.slot_unasked() else { return };
             let old = mem::replace(&mut self.slots[at], MaybeUninit::new(slot));
@@ -214,7 +232,7 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
     }
 
     fn give_down_to(&mut self, left: usize) {
-        while self.len > left {
+        while self.len() > left {
             // SAFETY: there is one: by I-SHEAF-1 a slot of this cache without a value, and no longer the sheaf's.
             unsafe {
                 let slot = self.take();
@@ -226,11 +244,12 @@ impl<'c, T, const N: usize> Sheaf<'c, T, N> {
 
 impl<T> Cache<T> {
     /// Whether what is freed may be handed out again without the cache's seeing it.
-    #[inline]
-    fn is_quick(&self) -> bool {
-        // Relaxed: whoever counts a guarded object does so before anybody has it, and the object's way here ordered that. A cache that
-        // is made meanwhile sees a free more.
-        self.place.load(Ordering::Relaxed) > 0
+    fn gate(&self) -> &Gate {
+        // Acquire pairs with the Release of `Cache::make`.
+        let Some(cache) = CacheRef::from_raw(self.descriptor.load(Ordering::Acquire)) else { return &SHUT };
+        // A hardened heap looks at every object that comes and goes; so does a cache without stacks.
+        // SAFETY: the cache lives as long as `self`.
+        unsafe { if heap::HARDENED || cache.stack_id() == 0 { &SHUT } else { cache.get().gate() } }
     }
 
     /// The cache got other letters since it was made.
@@ -257,6 +276,6 @@ impl<T, const N: usize> Drop for Sheaf<'_, T, N> {
 
 impl<T, const N: usize> core::fmt::Debug for Sheaf<'_, T, N> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Sheaf").field("cache", &self.cache.name).field("len", &self.len).finish()
+        f.debug_struct("Sheaf").field("cache", &self.cache.name).field("len", &self.len()).finish()
     }
 }

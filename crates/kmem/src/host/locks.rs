@@ -13,17 +13,7 @@
 //! Anything but the thread's own word, which lies in the static part of its data: no access allocates.
 
 #[cfg(target_arch = "x86_64")]
-core::arch::global_asm!(
-    ".pushsection .tbss.kmem_thread_locks,\"awT\",@nobits",
-    ".balign 4",
-    ".globl kmem_thread_locks",
-    ".hidden kmem_thread_locks",
-    ".type kmem_thread_locks, @object",
-    ".size kmem_thread_locks, 4",
-    "kmem_thread_locks:",
-    ".zero 4",
-    ".popsection",
-);
+super::word::thread_word!("kmem_thread_locks", count);
 
 /// Adds to the thread's count. One instruction adds: a handler that comes between any two leaves what it found.
 #[cfg(target_arch = "x86_64")]
@@ -58,18 +48,7 @@ pub(super) fn exit() {
 /// The thread holds no lock.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn none() -> bool {
-    let count: u32;
-    // SAFETY: reads the thread's own word.
-    unsafe {
-        core::arch::asm!(
-            "mov {a}, qword ptr [rip + kmem_thread_locks@GOTTPOFF]",
-            "mov {v:e}, dword ptr fs:[{a}]",
-            a = out(reg) _,
-            v = out(reg) count,
-            options(nostack, preserves_flags, readonly),
-        );
-    }
-    count == 0
+    count() == 0
 }
 
 #[cfg(target_arch = "x86_64")]

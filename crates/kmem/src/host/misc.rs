@@ -27,34 +27,14 @@ pub(super) fn alone() -> bool {
 
 // What `thread_id` remembers; 0: nothing.
 #[cfg(target_arch = "x86_64")]
-core::arch::global_asm!(
-    ".pushsection .tbss.kmem_thread_id,\"awT\",@nobits",
-    ".balign 4",
-    ".globl kmem_thread_id",
-    ".hidden kmem_thread_id",
-    ".type kmem_thread_id, @object",
-    ".size kmem_thread_id, 4",
-    "kmem_thread_id:",
-    ".zero 4",
-    ".popsection",
-);
+super::word::thread_word!("kmem_thread_id", known_thread_id);
 
 /// The system's number of this thread. Asked once a thread: it is noted with every request where tracks are kept, and
 /// a system call costs as much as all the rest.
 pub(super) fn thread_id() -> u32 {
     #[cfg(target_arch = "x86_64")]
     {
-        let known: u32;
-        // SAFETY: reads the thread's own word.
-        unsafe {
-            core::arch::asm!(
-                "mov {a}, qword ptr [rip + kmem_thread_id@GOTTPOFF]",
-                "mov {v:e}, dword ptr fs:[{a}]",
-                a = out(reg) _,
-                v = out(reg) known,
-                options(nostack, preserves_flags, readonly),
-            );
-        }
+        let known = known_thread_id();
         if known != 0 {
             return known;
         }

@@ -18,6 +18,7 @@
 //! | `names` | what code is called, and its lines |
 //! | [`fault`] | accesses to protected pages, and who else wants to see faults |
 //! | [`wake`], `locks` | a signal of somebody who wants something; whether its handler may use the heap |
+//! | `word` | words of a thread's own |
 //! | `sys`, `weak` | system calls that leave `errno` alone; symbols of the C library that may be missing |
 //!
 //! # Contract
@@ -54,6 +55,8 @@ mod unwind;
 pub mod wake;
 mod weak;
 pub mod window;
+#[cfg(target_arch = "x86_64")]
+mod word;
 
 #[cfg(target_arch = "x86_64")]
 use core::mem::offset_of;

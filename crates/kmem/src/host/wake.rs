@@ -34,8 +34,9 @@ use super::{fault, locks, slots, sys, trace};
 /// The signal.
 pub(crate) const SIGNAL: c_int = libc::SIGURG;
 
-/// What is done when the signal comes, in the handler. True for a thread at rest: it may use the heap.
-pub(crate) type Woken = fn(bool);
+/// What is done when the signal comes, in the handler. The question is whether the thread is at rest: then it may use the heap. To find out takes
+/// system calls, so it is asked by who wants to know: a process in a sandbox does not.
+pub(crate) type Woken = fn(&dyn Fn() -> bool);
 
 /// Who is told; null: nobody.
 static WOKEN: AtomicPtr<()> = AtomicPtr::new(null_mut());
@@ -66,6 +67,21 @@ pub(crate) fn listen(woken: Woken) -> bool {
     is_own(before.sa_sigaction)
 }
 
+/// Does not listen any more, for good: from now on a system call of the handler's may be the process's end. Who looks from outside sees
+/// that there is no handler.
+pub(crate) fn stop() {
+    if WOKEN.swap(null_mut(), Ordering::AcqRel).is_null() {
+        return;
+    }
+    // SAFETY: asks, and goes back to the default of a signal that is the heap's: all zero is a value of the structure.
+    unsafe {
+        if exchange(null()).is_some_and(|before| is_own(before.sa_sigaction)) {
+            let default = core::mem::zeroed();
+            exchange(&raw const default);
+        }
+    }
+}
+
 /// What happens at the signal, and something else from now on.
 ///
 /// # Safety
@@ -92,7 +108,7 @@ pub fn changed(signal: c_int) {
     if signal == SIGNAL
         && let Some(woken) = who()
     {
-        woken(false);
+        woken(&|| false);
     }
 }
 
@@ -119,7 +135,7 @@ unsafe extern "C" fn handle(_signal: c_int, _info: *mut libc::siginfo_t, context
     unsafe {
         let errno = libc::__errno_location();
         let before = *errno;
-        woken(is_at_rest(context));
+        woken(&|| is_at_rest(context));
         *errno = before;
     }
 }
