@@ -105,6 +105,8 @@ pub trait ClassSet: Copy + Send + Sync + 'static {
     /// What lies beside the blocks of the first classes, for which their slots are as much longer than a block; beside all others'
     /// nothing does.
     const BESIDE: &'static [Beside] = &[];
+    /// Up to so many bytes, tail included, a block of pages without a class has a [tail](Beside::Tail) too; 0: none has.
+    const TAILED: usize = 0;
     /// Bytes of the largest class.
     const LARGEST: usize = Self::SIZES[Self::COUNT - 1] as usize;
     /// Every block is aligned to this.

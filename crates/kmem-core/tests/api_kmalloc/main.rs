@@ -7,6 +7,7 @@ mod arrays;
 mod buckets;
 mod failures;
 mod kmalloc;
+mod large;
 mod nolock;
 mod realloc;
 mod runs;
