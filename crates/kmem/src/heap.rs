@@ -566,7 +566,7 @@ pub unsafe fn usable_size(ptr: *const u8) -> usize {
 #[inline(never)]
 unsafe fn size_in_core(heap: &Heap, ptr: *const u8) -> Result<usize, FreeError> {
     match heap.ksize(ptr) {
-        Err(FreeError::Overflow { cache, .. }) => {
+        Err(FreeError::Overflow { cache, .. }) if Classes::TAILED != 0 => {
             // SAFETY: the caller's block.
             unsafe { misuse::overflowed(heap, Call::UsableSize, ptr.cast_mut(), cache) };
             heap.ksize(ptr)

@@ -183,13 +183,17 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if !head.claim(Kind::Large) {
             return Err(FreeError::NotObject(ptr.addr()));
         }
-        // SAFETY: the head of an allocated run that this thread claimed.
-        let mut run = unsafe { self.pages.adopt(head) };
-        if let Err(error) = self.check_tail(head) {
+        if Self::TAILS
+            && let Err(error) = self.check_tail(head)
+        {
+            // SAFETY: the head of an allocated run that this thread claimed.
+            let mut run = unsafe { self.pages.adopt(head) };
             run.set_kind(Kind::Large);
             self.pages.into_head(run);
             return Err(error);
         }
+        // SAFETY: as above.
+        let run = unsafe { self.pages.adopt(head) };
         if Self::TAILS {
             // To the next owner of the page this is a cache's address, or null.
             head.cache.store(core::ptr::null_mut(), Ordering::Relaxed);

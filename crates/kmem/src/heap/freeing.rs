@@ -253,7 +253,12 @@ unsafe fn free_slow(ptr: *mut u8) {
 ///
 /// # Safety
 /// As [`free`].
+#[inline(always)]
 unsafe fn free_whole(heap: &Heap, ptr: *mut u8) -> Result<(), FreeError> {
+    if Classes::TAILED == 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { heap.kfree(ptr) };
+    }
     // SAFETY: the caller's promise; what was refused is still the caller's.
     unsafe {
         match heap.kfree(ptr) {

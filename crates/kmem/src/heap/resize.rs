@@ -94,7 +94,7 @@ unsafe fn resize_slow(ptr: *mut u8, size: usize) -> Result<Resized, FreeError> {
         // SAFETY: the caller's promise; what was refused is still the caller's.
         Some(heap) => unsafe {
             match heap.resize(ptr, size) {
-                Err(FreeError::Overflow { cache, .. }) => {
+                Err(FreeError::Overflow { cache, .. }) if Classes::TAILED != 0 => {
                     misuse::overflowed(heap, Call::Realloc, ptr, cache);
                     heap.resize(ptr, size)
                 }
