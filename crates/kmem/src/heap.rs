@@ -552,7 +552,8 @@ pub unsafe fn usable_size(ptr: *const u8) -> usize {
         return 0;
     } else {
         match heap() {
-            Some(heap) if !zero_or_null(ptr) => heap.ksize(ptr),
+            // SAFETY: the caller's promise.
+            Some(heap) if !zero_or_null(ptr) => unsafe { size_in_core(heap, ptr) },
             _ => Err(FreeError::Foreign(ptr.addr())),
         }
     };
@@ -560,6 +561,23 @@ pub unsafe fn usable_size(ptr: *const u8) -> usize {
         misuse::refused(&HEAP, Call::UsableSize, error);
         0
     })
+}
+
+/// The usable bytes of a block that no class has.
+///
+/// # Safety
+/// As [`usable_size`].
+#[cold]
+#[inline(never)]
+unsafe fn size_in_core(heap: &Heap, ptr: *const u8) -> Result<usize, FreeError> {
+    match heap.ksize(ptr) {
+        Err(FreeError::Overflow { cache, .. }) if Classes::TAILED != 0 => {
+            // SAFETY: the caller's block.
+            unsafe { misuse::overflowed(heap, Call::UsableSize, ptr.cast_mut(), cache) };
+            heap.ksize(ptr)
+        }
+        size => size,
+    }
 }
 
 /// Empties the caches' reserves and returns free pages to the system, but for about `keep` bytes of them. True when any

@@ -90,6 +90,22 @@ pub(crate) enum Damage {
 #[inline(never)]
 pub(crate) fn damaged(heap: &Heap, call: Call, block: *mut u8, class: Option<usize>, damage: Damage) {
     let cache = class.map_or("?", |class| Classes::name(Kind::Normal, class));
+    damaged_of(heap, call, block, cache, damage);
+}
+
+/// The same of a block of whole pages, of which the core found out.
+///
+/// # Safety
+/// The caller's block, which a call just refused for it. It is whole again when this returns.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn overflowed(heap: &Heap, call: Call, block: *mut u8, cache: &str) {
+    damaged_of(heap, call, block, cache, Damage::Tail);
+    // SAFETY: the caller's promise.
+    unsafe { heap.mend_large(block) };
+}
+
+fn damaged_of(heap: &Heap, call: Call, block: *mut u8, cache: &str, damage: Damage) {
     let what = match damage {
         Damage::Header => "was written before its start, or the block before it past its end",
         Damage::Tail => "was written past its end",

@@ -47,6 +47,36 @@ fn overflow() {
     }
 }
 
+/// Three blocks of whole pages, of each of which a byte is written, behind its end or the last that is its own, before it is asked
+/// for its size, resized, and freed. All is as it should be then.
+fn pages(behind: bool) {
+    const SIZE: usize = 65_528;
+    let damaged = |block: *mut u8, room: usize| {
+        let at = if behind { room } else { room - 1 };
+        // SAFETY: on purpose beyond what may be used, within what the heap has there; the block is the caller's.
+        unsafe { block.add(at).write(block.add(at).read() ^ 0x20) };
+        block
+    };
+    // SAFETY: each block is this function's own until it is freed, once.
+    unsafe {
+        for _ in 0..3 {
+            let block = damaged(heap::calloc(SIZE), SIZE);
+            assert_eq!(heap::usable_size(block), SIZE);
+            assert_eq!(heap::usable_size(block), SIZE, "it is whole again");
+            block.write_bytes(7, SIZE);
+            let longer = heap::realloc(damaged(block, SIZE), 100_000);
+            let room = heap::usable_size(longer);
+            assert!(room >= 100_000);
+            let kept = std::slice::from_raw_parts(longer, SIZE - 1);
+            assert!(kept.iter().all(|&byte| byte == 7));
+            heap::free(damaged(longer, room));
+        }
+        let again = heap::calloc(SIZE);
+        assert!(std::slice::from_raw_parts(again, SIZE).iter().all(|&byte| byte == 0));
+        heap::free(again);
+    }
+}
+
 static LINES: AtomicUsize = AtomicUsize::new(0);
 static BUGS: AtomicUsize = AtomicUsize::new(0);
 static FIXES: AtomicUsize = AtomicUsize::new(0);
@@ -110,6 +140,7 @@ fn a_case() {
             let seen = [&LINES, &BUGS, &FIXES, &ASKED].map(|count| count.load(Ordering::Relaxed));
             assert_eq!(seen, [1, 1, 0, 1]);
         }
+        Ok("pages" | "pages-legal") => pages(env::var(CASE).as_deref() == Ok("pages")),
         Ok("validate") => {
             let block = heap::malloc(BYTES);
             assert_eq!(pace::validate().errors, 0);
@@ -162,6 +193,30 @@ fn a_single_line_has_receiver_hook_and_judge_too() {
     assert_eq!(status, if cfg!(feature = "hardened") { None } else { Some(0) }, "{said}");
     assert!(!said.contains("panicked"), "{said}");
     assert!(!said.contains("double free"), "{said}");
+}
+
+#[test]
+#[cfg(not(any(feature = "slab", feature = "hardened")))]
+fn what_is_written_behind_pages_is_told_by_who_comes_next() {
+    let behind = "(cache kmalloc-large) was written past its end";
+    let (status, said) = child("pages", &[("KMEM_ON_ERROR", "warn")]);
+    assert_eq!(status, Some(0), "{said}");
+    let calls: Vec<_> = said.lines().filter_map(|line| line.split(": ").nth(2)).collect();
+    // In three rounds.
+    assert_eq!(calls.len(), 9, "{said}");
+    assert!(said.lines().all(|line| line.starts_with("kmem: ") && line.ends_with(behind)), "{said}");
+    for told in calls.chunks(3) {
+        assert!(told[0].starts_with("malloc_usable_size()"), "{said}");
+        assert!(told[1].starts_with("realloc()"), "{said}");
+        assert!(told[2].starts_with("free()"), "{said}");
+    }
+    let (status, said) = child("pages", &[]);
+    assert_eq!(status, None, "a signal ended it: {said}");
+    assert_eq!(said.matches(behind).count(), 1, "{said}");
+    for warn in [&[][..], &[("KMEM_ON_ERROR", "warn")]] {
+        let (status, said) = child("pages-legal", warn);
+        assert_eq!((status, said.as_str()), (Some(0), ""));
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@
 //!
 //! *Behind* a block, in the last word of its own slot, lies a **tail**. Longer blocks have it: of one whose end is pages away from
 //! the next header nobody would notice an overflow before the slab is full, and runs of pages start at a page. A free looks at a cache
-//! line more, which is little beside what a user does with so long a block.
+//! line more, which is little beside what a user does with so long a block. Blocks of pages that have no class have one too.
 //!
 //! The header of a block in use is a secret mixed with the block's address (exclusive or), that of a free one the complement. Who does
 //! not know the secret cannot make either, and one that was copied to another place is none there. While memory is reused by

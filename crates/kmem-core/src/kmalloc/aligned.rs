@@ -128,14 +128,15 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         if wanted > MAX_BYTES || align > MAX_BYTES || C::APART || self.letters_for_aligned() {
             return self.alloc_huge(wanted, align);
         }
-        // A block of 2^n pages is aligned to itself; its tail goes back.
-        let pages = pages_for(wanted);
+        // A block of 2^n pages is aligned to itself; what is too much goes back.
+        let tail = Self::tail_for_aligned(wanted);
+        let pages = pages_for(wanted + tail);
         let order = pages.next_power_of_two().max(align >> PAGE_SHIFT).ilog2();
         let Some(mut run) = self.pages.alloc(&self.platform, gfp - Gfp::ZERO, order, None) else {
             return core::ptr::null_mut();
         };
         self.pages.truncate(&self.platform, &mut run, pages);
-        self.hand_out(run, gfp)
+        self.hand_out(run, tail, gfp)
     }
 
     /// What no class is aligned enough for is a mapping, which has letters.
@@ -196,17 +197,19 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 Ok(resized)
             }
             Block::Unclassed(room) | Block::Guarded(room) => Ok(Self::resize_within(size, room)),
-            Block::Large(pages) => {
-                let wanted = pages_for(size);
+            Block::Large(usable) => {
+                self.check_large(ptr)?;
+                let tail = Self::tail_for(size);
+                let pages = pages_for(size + tail);
                 let stays = if size > MAX_BYTES || size <= Self::PAGES_FROM {
                     false
                 } else if C::EXACT_LARGE {
                     // SAFETY: the caller's promise.
-                    wanted == pages || unsafe { self.resize_large(ptr, wanted) }
+                    unsafe { self.resize_large(ptr, pages, tail) }
                 } else {
-                    wanted <= pages && wanted > pages / 2
+                    size <= usable && pages > pages_for(usable) / 2
                 };
-                Ok(if stays { Resized::Here } else { Resized::Copy { usable: pages << PAGE_SHIFT } })
+                Ok(if stays { Resized::Here } else { Resized::Copy { usable } })
             }
             Block::Huge(bytes) if size < Self::LEAST_MAPPED => Ok(Resized::Copy { usable: bytes }),
             Block::Huge(bytes) => {

@@ -95,12 +95,19 @@ impl Claim {
             (Some(told), _) if !told.is_power_of_two() || !address.is_multiple_of(told) => {
                 Some(Mismatch::Align { told })
             }
-            (_, Some(told)) if told > room || whole && pages_for(told.max(1)) << PAGE_SHIFT != room => {
+            (_, Some(told)) if told > room || whole && !fills(told, room) => {
                 Some(Mismatch::Size { asked: room, told })
             }
             _ => None,
         }
     }
+}
+
+/// A block of whole pages for `size` bytes has this room. What it has less than its pages is its tail.
+const fn fills(size: usize, room: usize) -> bool {
+    let whole = room.next_multiple_of(PAGE_SIZE);
+    let size = if size == 0 { 1 } else { size };
+    pages_for(size + (whole - room)) << PAGE_SHIFT == whole
 }
 
 impl<P: Platform, C: Config> Kmem<P, C> {
@@ -140,8 +147,8 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             Block::Unclassed(room) | Block::Guarded(room) => {
                 self.wrong_block(address, claim.against_room(address, room, false)?)
             }
-            Block::Large(pages) => {
-                let wrong = claim.against_room(address, pages << PAGE_SHIFT, C::EXACT_LARGE)?;
+            Block::Large(bytes) => {
+                let wrong = claim.against_room(address, bytes, C::EXACT_LARGE)?;
                 self.wrong_block(address, wrong)
             }
             Block::Huge(bytes) => {
@@ -198,5 +205,13 @@ mod tests {
         assert_eq!(told(Some(5000), Some(4096), true), None);
         assert_eq!(told(Some(4096), None, true), Some(Mismatch::Size { asked: 8192, told: 4096 }));
         assert_eq!(told(None, Some(8192), false), Some(Mismatch::Align { told: 8192 }));
+        // The last word of the pages is a tail.
+        let told = |size| {
+            let claim = Claim { origin: Origin::Malloc, size: Some(size), align: None };
+            claim.against_room(0x3000, 8184, true)
+        };
+        assert_eq!((told(8184), told(4089)), (None, None));
+        assert_eq!(told(8185), Some(Mismatch::Size { asked: 8184, told: 8185 }));
+        assert_eq!(told(4088), Some(Mismatch::Size { asked: 8184, told: 4088 }));
     }
 }

@@ -107,6 +107,8 @@ pub trait ClassSet: Copy + Send + Sync + 'static {
     const BESIDE: &'static [Beside] = &[];
     /// The class of blocks that grow by resizing, which is chosen for no size ([`growing`](super::growing)); none where nobody resizes.
     const GROWING: Option<usize> = None;
+    /// Up to so many bytes, tail included, a block of pages without a class has a [tail](Beside::Tail) too; 0: none has.
+    const TAILED: usize = 0;
     /// Bytes of the largest class.
     const LARGEST: usize = Self::SIZES[Self::COUNT - 1] as usize;
     /// Every block is aligned to this.

@@ -171,14 +171,15 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             return self.kmalloc_large(size.max(align), gfp, node);
         }
         let node = node.filter(|&node| node < self.platform.nodes());
-        // A block of 2^n pages is aligned to itself; its tail goes back.
-        let pages = pages_for(size);
+        // A block of 2^n pages is aligned to itself; what is too much goes back.
+        let tail = Self::tail_for_aligned(size);
+        let pages = pages_for(size + tail);
         let order = pages.next_power_of_two().max(align >> PAGE_SHIFT).ilog2();
         let Some(mut run) = self.pages.alloc(&self.platform, gfp - Gfp::ZERO, order, node) else {
             return ptr::null_mut();
         };
         self.pages.truncate(&self.platform, &mut run, pages);
-        self.hand_out(run, gfp)
+        self.hand_out(run, tail, gfp)
     }
 }
 

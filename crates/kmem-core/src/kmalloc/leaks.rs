@@ -10,11 +10,9 @@ use crate::debug::stacks::Handle;
 use crate::engine::Engine;
 use crate::flags::SlabFlags;
 use crate::heap::Kmem;
+use crate::kmalloc::large::LARGE;
 use crate::page::Kind;
 use crate::platform::{MAX_ORDER, Platform};
-
-/// What large blocks are called in a report.
-const LARGE: &str = "kmalloc-large";
 
 /// A heap whose CPUs keep nothing; see [`Kmem::quieten`].
 pub struct Quiet<'a, P: Platform, C: Config>(&'a Kmem<P, C>);

@@ -85,7 +85,7 @@ pub enum FreeError {
         /// The cache whose slab it lies in.
         cache: &'static str,
     },
-    /// It was written past its end: the seal behind it is broken.
+    /// It was written past its end: the seal or tail behind it is broken.
     Overflow {
         /// The block.
         address: usize,
@@ -166,7 +166,7 @@ pub(crate) enum Block<'a, E: Engine> {
     Object(&'a KmemCache<E>),
     /// A block of so many usable bytes that the engine made without a class.
     Unclassed(usize),
-    /// A large block of so many pages.
+    /// A large block of so many usable bytes.
     Large(usize),
     /// A mapping of so many bytes.
     Huge(usize),
@@ -428,7 +428,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         match head.kind() {
             PageKind::Slab => self.cache_of(ptr.cast_mut()).map(Block::Object),
             PageKind::Slob if !C::Engine::CLASSES => self.unclassed_at(ptr).map(Block::Unclassed),
-            PageKind::Large if self.pages.address(head).addr() == address => Ok(Block::Large(head.pages())),
+            PageKind::Large if self.pages.address(head).addr() == address => {
+                Ok(Block::Large(self.large_bytes(head)))
+            }
             _ => Err(FreeError::NotObject(address)),
         }
     }
@@ -544,7 +546,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 self.usable(cache, ptr.cast_mut())
             }
             Block::Unclassed(bytes) => bytes,
-            Block::Large(pages) => pages << PAGE_SHIFT,
+            Block::Large(bytes) => {
+                self.check_large(ptr)?;
+                bytes
+            }
             Block::Huge(bytes) | Block::Guarded(bytes) => bytes,
         })
     }

@@ -92,7 +92,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         match head.kind() {
             Kind::Slab => self.place_in_slab(head, address),
             Kind::Slob => Place::Shared { start, bytes: head.pages() << PAGE_SHIFT },
-            Kind::Large => Place::Large { start, bytes: head.pages() << PAGE_SHIFT },
+            Kind::Large => Place::Large { start, bytes: self.large_bytes(head) },
             Kind::Allocated | Kind::Leaked => Place::Pages,
             _ => Place::Free,
         }

@@ -146,7 +146,7 @@ pub struct Page {
     /// Slab: (freelist head, objects in use, frozen) in one word. See `engine::slub::word`. Slob: no free block has more
     /// units.
     pub(crate) word: AtomicU64,
-    /// Slab: its cache. Large: requested bytes. Slob: the owner of a run that is one object.
+    /// Slab: its cache. Large, where some have a tail: the bytes that its holder may use. Slob: the owner of a run that is one object.
     pub(crate) cache: AtomicPtr<()>,
     /// Slab: objects it can hold. Slob: free units of 2 bytes.
     pub(crate) objects: AtomicU16,

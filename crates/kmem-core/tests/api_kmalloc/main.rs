@@ -8,6 +8,7 @@ mod buckets;
 mod failures;
 mod growing;
 mod kmalloc;
+mod large;
 mod nolock;
 mod realloc;
 mod runs;

@@ -23,6 +23,7 @@ programs! {
     usable_size: "usable_size.c" [], ALL;
     realloc_content: "realloc_content.c" [], ALL;
     calloc_zero: "calloc_zero.c" [], ALL;
+    between_kinds: "between_kinds.c" [], ALL;
     free_errno: "free_errno.c" [], ALL;
     c23_free: "c23_free.c" [], ALL;
     mallopt_names: "mallopt_names.c" [], ALL;

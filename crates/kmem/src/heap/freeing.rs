@@ -24,7 +24,7 @@ use super::{HARDENED, HEAP, aging, class_at, cpus, hardened, heap, place_of, res
 use crate::debugging;
 #[cfg(target_arch = "x86_64")]
 use crate::engine::QUICK;
-use crate::engine::{self, Classes};
+use crate::engine::{self, Classes, Heap};
 use crate::live;
 use crate::misuse::{self, Call, Damage};
 
@@ -236,7 +236,7 @@ unsafe fn free_slow(ptr: *mut u8) {
             live::tick(heap);
             reserve::tick(heap);
             // SAFETY: the caller's promise.
-            let freed = unsafe { heap.kfree(ptr) };
+            let freed = unsafe { free_whole(heap, ptr) };
             if heap.ages() {
                 reserve::expect();
             }
@@ -246,6 +246,28 @@ unsafe fn free_slow(ptr: *mut u8) {
     };
     if let Err(error) = freed {
         misuse::refused(&HEAP, Call::Free, error);
+    }
+}
+
+/// Frees what the core knows. A block that was written past its end is the program's own all the same, if it goes on.
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+unsafe fn free_whole(heap: &Heap, ptr: *mut u8) -> Result<(), FreeError> {
+    if Classes::TAILED == 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { heap.kfree(ptr) };
+    }
+    // SAFETY: the caller's promise; what was refused is still the caller's.
+    unsafe {
+        match heap.kfree(ptr) {
+            Err(FreeError::Overflow { cache, .. }) => {
+                misuse::overflowed(heap, Call::Free, ptr, cache);
+                heap.kfree(ptr)
+            }
+            freed => freed,
+        }
     }
 }
 

@@ -100,8 +100,16 @@ unsafe fn move_to(new: *mut u8, old: *mut u8, bytes: usize) -> *mut u8 {
 unsafe fn resize_slow(ptr: *mut u8, size: usize) -> Result<Resized, FreeError> {
     check_claim(ptr, Claim::default());
     match heap() {
-        // SAFETY: the caller's promise.
-        Some(heap) => unsafe { heap.resize(ptr, size) },
+        // SAFETY: the caller's promise; what was refused is still the caller's.
+        Some(heap) => unsafe {
+            match heap.resize(ptr, size) {
+                Err(FreeError::Overflow { cache, .. }) if Classes::TAILED != 0 => {
+                    misuse::overflowed(heap, Call::Realloc, ptr, cache);
+                    heap.resize(ptr, size)
+                }
+                resized => resized,
+            }
+        },
         None => Err(FreeError::Foreign(ptr.addr())),
     }
 }

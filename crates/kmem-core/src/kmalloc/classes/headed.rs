@@ -149,6 +149,7 @@ impl ClassSet for HeadedSet {
     const SLAB_CLASSES: usize = SLABS;
     const HEADED: usize = HEADED;
     const BESIDE: &'static [Beside] = &BESIDE;
+    const TAILED: usize = TAILED as usize;
     const MIN_ALIGN: usize = 16;
     const GROWING: Option<usize> = Some(GROWING);
     const LARGE: LargeRule = LargeRule::Pages;

@@ -64,6 +64,22 @@ static void right_1_buffer(void)
     right_by_one(65536);
 }
 
+/* Pages that nobody touched are handed out as they are. As long as the C library's block has no byte to spare. */
+static void right_1_zeroed(void)
+{
+    char *block = (char *)calloc(1, 65528);
+    CHECK(block != NULL);
+    write_and_free(block, room(block), 1, room(block) - 1);
+}
+
+/* Aligned to more than blocks of its size are anywhere. */
+static void right_1_aligned(void)
+{
+    char *block = (char *)memalign(65536, 1000);
+    CHECK(block != NULL);
+    write_and_free(block, room(block), 1, room(block) - 1);
+}
+
 static void right_1_large(void)
 {
     right_by_one(200000);
@@ -189,6 +205,8 @@ static const struct sin sins[] = {
     {"right-1-pages", right_1_pages},
     {"right-1-page", right_1_page},
     {"right-1-buffer", right_1_buffer},
+    {"right-1-zeroed", right_1_zeroed},
+    {"right-1-aligned", right_1_aligned},
     {"right-1-last", right_1_last},
     {"right-1-large", right_1_large},
     {"right-8", right_8},

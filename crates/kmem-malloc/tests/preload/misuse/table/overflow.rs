@@ -58,6 +58,26 @@ pub(super) const PROGRAM: Program = Program {
             ],
         ),
         row(
+            "right-1-zeroed",
+            "the same of 65528 from `calloc`",
+            [
+                Later("malloc assertion failure in sysmalloc"),
+                Stopped("(cache kmalloc-large) was written past its end"),
+                Stopped("{} (cache kmalloc-64k) was written past its end"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
+            "right-1-aligned",
+            "the same of 1000, aligned to 64 KiB",
+            [
+                Later("malloc assertion failure in sysmalloc"),
+                Stopped("(cache kmalloc-large) was written past its end"),
+                Named("3096 bytes behind a block of 1000 bytes"),
+                Stopped("Right Redzone overwritten"),
+            ],
+        ),
+        row(
             "right-1-last",
             "the same of 64, of the last block before a page's end",
             [
