@@ -44,6 +44,17 @@ struct Walk {
     pageblocks: [u32; Mobility::ALL.len()],
 }
 
+impl Walk {
+    fn add(&mut self, other: &Self) {
+        self.free += other.free;
+        self.listed += other.listed;
+        self.owned += other.owned;
+        for (sum, blocks) in self.pageblocks.iter_mut().zip(other.pageblocks) {
+            *sum += blocks;
+        }
+    }
+}
+
 impl<P: Platform> Pages<P> {
     /// Checks every invariant of this floor. Expensive: looks at every page.
     ///
@@ -149,18 +160,30 @@ impl<P: Platform> Pages<P> {
             if self.check_home(first, home).is_err() {
                 continue;
             }
-            self.walk_block(first, &mut walk)?;
-            let descs = self.descs();
-            for block in (first..first + BLOCK_PAGES).step_by(PAGEBLOCK_PAGES) {
-                walk.pageblocks[descs.block_mobility(block) as usize] += 1;
-            }
+            walk.add(&self.settled(first)?);
         }
         Ok(walk)
     }
 
-    fn walk_block(&self, first: usize, walk: &mut Walk) -> Result<(), PageFault> {
+    /// [`Pages::walk_block`]. The owner of a run may change what it is while this looks, a CPU's list may hand one out: a fault is one
+    /// only when it stays.
+    fn settled(&self, first: usize) -> Result<Walk, PageFault> {
+        let mut result = self.walk_block(first);
+        for _ in 0..100 {
+            if result.is_ok() {
+                break;
+            }
+            core::hint::spin_loop();
+            result = self.walk_block(first);
+        }
+        result
+    }
+
+    /// Walks one block of memory.
+    fn walk_block(&self, first: usize) -> Result<Walk, PageFault> {
         let descs = self.descs();
         let books = self.window_index(self.books.load(Relaxed).addr());
+        let mut walk = Walk::default();
         let mut at = first;
         while at < first + BLOCK_PAGES {
             let page = descs.page(at);
@@ -190,7 +213,11 @@ impl<P: Platform> Pages<P> {
             }
             at += pages;
         }
-        same("I-ZONE-1: blocks end with the memory", first, at, first + BLOCK_PAGES)
+        same("I-ZONE-1: blocks end with the memory", first, at, first + BLOCK_PAGES)?;
+        for block in (first..first + BLOCK_PAGES).step_by(PAGEBLOCK_PAGES) {
+            walk.pageblocks[descs.block_mobility(block) as usize] += 1;
+        }
+        Ok(walk)
     }
 
     /// Checks every CPU's lists; returns the pages on them and a number that changes with them.
@@ -255,17 +282,7 @@ fn check_buddy(descs: Descs, index: usize) -> Result<(), PageFault> {
 fn check_run(descs: Descs, index: usize) -> Result<(), PageFault> {
     let pages = descs.page(index).pages();
     same("I-ZONE-4: dirty bits of a run", index, descs.dirty_count(index, pages), pages)?;
-    // The owner may be freeing the run, or a CPU's list handing it out again, while this looks: a fault of the tails
-    // is one only when it stays.
-    let mut result = check_tails(descs, index, pages);
-    for _ in 0..100 {
-        if result.is_ok() {
-            break;
-        }
-        core::hint::spin_loop();
-        result = check_tails(descs, index, pages);
-    }
-    result
+    check_tails(descs, index, pages)
 }
 
 fn check_tails(descs: Descs, index: usize, pages: usize) -> Result<(), PageFault> {
