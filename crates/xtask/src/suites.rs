@@ -48,7 +48,8 @@ pub(crate) fn on(engine: Engine) -> Count {
     let target = engine.target().display().to_string();
     let of_heap =
         ["test", "-p", "kmem", "--features", engine.name(), "--target-dir", &target, "--no-fail-fast"];
-    let tests = ["--lib", "--test", "heap", "--test", "misuse"];
+    let tests =
+        ["--lib", "--test", "heap", "--test", "misuse", "--test", "misuse_stack", "--test", "untouched"];
     let mut count = Step::cargo(heap, &[&of_heap[..], &tests].concat()).run_counting(outcomes);
     // Of the workspace rather than of the package, whose dependencies would be built again, with fewer features.
     let of_malloc = [&ALL[..], &["--test", "preload"]].concat();

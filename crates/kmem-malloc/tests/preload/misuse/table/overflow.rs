@@ -1,6 +1,6 @@
 //! Bytes outside of a block that are written.
 
-use super::End::{Fault, Later, Named, Noticed, Perhaps, Stopped, Unnoticed};
+use super::End::{Dies, Fault, Later, Named, Noticed, Perhaps, Stopped, Unnoticed};
 use super::{Program, row};
 
 pub(super) const PROGRAM: Program = Program {
@@ -71,7 +71,7 @@ pub(super) const PROGRAM: Program = Program {
             "right-1-aligned",
             "the same of 1000, aligned to 64 KiB",
             [
-                Later("malloc assertion failure in sysmalloc"),
+                Dies,
                 Stopped("(cache kmalloc-large) was written past its end"),
                 Named("3096 bytes behind a block of 1000 bytes"),
                 Stopped("Right Redzone overwritten"),
