@@ -74,7 +74,7 @@ pub(crate) unsafe fn configure(heap: &Heap) {
         OWNER.store(misc::process(), Ordering::Relaxed);
         DUE.after(FIRST);
         // Now, not with the first table: a program may go to sleep before, and is to be woken all the same.
-        wake::listen(woken);
+        wake::listen(Some(woken));
     } else {
         report::say(heap.platform(), format_args!("kmem: KMEM_LIVE is too long or no text"));
     }
@@ -156,7 +156,7 @@ fn extra(out: &mut dyn Write) -> fmt::Result {
         writeln!(out, "exe {program}")?;
     }
     writeln!(out, "errors {}", heap::heap().map_or(0, |heap| heap.debug().errors()))?;
-    if wake::listen(woken) { writeln!(out, "wake {}", wake::SIGNAL) } else { Ok(()) }
+    if wake::listen(Some(woken)) { writeln!(out, "wake {}", wake::SIGNAL) } else { Ok(()) }
 }
 
 /// `DIR/PID.KIND`, with a zero byte behind it.

@@ -34,7 +34,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use kmem_core::kmalloc::MAX_CLASSES;
 use kmem_core::percpu::{
@@ -44,7 +44,7 @@ use kmem_core::percpu::{
 use super::ownership::{BARRIER, Layout, Ownership, register_barrier, visit_all};
 #[cfg(target_arch = "x86_64")]
 use super::rseq;
-use super::{slots, sys};
+use super::{slots, sys, timer};
 
 /// Distance from the first hot area to the one for those that have no CPU.
 #[cfg(target_arch = "x86_64")]
@@ -80,14 +80,51 @@ static EXPECTED: AtomicBool = AtomicBool::new(false);
 pub(crate) fn expect() {
     // Relaxed: the thread sees its own store.
     EXPECTED.store(true, Ordering::Relaxed);
-    #[cfg(target_arch = "x86_64")]
-    rseq::forget_area();
+    forget();
 }
 
 /// True once after each [`expect`].
 #[inline]
 fn is_expected() -> bool {
     EXPECTED.load(Ordering::Relaxed) && EXPECTED.swap(false, Ordering::Relaxed)
+}
+
+/// So many operations on the slow halves more are to bring a request to the guard; 0: it needs none.
+static WANTED: AtomicU32 = AtomicU32::new(0);
+/// What comes by meanwhile are frees, or requests that no guard asks.
+const CHANCES: u32 = 64;
+
+/// Has the calling thread, or another one before it, come by the sampling guard with its next request: until one came, what is popped is
+/// nothing, and threads that come by the slow halves forget how they own a CPU. Allowed in signal handlers, as [`expect`].
+pub(super) fn request() {
+    // Relaxed: the thread sees its own store; what others miss is made up for by the next signal.
+    WANTED.store(CHANCES, Ordering::Relaxed);
+    forget();
+}
+
+/// A request came by the guard.
+pub(super) fn came_by() {
+    if WANTED.load(Ordering::Relaxed) != 0 {
+        WANTED.store(0, Ordering::Relaxed);
+    }
+}
+
+/// An operation of a slow half is not enough: the guard wants to be asked. The thread's next operation comes by the slow halves too.
+#[inline]
+fn is_wanted() -> bool {
+    let left = WANTED.load(Ordering::Relaxed);
+    left != 0 && {
+        // Two threads may count one chance, or give back a few of those that are over.
+        WANTED.store(left - 1, Ordering::Relaxed);
+        forget();
+        true
+    }
+}
+
+/// The calling thread finds out anew how it owns a CPU at its next operation. Allowed in signal handlers.
+pub(super) fn forget() {
+    #[cfg(target_arch = "x86_64")]
+    rseq::forget_area();
 }
 
 /// The hot words of threads without a CPU before the platform is initialised: a thread's word starts out at the area
@@ -287,6 +324,7 @@ impl HostCpus {
     #[cfg(target_arch = "x86_64")]
     #[cold]
     fn unless_expected(owner: Owner) -> Owner {
+        timer::see_to_thread();
         if is_expected() { Owner::Expected } else { owner }
     }
 
@@ -296,7 +334,10 @@ impl HostCpus {
         match self.slots.load(Ordering::Acquire) {
             0 => Owner::Nobody,
             _ if is_expected() => Owner::Expected,
-            slots => Owner::Slot(slots::of_token(super::misc::thread_token(), slots)),
+            slots => {
+                timer::see_to_thread();
+                Owner::Slot(slots::of_token(super::misc::thread_token(), slots))
+            }
         }
     }
 
@@ -424,6 +465,9 @@ impl HostCpus {
             // Before the platform is initialised: nothing is decided about the thread yet.
             return core::ptr::null_mut();
         }
+        if is_wanted() {
+            return core::ptr::null_mut();
+        }
         match self.owner() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise.
@@ -458,7 +502,7 @@ impl HostCpus {
     #[cold]
     #[inline(never)]
     pub unsafe fn push_cold(&self, id: StackId, object: *mut u8) -> Pushed {
-        match self.owner() {
+        let pushed = match self.owner() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise.
             Owner::Cpu { fresh: true } => unsafe {
@@ -491,7 +535,9 @@ impl HostCpus {
                 })
                 .unwrap_or(Pushed::Full)
             }
-        }
+        };
+        is_wanted();
+        pushed
     }
 
     #[cold]

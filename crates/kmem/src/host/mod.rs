@@ -18,6 +18,7 @@
 //! | `names` | what code is called, and its lines |
 //! | [`fault`] | accesses to protected pages, and who else wants to see faults |
 //! | [`wake`], `locks` | a signal of somebody who wants something; whether its handler may use the heap |
+//! | [`timer`] | a signal after CPU time, where a thread makes no slow call |
 //! | `word` | words of a thread's own |
 //! | `sys`, `weak` | system calls that leave `errno` alone; symbols of the C library that may be missing |
 //!
@@ -49,6 +50,7 @@ pub mod sink;
 mod slots;
 mod sys;
 pub(crate) mod threads;
+pub mod timer;
 mod topology;
 pub mod trace;
 mod unwind;
@@ -295,6 +297,7 @@ impl Host {
         names::after_fork_child();
         unwind::after_fork_child();
         fault::after_fork_child();
+        timer::after_fork_child();
     }
 
     /// Gives back whole pages of the states of free memory: they are all zero.
@@ -569,6 +572,11 @@ unsafe impl Platform for Host {
 
     fn watch_faults(&self) -> bool {
         fault::install()
+    }
+
+    fn sampling(&self) {
+        cpu::came_by();
+        timer::see_to_thread();
     }
 
     fn map_apart(&self, len: usize, align: usize) -> Option<NonNull<u8>> {
