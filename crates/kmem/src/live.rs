@@ -33,7 +33,7 @@ use kmem_core::report;
 use crate::due::Due;
 use crate::heap::{self, Heap};
 use crate::host::file::{self, Directory, Output, Path};
-use crate::host::{cpu, fault, misc, wake};
+use crate::host::{expected, fault, misc, wake};
 
 const MILLISECOND: u64 = 1_000_000;
 /// From the making of the heap to the first table.
@@ -130,7 +130,7 @@ fn woken(at_rest: &dyn Fn() -> bool) {
     let Some(heap) = heap::made() else { return };
     // The program's stack may be small. Where the other one cannot be had now, the thread's next call will do.
     if !at_rest() || fault::try_on_own_stack(|| look(heap)).is_none() {
-        cpu::expect();
+        expected::expect();
     }
 }
 

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! A registered area stays so until its thread ends: the C library never takes a registration back,
-//! and nobody else may. A signal's handler may have the thread forget, and begin anew at its next operation (`expect`): so a
+//! and nobody else may. A signal's handler may have the thread forget, and begin anew at its next operation (`expected`): so a
 //! thread that finds all it needs at its CPU's hand comes by a slow path once.
 //!
 //! All heaps of a process share the decision which kinds there are (`ownership`).
@@ -34,13 +34,14 @@
 
 #[cfg(target_arch = "x86_64")]
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use kmem_core::kmalloc::MAX_CLASSES;
 use kmem_core::percpu::{
     COLD_SIZE, COLD_STRIDE, CpuArea, FULL, HOT_STRIDE, Hot, Pushed, StackId, Top, empty, is_nothing,
 };
 
+use super::expected::{is_expected, is_wanted};
 use super::ownership::{BARRIER, Layout, Ownership, register_barrier, visit_all};
 #[cfg(target_arch = "x86_64")]
 use super::rseq;
@@ -66,65 +67,8 @@ enum Owner {
     Slot(usize),
     /// Not at all: the platform is not initialised.
     Nobody,
-    /// In one of these ways, but this operation is to fail: somebody waits for a thread on a slow path ([`expect`]).
+    /// In one of these ways, but this operation is to fail: somebody waits for a thread on a slow path (`expected`).
     Expected,
-}
-
-/// The next operation of a thread that does not know how it owns a CPU is to fail.
-static EXPECTED: AtomicBool = AtomicBool::new(false);
-
-/// Has the calling thread come by a slow path at its next malloc or free, or another thread before it. Allowed in signal handlers, wherever
-/// they interrupted the thread: it only forgets how it owns a CPU, as if it was new.
-///
-/// An operation that began knows its area or its slot, and goes on with that.
-pub(crate) fn expect() {
-    // Relaxed: the thread sees its own store.
-    EXPECTED.store(true, Ordering::Relaxed);
-    forget();
-}
-
-/// True once after each [`expect`].
-#[inline]
-fn is_expected() -> bool {
-    EXPECTED.load(Ordering::Relaxed) && EXPECTED.swap(false, Ordering::Relaxed)
-}
-
-/// So many operations on the slow halves more are to bring a request to the guard; 0: it needs none.
-static WANTED: AtomicU32 = AtomicU32::new(0);
-/// What comes by meanwhile are frees, or requests that no guard asks.
-const CHANCES: u32 = 64;
-
-/// Has the calling thread, or another one before it, come by the sampling guard with its next request: until one came, what is popped is
-/// nothing, and threads that come by the slow halves forget how they own a CPU. Allowed in signal handlers, as [`expect`].
-pub(super) fn request() {
-    // Relaxed: the thread sees its own store; what others miss is made up for by the next signal.
-    WANTED.store(CHANCES, Ordering::Relaxed);
-    forget();
-}
-
-/// A request came by the guard.
-pub(super) fn came_by() {
-    if WANTED.load(Ordering::Relaxed) != 0 {
-        WANTED.store(0, Ordering::Relaxed);
-    }
-}
-
-/// An operation of a slow half is not enough: the guard wants to be asked. The thread's next operation comes by the slow halves too.
-#[inline]
-fn is_wanted() -> bool {
-    let left = WANTED.load(Ordering::Relaxed);
-    left != 0 && {
-        // Two threads may count one chance, or give back a few of those that are over.
-        WANTED.store(left - 1, Ordering::Relaxed);
-        forget();
-        true
-    }
-}
-
-/// The calling thread finds out anew how it owns a CPU at its next operation. Allowed in signal handlers.
-pub(super) fn forget() {
-    #[cfg(target_arch = "x86_64")]
-    rseq::forget_area();
 }
 
 /// The hot words of threads without a CPU before the platform is initialised: a thread's word starts out at the area

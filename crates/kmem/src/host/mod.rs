@@ -18,7 +18,7 @@
 //! | `names` | what code is called, and its lines |
 //! | [`fault`] | accesses to protected pages, and who else wants to see faults |
 //! | [`wake`], `locks` | a signal of somebody who wants something; whether its handler may use the heap |
-//! | [`timer`] | a signal after CPU time, where a thread makes no slow call |
+//! | `expected`, [`timer`] | how a handler has a thread come by a slow path; a signal after CPU time, where nobody does |
 //! | `word` | words of a thread's own |
 //! | `sys`, `weak` | system calls that leave `errno` alone; symbols of the C library that may be missing |
 //!
@@ -37,6 +37,7 @@
 
 mod apart;
 pub mod cpu;
+pub(crate) mod expected;
 pub mod fault;
 pub(crate) mod file;
 mod locks;
@@ -575,7 +576,7 @@ unsafe impl Platform for Host {
     }
 
     fn sampling(&self) {
-        cpu::came_by();
+        expected::came_by();
         timer::see_to_thread();
     }
 

@@ -3,7 +3,7 @@
 //! # Theory
 //! A thread that finds all it needs at its CPU's hand makes no slow call. So each thread has a timer on the CPU time that it spends, which sends
 //! it the signal of [`super::wake`]. If nobody came by although something is due, the handler has the thread come by
-//! (`cpu::request`: a few stores). The clock stands while the thread does, so what sleeps in a system call is not disturbed; and a
+//! ([`expected::request`]: a few stores). The clock stands while the thread does, so what sleeps in a system call is not disturbed; and a
 //! timer of a thread's own sends to that one and no other: one for the whole process would have the system choose who gets the signal,
 //! which on many systems is the first thread, in its `epoll_wait`.
 //!
@@ -27,7 +27,7 @@
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use super::{cpu, misc, sys, wake};
+use super::{expected, misc, sys, wake};
 
 /// Threads that have timers at once.
 const MOST: usize = 128;
@@ -119,7 +119,7 @@ pub(super) fn after_fork_child() {
     }
     OWNER.store(sys::process(), Ordering::Relaxed);
     EPOCH.fetch_add(1, Ordering::Relaxed);
-    cpu::forget();
+    expected::forget();
 }
 
 /// Gives the calling thread its timer, if there are timers and it was not seen to.
@@ -232,6 +232,6 @@ pub(super) fn ring() {
     // SAFETY: only `start` stores there, and it stores functions of this type.
     let is_due = unsafe { core::mem::transmute::<*mut (), IsDue>(is_due) };
     if is_due() {
-        cpu::request();
+        expected::request();
     }
 }

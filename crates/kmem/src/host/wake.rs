@@ -5,7 +5,7 @@
 //! its default (`listen`); whoever wants it for himself takes it away by setting a handler, and gets all of it.
 //!
 //! The handler asks whether the thread is *at rest*, and tells the heap's user of it (`Woken`), who either works there and then or has
-//! the thread look about at its next malloc or free (`cpu::expect`). At rest is a thread that
+//! the thread look about at its next malloc or free (`expected::expect`). At rest is a thread that
 //!
 //! - was interrupted in a system call, or right before one: it goes on at the instruction `syscall` (where the kernel has the call made
 //!   again), or behind it. So it is not in the midst of a fast path, of a step that is not atomic because the process has one thread, or
