@@ -5,7 +5,7 @@
 //! comes after an interval has passed is guarded. Classes that are refilled often would take all turns, and one whose objects come and go
 //! in balance would never come by. So every other turn is given to a class that nobody sees: its stack on this CPU is emptied,
 //! which makes its next request come by, and for up to an interval the turn waits for it. Where all stacks are in balance nobody comes by: a platform that
-//! can may notice that a turn is due ([`Time::is_due`]), and have a request come by.
+//! can may notice that a turn is due (`Time::is_due`), and have a request come by.
 //!
 //! # Never
 //! No lock, and no look at the clock while the guard is off.

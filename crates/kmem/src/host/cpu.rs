@@ -227,16 +227,16 @@ impl HostCpus {
 
     /// [`HostCpus::owner`] for who asks for no operation that could fail: the second answer is that of the first without the failure.
     fn settled(&self) -> Owner {
-        match self.owner() {
-            Owner::Expected => self.owner(),
+        match self.owner(false) {
+            Owner::Expected => self.owner(false),
             owner => owner,
         }
     }
 
-    /// Finds out how the calling thread owns a CPU, and leaves the answer in its word.
+    /// Finds out how the calling thread owns a CPU, and leaves the answer in its word. `request`: for one object.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn owner(&self) -> Owner {
+    fn owner(&self, request: bool) -> Owner {
         // Acquire pairs with the Release at the end of `lay_out`.
         let slots = self.slots.load(Ordering::Acquire);
         if slots == 0 {
@@ -253,7 +253,7 @@ impl HostCpus {
         {
             // SAFETY: the C library keeps the area as long as the thread.
             unsafe { rseq::set_area(registered) };
-            return Self::unless_expected(Owner::Cpu { fresh: true });
+            return Self::unless_expected(Owner::Cpu { fresh: true }, request);
         }
         if let Some(slot) = slot {
             return Owner::Slot(slot);
@@ -261,23 +261,26 @@ impl HostCpus {
         let area = slots::deal(slots);
         // SAFETY: a slot's area is static and has no CPU (I-RSEQ-3).
         unsafe { rseq::set_area(area) };
-        Self::unless_expected(Owner::Slot(slots::of_area(area).unwrap_or(0)))
+        Self::unless_expected(Owner::Slot(slots::of_area(area).unwrap_or(0)), request)
     }
 
-    /// The answer to a thread that did not know.
+    /// The answer to a thread that did not know. It forgets it again where the guard wants a request that this operation is not; but an
+    /// operation on a CPU needs to know, and does so itself.
     #[cfg(target_arch = "x86_64")]
     #[cold]
-    fn unless_expected(owner: Owner) -> Owner {
+    #[inline(never)]
+    fn unless_expected(owner: Owner, request: bool) -> Owner {
         timer::see_to_thread();
-        if is_expected() { Owner::Expected } else { owner }
+        let wanted = (request || matches!(owner, Owner::Slot(_))) && is_wanted();
+        if is_expected() || (request && wanted) { Owner::Expected } else { owner }
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn owner(&self) -> Owner {
+    fn owner(&self, request: bool) -> Owner {
         // Acquire as above.
         match self.slots.load(Ordering::Acquire) {
             0 => Owner::Nobody,
-            _ if is_expected() => Owner::Expected,
+            _ if is_expected() || (request && is_wanted()) => Owner::Expected,
             slots => {
                 timer::see_to_thread();
                 Owner::Slot(slots::of_token(super::misc::thread_token(), slots))
@@ -409,10 +412,7 @@ impl HostCpus {
             // Before the platform is initialised: nothing is decided about the thread yet.
             return core::ptr::null_mut();
         }
-        if is_wanted() {
-            return core::ptr::null_mut();
-        }
-        match self.owner() {
+        match self.owner(true) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise.
             Owner::Cpu { fresh: true } => unsafe {
@@ -446,16 +446,10 @@ impl HostCpus {
     #[cold]
     #[inline(never)]
     pub unsafe fn push_cold(&self, id: StackId, object: *mut u8) -> Pushed {
-        let pushed = match self.owner() {
+        match self.owner(false) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise.
-            Owner::Cpu { fresh: true } => unsafe {
-                rseq::push(
-                    self.hot_at(0, id) as *const Hot as usize,
-                    self.index_at.load(Ordering::Relaxed),
-                    object,
-                )
-            },
+            Owner::Cpu { fresh: true } => unsafe { self.push_fresh(id, object) },
             Owner::Cpu { .. } | Owner::Nobody | Owner::Expected => Pushed::Full,
             Owner::Slot(slot) => {
                 let hot = self.slot_hot(slot, id);
@@ -479,7 +473,20 @@ impl HostCpus {
                 })
                 .unwrap_or(Pushed::Full)
             }
-        };
+        }
+    }
+
+    /// [`CpuArea::push`] by a thread that did not know its CPU. It is no request: if the guard wants one the thread forgets it again.
+    ///
+    /// # Safety
+    /// As [`CpuArea::push`]; the thread has a registered area.
+    #[cfg(target_arch = "x86_64")]
+    #[cold]
+    #[inline(never)]
+    unsafe fn push_fresh(&self, id: StackId, object: *mut u8) -> Pushed {
+        let slot = self.hot_at(0, id) as *const Hot as usize;
+        // SAFETY: the caller's promise.
+        let pushed = unsafe { rseq::push(slot, self.index_at.load(Ordering::Relaxed), object) };
         is_wanted();
         pushed
     }
@@ -487,7 +494,7 @@ impl HostCpus {
     #[cold]
     #[inline(never)]
     unsafe fn pop_many_cold(&self, id: StackId, out: &mut [*mut u8]) -> usize {
-        match self.owner() {
+        match self.owner(false) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise, and a buffer of the length given.
             Owner::Cpu { fresh: true } => unsafe {
@@ -524,7 +531,7 @@ impl HostCpus {
     #[cold]
     #[inline(never)]
     unsafe fn push_many_cold(&self, id: StackId, objects: &[*mut u8]) -> usize {
-        match self.owner() {
+        match self.owner(false) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise, and an array of the length given.
             Owner::Cpu { fresh: true } => unsafe {

@@ -4,9 +4,9 @@
 //! A thread that finds all it needs at its CPU's hand takes the fast paths only, which know nothing of anybody who waits. But they begin at the
 //! thread's word (see `rseq`): a thread that forgot how it owns a CPU takes a slow half once, and there is told that it found nothing.
 //!
-//! Two can wait. Who wants any malloc or free to look about is served by the first failure ([`expect`]). The guard wants a request that comes to
+//! Two can wait. Who wants any malloc or free to look about is served by the first failure (`expect`). The guard wants a request that comes to
 //! a refill, which is the second that looks at the stack, and a free is of no use to it: so for it operations go on failing,
-//! or leave the thread without knowledge of its CPU, until a request asked for its turn ([`request`], [`came_by`]).
+//! or leave the thread without knowledge of its CPU, until a request asked for its turn (`request`, `came_by`).
 //!
 //! # Never
 //! Anything but stores to the thread's own word and to this file's.

@@ -3,12 +3,12 @@
 //! # Theory
 //! A thread that finds all it needs at its CPU's hand makes no slow call. So each thread has a timer on the CPU time that it spends, which sends
 //! it the signal of [`super::wake`]. If nobody came by although something is due, the handler has the thread come by
-//! ([`expected::request`]: a few stores). The clock stands while the thread does, so what sleeps in a system call is not disturbed; and a
+//! (`expected::request`: a few stores). The clock stands while the thread does, so what sleeps in a system call is not disturbed; and a
 //! timer of a thread's own sends to that one and no other: one for the whole process would have the system choose who gets the signal,
 //! which on many systems is the first thread, in its `epoll_wait`.
 //!
 //! A thread gets its timer when it first finds out how it owns a CPU, at its first malloc or free, or when it next refills a
-//! stack. One that blocks the signal then gets none, nor do threads beyond [`MOST`]. A timer outlives its thread, and is given back when its place is wanted.
+//! stack. One that blocks the signal then gets none, nor do threads beyond `MOST`. A timer outlives its thread, and is given back when its place is wanted.
 //!
 //! The child of a fork has no timers: its thread is made to forget its CPU, and so gets one at its next call.
 //!
@@ -16,10 +16,10 @@
 //!
 //! # When there is none
 //! Where the system refuses the first one, there is no second attempt. From the moment when the program takes the signal for itself, or
-//! steps into a sandbox, there are none any more ([`stop`]). Then things are as before: whoever comes by comes by.
+//! steps into a sandbox, there are none any more (`stop`). Then things are as before: whoever comes by comes by.
 //!
 //! # Invariants
-//! - I-TIMER-1: the number in a place is that of a timer of the process [`OWNER`], and in no other place; who replaces it deletes the timer.
+//! - I-TIMER-1: the number in a place is that of a timer of the process `OWNER`, and in no other place; who replaces it deletes the timer.
 //!
 //! # Never
 //! Allocates, waits, takes a lock, touches `errno`: all of it may happen in a signal handler, and in the first malloc of a process.
