@@ -203,6 +203,9 @@ pub unsafe trait Platform: Sized + Sync + 'static {
         false
     }
 
+    /// A request asks the sampling guard whether it is its turn: who was to have one come by need not any more.
+    fn sampling(&self) {}
+
     /// [`Platform::map`], between pages that nobody may touch where the platform can do that: for [`Config::APART`].
     ///
     /// [`Config::APART`]: crate::config::Config::APART

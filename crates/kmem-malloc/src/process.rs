@@ -306,6 +306,7 @@ impl Write for Path {
 pub unsafe extern "C" fn prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int {
     if matches!(option, libc::PR_SET_SECCOMP | libc::PR_SET_NO_NEW_PRIVS) {
         let saved = errno();
+        kmem::guard::leave_for_sandbox();
         kmem::live::leave_for_sandbox();
         set_errno(saved);
         let owner = OWNER.load(Ordering::Acquire);

@@ -9,7 +9,7 @@ use core::mem::{MaybeUninit, transmute};
 use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use kmem::host::{fault, wake};
+use kmem::host::{fault, timer, wake};
 use libc::{c_int, sighandler_t};
 
 use crate::runtime::set_errno;
@@ -46,6 +46,7 @@ impl Behind {
             set_errno(libc::ENOSYS);
             return libc::SIG_ERR;
         }
+        timer::leave_signal(number);
         // SAFETY: the function of that name has this type.
         let before = wake::hidden(unsafe { transmute::<*mut (), Signal>(function)(number, handler) });
         wake::changed(number);

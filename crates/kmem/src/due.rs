@@ -1,7 +1,7 @@
 //! When something is to be done by whoever comes by.
 //!
 //! # Theory
-//! The library has no thread and no timer of its own: a program would notice both. What is to happen now and then, or after a
+//! The library has no thread of its own, and no timer but the sampling guard's (`host::timer`): a program would notice both. What is to happen now and then, or after a
 //! while, has a [`Due`]. Who comes to a slow path of malloc or free, with no lock held, asks it ([`Due::is_set`], one load);
 //! where there is something to wait for he looks at the clock, and one of those who come after the time does the work
 //! ([`Due::take`]), before his own. So work is late by one call to a slow path, and a program that makes no such call any more

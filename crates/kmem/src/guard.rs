@@ -21,10 +21,15 @@ use kmem_core::report;
 
 use crate::heap::{self, Heap};
 use crate::host::fault::{self, Fault, Reason};
-use crate::host::misc;
+use crate::host::{misc, timer, wake};
 
 /// Time between two samples where nobody chose another.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A running thread is asked so often in an interval of its CPU time whether it is its turn. Once would miss turns by a moment.
+const RINGS: u64 = 2;
+/// Nanoseconds between two such questions at least: the systems' ticks are no shorter.
+const SHORTEST: u64 = 1_000_000;
 
 /// Frames that are looked at for the instruction that faulted: those of the handler and of the way to its stack come first.
 const DEEP: usize = 48;
@@ -37,22 +42,44 @@ const LOWEST: usize = 64 << 10;
 pub fn start(interval: Duration) -> bool {
     let Some(heap) = heap::heap() else { return false };
     fault::set_judge(judge);
-    heap.set_guard_interval(u64::try_from(interval.as_nanos()).unwrap_or(EVERY - 1).min(EVERY - 1));
+    set(heap, u64::try_from(interval.as_nanos()).unwrap_or(EVERY - 1).min(EVERY - 1));
     true
+}
+
+/// Guards one block in each interval from now on, with timers for those that do not come by.
+fn set(heap: &Heap, interval: u64) {
+    heap.set_guard_interval(interval);
+    if matches!(interval, 0 | EVERY) {
+        timer::stop();
+    } else {
+        timer::start((interval / RINGS).max(SHORTEST), is_due);
+    }
+}
+
+/// It is somebody's turn.
+fn is_due() -> bool {
+    heap::made().is_some_and(|heap| heap.guard().is_due(heap.platform().now()))
+}
+
+/// The process steps into a sandbox, where a signal more may be its end: nobody is called any more.
+pub fn leave_for_sandbox() {
+    if timer::stop() {
+        wake::stop();
+    }
 }
 
 /// Guards each block that comes by from now on, until the pool is full. False as for [`start`].
 pub fn start_with_all() -> bool {
     let Some(heap) = heap::heap() else { return false };
     fault::set_judge(judge);
-    heap.set_guard_interval(EVERY);
+    set(heap, EVERY);
     true
 }
 
 /// Guards no more blocks. Those that are guarded stay so.
 pub fn stop() {
     if let Some(heap) = heap::made() {
-        heap.set_guard_interval(0);
+        set(heap, 0);
     }
 }
 
@@ -110,7 +137,7 @@ pub(crate) unsafe fn configure(heap: &Heap) {
         }
     };
     fault::set_judge(judge);
-    heap.set_guard_interval(interval);
+    set(heap, interval);
 }
 
 /// Whether a fault is the guard's; if so it was reported, and the access may be tried again. Of others a hardened heap tells what it

@@ -33,7 +33,7 @@ use kmem_core::report;
 use crate::due::Due;
 use crate::heap::{self, Heap};
 use crate::host::file::{self, Directory, Output, Path};
-use crate::host::{cpu, fault, misc, wake};
+use crate::host::{expected, fault, misc, wake};
 
 const MILLISECOND: u64 = 1_000_000;
 /// From the making of the heap to the first table.
@@ -74,7 +74,7 @@ pub(crate) unsafe fn configure(heap: &Heap) {
         OWNER.store(misc::process(), Ordering::Relaxed);
         DUE.after(FIRST);
         // Now, not with the first table: a program may go to sleep before, and is to be woken all the same.
-        wake::listen(woken);
+        wake::listen(Some(woken));
     } else {
         report::say(heap.platform(), format_args!("kmem: KMEM_LIVE is too long or no text"));
     }
@@ -130,7 +130,7 @@ fn woken(at_rest: &dyn Fn() -> bool) {
     let Some(heap) = heap::made() else { return };
     // The program's stack may be small. Where the other one cannot be had now, the thread's next call will do.
     if !at_rest() || fault::try_on_own_stack(|| look(heap)).is_none() {
-        cpu::expect();
+        expected::expect();
     }
 }
 
@@ -156,7 +156,7 @@ fn extra(out: &mut dyn Write) -> fmt::Result {
         writeln!(out, "exe {program}")?;
     }
     writeln!(out, "errors {}", heap::heap().map_or(0, |heap| heap.debug().errors()))?;
-    if wake::listen(woken) { writeln!(out, "wake {}", wake::SIGNAL) } else { Ok(()) }
+    if wake::listen(Some(woken)) { writeln!(out, "wake {}", wake::SIGNAL) } else { Ok(()) }
 }
 
 /// `DIR/PID.KIND`, with a zero byte behind it.

@@ -57,6 +57,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let (size, align) =
             part.size_and_align().unwrap_or_else(|| (cache.object_size(), engine.geometry.align));
         let now = self.platform.now();
+        self.platform.sampling();
         match self.guard.time.ask(now, engine.id) {
             Turn::Not => return None,
             Turn::Look => {
@@ -84,6 +85,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn sample_block(&self, size: usize, align: usize, gfp: Gfp) -> Option<*mut u8> {
+        self.platform.sampling();
         if self.guard.time.ask(self.platform.now(), 0) == Turn::Not || gfp.intersects(PARTICULAR) {
             return None;
         }

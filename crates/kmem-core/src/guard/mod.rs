@@ -164,6 +164,12 @@ impl Guard {
         self.time.interval() != 0
     }
 
+    /// A turn is due at this time, and whoever comes by gets it. Allowed in signal handlers.
+    #[must_use]
+    pub fn is_due(&self, now: u64) -> bool {
+        self.time.is_due(now)
+    }
+
     /// The address lies in the pool.
     #[inline]
     pub fn holds(&self, address: usize) -> bool {

@@ -4,7 +4,8 @@
 //! Only requests that find their CPU's stack of free objects empty come by here, so the fast paths know nothing of it. The first that
 //! comes after an interval has passed is guarded. Classes that are refilled often would take all turns, and one whose objects come and go
 //! in balance would never come by. So every other turn is given to a class that nobody sees: its stack on this CPU is emptied,
-//! which makes its next request come by, and for up to an interval the turn waits for it.
+//! which makes its next request come by, and for up to an interval the turn waits for it. Where all stacks are in balance nobody comes by: a platform that
+//! can may notice that a turn is due (`Time::is_due`), and have a request come by.
 //!
 //! # Never
 //! No lock, and no look at the clock while the guard is off.
@@ -75,13 +76,29 @@ impl Time {
             return Turn::Not;
         }
         // One of those that ask at once gets it.
-        let next = now.saturating_add(interval);
+        let next = Self::after(due, now, interval);
         if self.due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return Turn::Not;
         }
         self.sent_for.store(0, Ordering::Relaxed);
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         if awaited == 0 && turn % 2 == 1 { Turn::Look } else { Turn::Guard }
+    }
+
+    /// When the turn after one that was due at `due`, and is given `now`, is due: turns that come late do not put off those after them, so that there
+    /// is one in each interval; those that nobody took in time are lost.
+    fn after(due: u64, now: u64, interval: u64) -> u64 {
+        let last = if now - due < interval { due } else { now };
+        last.saturating_add(interval)
+    }
+
+    /// Whoever asks at this time gets a turn.
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        let (interval, due) = (self.interval(), self.due.load(Ordering::Relaxed));
+        if interval == 0 || interval == EVERY || now < due {
+            return false;
+        }
+        self.sent_for.load(Ordering::Relaxed) == 0 || now - due >= interval
     }
 
     /// The turn that was given at `now` is for the cache with these stacks, which were emptied.
@@ -133,6 +150,22 @@ mod tests {
         assert_eq!(time.ask(39, 1), Turn::Look);
         time.send_for(39, 7);
         assert_eq!((time.ask(48, 1), time.ask(49, 1)), (Turn::Not, Turn::Guard));
+    }
+
+    #[test]
+    fn a_late_turn_does_not_put_off_the_next() {
+        let time = Time::new();
+        assert!(!time.is_due(1 << 60));
+        time.set(10, 0);
+        assert_eq!([9, 10, 30].map(|now| time.is_due(now)), [false, true, true]);
+        // At 14 that of 10; that of 20 in time, for it was due at 20 all the same.
+        assert_eq!([14, 19, 20].map(|now| time.ask(now, 1)), [Turn::Guard, Turn::Not, Turn::Look]);
+        // What was due at 30 and 40 is lost.
+        assert_eq!([47, 56, 57].map(|now| time.ask(now, 1)), [Turn::Guard, Turn::Not, Turn::Look]);
+        time.send_for(57, 7);
+        assert_eq!([57, 66, 67].map(|now| time.is_due(now)), [false, false, true], "it waits for another");
+        time.set(EVERY, 0);
+        assert!(!time.is_due(100), "all are");
     }
 
     #[test]

@@ -2,8 +2,11 @@
 //! the program's own.
 
 use std::ffi::OsStr;
+use std::fs;
 
-use crate::support::{ALL, Heap, KMEM, Outcome, command, compiled, engine, outcome, usual_or};
+use crate::support::{
+    ALL, Heap, KMEM, Outcome, ScratchDir, THREADED, command, compiled, engine, outcome, usual_or,
+};
 
 const SIGABRT: i32 = 6;
 
@@ -65,10 +68,15 @@ const CASES: &[Case] = &[
     case("pattern-left", "memory corruption", "Corrupted memory at AT [ 0x01 ] (in guard-#N):", -1, false),
 ];
 
-/// The report on standard error is this case's, part by part.
+/// The report on standard error is this case's, part by part, and names the block that the program printed.
 fn check(case: &Case, outcome: &Outcome, told: &str) {
     let address = outcome.stdout.lines().next().and_then(|text| text.strip_prefix("0x"));
     let block = usize::from_str_radix(address.unwrap_or_else(|| panic!("{told}")), 16).expect("an address");
+    check_of(case, outcome, "guard", block, told);
+}
+
+/// The same, of this program and this block.
+fn check_of(case: &Case, outcome: &Outcome, program: &str, block: usize, told: &str) {
     let lines: Vec<&str> = outcome.stderr.lines().collect();
     let rule = "=".repeat(66);
     let number = lines.iter().find_map(|line| line.strip_prefix("guard-#")?.split(':').next());
@@ -109,7 +117,10 @@ fn check(case: &Case, outcome: &Outcome, told: &str) {
         assert!(track[1].starts_with(by), "{told}");
     }
     let end = part();
-    assert!(end[0].starts_with("CPU: ") && end[0].ends_with(" Comm: guard Not tainted"), "{told}");
+    assert!(
+        end[0].starts_with("CPU: ") && end[0].ends_with(&format!(" Comm: {program} Not tainted")),
+        "{told}"
+    );
     assert_eq!(end[1], rule, "{told}");
 }
 
@@ -187,6 +198,88 @@ fn the_programs_handlers_are_its_own() {
                 outcome.status.success() && outcome.stdout == "ok\n" && outcome.stderr.is_empty(),
                 "{heap:?}, KMEM_GUARD={guard}: {outcome:#?}"
             );
+        }
+    }
+}
+
+/// Between two samples, in the programs that are in balance: milliseconds of CPU time.
+const INTERVAL: &str = "20";
+
+fn in_balance(heap: Heap, case: &str, interval: &str, reports: Option<&ScratchDir>) -> Outcome {
+    let program = compiled("guard_timer.c", &["-O0", "-w", "-pthread"].map(OsStr::new));
+    let mut command = command(&program, heap);
+    command.arg(case).arg(INTERVAL).env("KMEM_GUARD", interval);
+    if let Some(reports) = reports {
+        command.env("KMEM_REPORT_DIR", reports.path());
+    }
+    outcome(&mut command)
+}
+
+/// A program that never needs a refill is sampled all the same: within a few intervals its bug is found, with the same report.
+#[test]
+fn a_bug_in_balance_is_found() {
+    for &heap in &THREADED[1..] {
+        for case in CASES {
+            if !["read-freed", "read-right", "thread-freed", "in-child"].contains(&case.name) {
+                continue;
+            }
+            let outcome = in_balance(heap, case.name, INTERVAL, None);
+            let told = format!("{} on {heap:?}: {outcome:#?}", case.name);
+            assert_eq!((outcome.signal(), outcome.stdout.as_str()), (Some(SIGABRT), ""), "{told}");
+            let object = outcome.stderr.lines().find_map(|line| line.strip_prefix("guard-#"));
+            let block = object.and_then(|line| line.split_once(": 0x")?.1.split_once('-'));
+            let block = block.unwrap_or_else(|| panic!("{told}")).0;
+            let block = usize::from_str_radix(block, 16).unwrap_or_else(|_| panic!("{told}"));
+            check_of(case, &outcome, "guard_timer", block, &told);
+            assert_eq!(outcome.stderr.matches("BUG: ").count(), 1, "{told}");
+        }
+    }
+}
+
+/// What a sound program in balance may notice of it: nothing. The signal is its own when it wants it; waits are not ended; the timers go when they
+/// must, and those of threads that ended do.
+#[test]
+fn a_sound_program_in_balance_is_left_alone() {
+    let cases = [
+        "count",
+        "own-handler",
+        "ignored",
+        "blocked",
+        "waiting",
+        "sleeping",
+        "churn",
+        "vfork",
+        "sandbox",
+        "refused",
+    ];
+    for &heap in &THREADED[1..] {
+        for case in cases {
+            let outcome = in_balance(heap, case, INTERVAL, None);
+            let what = (outcome.signal(), outcome.stdout.as_str(), outcome.stderr.as_str());
+            assert_eq!(what, (None, "on\n", ""), "{case} on {heap:?}");
+        }
+    }
+}
+
+/// One sample in an interval of CPU time, more or less: of 40 intervals at least a quarter, on a machine with other work.
+#[test]
+fn a_program_in_balance_is_sampled_as_often_as_it_says() {
+    for &heap in &THREADED[1..] {
+        for (interval, at_least) in [(INTERVAL, 10), ("0", 0)] {
+            let reports = ScratchDir::new();
+            let outcome = in_balance(heap, "count", interval, Some(&reports));
+            let told = format!("every {interval} ms on {heap:?}: {outcome:#?}");
+            assert_eq!(outcome.stdout, "on\n", "{told}");
+            let report = fs::read_to_string(reports.path().join(format!("report.{}", outcome.pid)));
+            let report = report.unwrap_or_else(|why| panic!("{why}: {told}"));
+            let guard = report.lines().find_map(|line| line.strip_prefix("guard "));
+            let samples: Option<u32> = guard.and_then(|text| text.split(' ').next()?.parse().ok());
+            if at_least == 0 {
+                assert_eq!(samples.unwrap_or(0), 0, "{told}");
+            } else {
+                let samples = samples.unwrap_or_else(|| panic!("{report}"));
+                assert!(samples >= at_least, "{samples} samples: {told}");
+            }
         }
     }
 }

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! A registered area stays so until its thread ends: the C library never takes a registration back,
-//! and nobody else may. A signal's handler may have the thread forget, and begin anew at its next operation (`expect`): so a
+//! and nobody else may. A signal's handler may have the thread forget, and begin anew at its next operation (`expected`): so a
 //! thread that finds all it needs at its CPU's hand comes by a slow path once.
 //!
 //! All heaps of a process share the decision which kinds there are (`ownership`).
@@ -41,10 +41,11 @@ use kmem_core::percpu::{
     COLD_SIZE, COLD_STRIDE, CpuArea, FULL, HOT_STRIDE, Hot, Pushed, StackId, Top, empty, is_nothing,
 };
 
+use super::expected::{is_expected, is_wanted};
 use super::ownership::{BARRIER, Layout, Ownership, register_barrier, visit_all};
 #[cfg(target_arch = "x86_64")]
 use super::rseq;
-use super::{slots, sys};
+use super::{slots, sys, timer};
 
 /// Distance from the first hot area to the one for those that have no CPU.
 #[cfg(target_arch = "x86_64")]
@@ -66,28 +67,8 @@ enum Owner {
     Slot(usize),
     /// Not at all: the platform is not initialised.
     Nobody,
-    /// In one of these ways, but this operation is to fail: somebody waits for a thread on a slow path ([`expect`]).
+    /// In one of these ways, but this operation is to fail: somebody waits for a thread on a slow path (`expected`).
     Expected,
-}
-
-/// The next operation of a thread that does not know how it owns a CPU is to fail.
-static EXPECTED: AtomicBool = AtomicBool::new(false);
-
-/// Has the calling thread come by a slow path at its next malloc or free, or another thread before it. Allowed in signal handlers, wherever
-/// they interrupted the thread: it only forgets how it owns a CPU, as if it was new.
-///
-/// An operation that began knows its area or its slot, and goes on with that.
-pub(crate) fn expect() {
-    // Relaxed: the thread sees its own store.
-    EXPECTED.store(true, Ordering::Relaxed);
-    #[cfg(target_arch = "x86_64")]
-    rseq::forget_area();
-}
-
-/// True once after each [`expect`].
-#[inline]
-fn is_expected() -> bool {
-    EXPECTED.load(Ordering::Relaxed) && EXPECTED.swap(false, Ordering::Relaxed)
 }
 
 /// The hot words of threads without a CPU before the platform is initialised: a thread's word starts out at the area
@@ -246,16 +227,16 @@ impl HostCpus {
 
     /// [`HostCpus::owner`] for who asks for no operation that could fail: the second answer is that of the first without the failure.
     fn settled(&self) -> Owner {
-        match self.owner() {
-            Owner::Expected => self.owner(),
+        match self.owner(false) {
+            Owner::Expected => self.owner(false),
             owner => owner,
         }
     }
 
-    /// Finds out how the calling thread owns a CPU, and leaves the answer in its word.
+    /// Finds out how the calling thread owns a CPU, and leaves the answer in its word. `request`: for one object.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn owner(&self) -> Owner {
+    fn owner(&self, request: bool) -> Owner {
         // Acquire pairs with the Release at the end of `lay_out`.
         let slots = self.slots.load(Ordering::Acquire);
         if slots == 0 {
@@ -272,7 +253,7 @@ impl HostCpus {
         {
             // SAFETY: the C library keeps the area as long as the thread.
             unsafe { rseq::set_area(registered) };
-            return Self::unless_expected(Owner::Cpu { fresh: true });
+            return Self::unless_expected(Owner::Cpu { fresh: true }, request);
         }
         if let Some(slot) = slot {
             return Owner::Slot(slot);
@@ -280,23 +261,30 @@ impl HostCpus {
         let area = slots::deal(slots);
         // SAFETY: a slot's area is static and has no CPU (I-RSEQ-3).
         unsafe { rseq::set_area(area) };
-        Self::unless_expected(Owner::Slot(slots::of_area(area).unwrap_or(0)))
+        Self::unless_expected(Owner::Slot(slots::of_area(area).unwrap_or(0)), request)
     }
 
-    /// The answer to a thread that did not know.
+    /// The answer to a thread that did not know. It forgets it again where the guard wants a request that this operation is not; but an
+    /// operation on a CPU needs to know, and does so itself.
     #[cfg(target_arch = "x86_64")]
     #[cold]
-    fn unless_expected(owner: Owner) -> Owner {
-        if is_expected() { Owner::Expected } else { owner }
+    #[inline(never)]
+    fn unless_expected(owner: Owner, request: bool) -> Owner {
+        timer::see_to_thread();
+        let wanted = (request || matches!(owner, Owner::Slot(_))) && is_wanted();
+        if is_expected() || (request && wanted) { Owner::Expected } else { owner }
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn owner(&self) -> Owner {
+    fn owner(&self, request: bool) -> Owner {
         // Acquire as above.
         match self.slots.load(Ordering::Acquire) {
             0 => Owner::Nobody,
-            _ if is_expected() => Owner::Expected,
-            slots => Owner::Slot(slots::of_token(super::misc::thread_token(), slots)),
+            _ if is_expected() || (request && is_wanted()) => Owner::Expected,
+            slots => {
+                timer::see_to_thread();
+                Owner::Slot(slots::of_token(super::misc::thread_token(), slots))
+            }
         }
     }
 
@@ -424,7 +412,7 @@ impl HostCpus {
             // Before the platform is initialised: nothing is decided about the thread yet.
             return core::ptr::null_mut();
         }
-        match self.owner() {
+        match self.owner(true) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise.
             Owner::Cpu { fresh: true } => unsafe {
@@ -458,16 +446,10 @@ impl HostCpus {
     #[cold]
     #[inline(never)]
     pub unsafe fn push_cold(&self, id: StackId, object: *mut u8) -> Pushed {
-        match self.owner() {
+        match self.owner(false) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise.
-            Owner::Cpu { fresh: true } => unsafe {
-                rseq::push(
-                    self.hot_at(0, id) as *const Hot as usize,
-                    self.index_at.load(Ordering::Relaxed),
-                    object,
-                )
-            },
+            Owner::Cpu { fresh: true } => unsafe { self.push_fresh(id, object) },
             Owner::Cpu { .. } | Owner::Nobody | Owner::Expected => Pushed::Full,
             Owner::Slot(slot) => {
                 let hot = self.slot_hot(slot, id);
@@ -494,10 +476,25 @@ impl HostCpus {
         }
     }
 
+    /// [`CpuArea::push`] by a thread that did not know its CPU. It is no request: if the guard wants one the thread forgets it again.
+    ///
+    /// # Safety
+    /// As [`CpuArea::push`]; the thread has a registered area.
+    #[cfg(target_arch = "x86_64")]
+    #[cold]
+    #[inline(never)]
+    unsafe fn push_fresh(&self, id: StackId, object: *mut u8) -> Pushed {
+        let slot = self.hot_at(0, id) as *const Hot as usize;
+        // SAFETY: the caller's promise.
+        let pushed = unsafe { rseq::push(slot, self.index_at.load(Ordering::Relaxed), object) };
+        is_wanted();
+        pushed
+    }
+
     #[cold]
     #[inline(never)]
     unsafe fn pop_many_cold(&self, id: StackId, out: &mut [*mut u8]) -> usize {
-        match self.owner() {
+        match self.owner(false) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise, and a buffer of the length given.
             Owner::Cpu { fresh: true } => unsafe {
@@ -534,7 +531,7 @@ impl HostCpus {
     #[cold]
     #[inline(never)]
     unsafe fn push_many_cold(&self, id: StackId, objects: &[*mut u8]) -> usize {
-        match self.owner() {
+        match self.owner(false) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise, and an array of the length given.
             Owner::Cpu { fresh: true } => unsafe {

@@ -36,7 +36,7 @@ use core::sync::atomic::{
 
 use kmem_core::guard::Access;
 
-use super::{sys, wake};
+use super::{sys, timer, wake};
 
 #[cfg(target_arch = "x86_64")]
 mod stack;
@@ -344,6 +344,9 @@ pub unsafe fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut li
     let Some(kept) = row(signal) else {
         // SAFETY: the caller's promise.
         return unsafe {
+            if !new.is_null() {
+                timer::leave_signal(signal);
+            }
             let result = real_sigaction(signal, new, old);
             if signal == wake::SIGNAL && result == 0 {
                 hide(old);

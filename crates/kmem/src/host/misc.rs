@@ -27,7 +27,7 @@ pub(super) fn alone() -> bool {
 
 // What `thread_id` remembers; 0: nothing.
 #[cfg(target_arch = "x86_64")]
-super::word::thread_word!("kmem_thread_id", known_thread_id);
+super::word::thread_word!("kmem_thread_id", known_thread_id, know_thread_id);
 
 /// The system's number of this thread. Asked once a thread: it is noted with every request where tracks are kept, and
 /// a system call costs as much as all the rest.
@@ -48,16 +48,7 @@ pub(super) fn renew_thread_id() -> u32 {
     // SAFETY: gettid has no requirements, and leaves `errno` alone.
     let id = unsafe { libc::gettid() as u32 };
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: writes the thread's own word.
-    unsafe {
-        core::arch::asm!(
-            "mov {a}, qword ptr [rip + kmem_thread_id@GOTTPOFF]",
-            "mov dword ptr fs:[{a}], {v:e}",
-            a = out(reg) _,
-            v = in(reg) id,
-            options(nostack, preserves_flags),
-        );
-    }
+    know_thread_id(id);
     id
 }
 

@@ -18,6 +18,7 @@
 //! | `names` | what code is called, and its lines |
 //! | [`fault`] | accesses to protected pages, and who else wants to see faults |
 //! | [`wake`], `locks` | a signal of somebody who wants something; whether its handler may use the heap |
+//! | `expected`, [`timer`] | how a handler has a thread come by a slow path; a signal after CPU time, where nobody does |
 //! | `word` | words of a thread's own |
 //! | `sys`, `weak` | system calls that leave `errno` alone; symbols of the C library that may be missing |
 //!
@@ -36,6 +37,7 @@
 
 mod apart;
 pub mod cpu;
+pub(crate) mod expected;
 pub mod fault;
 pub(crate) mod file;
 mod locks;
@@ -49,6 +51,7 @@ pub mod sink;
 mod slots;
 mod sys;
 pub(crate) mod threads;
+pub mod timer;
 mod topology;
 pub mod trace;
 mod unwind;
@@ -295,6 +298,7 @@ impl Host {
         names::after_fork_child();
         unwind::after_fork_child();
         fault::after_fork_child();
+        timer::after_fork_child();
     }
 
     /// Gives back whole pages of the states of free memory: they are all zero.
@@ -569,6 +573,11 @@ unsafe impl Platform for Host {
 
     fn watch_faults(&self) -> bool {
         fault::install()
+    }
+
+    fn sampling(&self) {
+        expected::came_by();
+        timer::see_to_thread();
     }
 
     fn map_apart(&self, len: usize, align: usize) -> Option<NonNull<u8>> {

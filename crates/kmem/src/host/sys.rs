@@ -393,6 +393,49 @@ pub(super) fn tell(thread: u32, signal: c_int) -> bool {
     unsafe { call(libc::SYS_tgkill, [process() as usize, thread as usize, signal as usize, 0, 0, 0]).is_ok() }
 }
 
+/// The calling thread blocks this signal.
+pub(super) fn blocks(signal: c_int) -> bool {
+    let mut mask = 0_u64;
+    let (none, size) = (0, size_of::<u64>());
+    // SAFETY: changes nothing, and writes one mask of that size.
+    let asked = unsafe {
+        call(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as usize, none, &raw mut mask as usize, size, 0, 0])
+    };
+    asked.is_err() || mask >> (signal - 1) & 1 != 0
+}
+
+/// A timer on the CPU time of the calling thread, that sends it a signal with a value; its number.
+pub(super) fn new_cpu_timer(signal: c_int, thread: u32, value: usize) -> Result<u32, Errno> {
+    // SAFETY: all zero is a value of the structure.
+    let mut event: libc::sigevent = unsafe { core::mem::zeroed() };
+    event.sigev_value.sival_ptr = value as *mut core::ffi::c_void;
+    event.sigev_signo = signal;
+    event.sigev_notify = libc::SIGEV_THREAD_ID;
+    event.sigev_notify_thread_id = thread as c_int;
+    let mut timer: c_int = 0;
+    let (clock, event) = (libc::CLOCK_THREAD_CPUTIME_ID as usize, &raw const event as usize);
+    // SAFETY: the kernel reads the event and writes the number; whoever has a signal sent has a handler for it.
+    unsafe { call(libc::SYS_timer_create, [clock, event, &raw mut timer as usize, 0, 0, 0]) }?;
+    Ok(timer as u32)
+}
+
+/// Has a timer ring every `period` nanoseconds.
+pub(super) fn set_timer(timer: u32, period: u64) {
+    let time = libc::timespec {
+        tv_sec: (period / 1_000_000_000) as libc::time_t,
+        tv_nsec: (period % 1_000_000_000) as libc::c_long,
+    };
+    let times = [time; 2];
+    // SAFETY: the kernel reads an interval and a first time.
+    let _ = unsafe { call(libc::SYS_timer_settime, [timer as usize, 0, times.as_ptr() as usize, 0, 0, 0]) };
+}
+
+/// A timer goes.
+pub(super) fn delete_timer(timer: u32) {
+    // SAFETY: a number; of what is no timer the kernel says so.
+    let _ = unsafe { call(libc::SYS_timer_delete, [timer as usize, 0, 0, 0, 0, 0]) };
+}
+
 /// The next entries of a directory; how many bytes they have, 0 at the end.
 pub(super) fn list(fd: c_int, buffer: &mut [u64]) -> Result<usize, Errno> {
     let (at, len) = (buffer.as_mut_ptr() as usize, size_of_val(buffer));

@@ -5,7 +5,7 @@
 //! its default (`listen`); whoever wants it for himself takes it away by setting a handler, and gets all of it.
 //!
 //! The handler asks whether the thread is *at rest*, and tells the heap's user of it (`Woken`), who either works there and then or has
-//! the thread look about at its next malloc or free (`cpu::expect`). At rest is a thread that
+//! the thread look about at its next malloc or free (`expected::expect`). At rest is a thread that
 //!
 //! - was interrupted in a system call, or right before one: it goes on at the instruction `syscall` (where the kernel has the call made
 //!   again), or behind it. So it is not in the midst of a fast path, of a step that is not atomic because the process has one thread, or
@@ -16,6 +16,8 @@
 //!
 //! A call that was interrupted goes on (`SA_RESTART`), but for those that no handler lets go on: `poll`, `nanosleep` and others, as
 //! signal(7) lists them, end early and say `EINTR`.
+//!
+//! The heap's own timers ([`super::timer`]) send the same signal, and say that they do.
 //!
 //! The handler runs on the stack that the thread is on. An alternate one would hide the live part of that from the search for
 //! pointers; and what takes room goes over to a stack of the heap's own (`fault`).
@@ -28,6 +30,7 @@ use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::fault::real_sigaction;
+use super::timer;
 #[cfg(target_arch = "x86_64")]
 use super::{fault, locks, slots, sys, trace};
 
@@ -43,13 +46,12 @@ static WOKEN: AtomicPtr<()> = AtomicPtr::new(null_mut());
 /// It was tried to listen. Once: a program that takes the signal away, or gives it back, means it.
 static TRIED: AtomicBool = AtomicBool::new(false);
 
-/// Listens to the signal from now on, if nobody else does; the first call decides. True: whoever sends the signal now is heard.
-pub(crate) fn listen(woken: Woken) -> bool {
+/// Listens to the signal from now on, if nobody else does; the first call decides. True: whoever sends the signal now is heard, by `woken` too if
+/// there is one. Without, only the heap's own timers are.
+pub(crate) fn listen(woken: Option<Woken>) -> bool {
     // SAFETY: asks, with a structure of this frame that zero is a value of.
     let Some(mut before) = (unsafe { exchange(null()) }) else { return false };
     if !TRIED.swap(true, Ordering::Relaxed) && before.sa_sigaction == libc::SIG_DFL {
-        // Release pairs with the Acquire of the handler.
-        WOKEN.store(woken as *mut (), Ordering::Release);
         // SAFETY: all zero is a value of this structure.
         let mut own: libc::sigaction = unsafe { core::mem::zeroed() };
         own.sa_sigaction = handle as *const () as usize;
@@ -64,15 +66,18 @@ pub(crate) fn listen(woken: Woken) -> bool {
         }
         before = own;
     }
-    is_own(before.sa_sigaction)
+    let own = is_own(before.sa_sigaction);
+    if own && let Some(woken) = woken {
+        // Release pairs with the Acquire of the handler.
+        WOKEN.store(woken as *mut (), Ordering::Release);
+    }
+    own
 }
 
 /// Does not listen any more, for good: from now on a system call of the handler's may be the process's end. Who looks from outside sees
 /// that there is no handler.
 pub(crate) fn stop() {
-    if WOKEN.swap(null_mut(), Ordering::AcqRel).is_null() {
-        return;
-    }
+    WOKEN.store(null_mut(), Ordering::Release);
     // SAFETY: asks, and goes back to the default of a signal that is the heap's: all zero is a value of the structure.
     unsafe {
         if exchange(null()).is_some_and(|before| is_own(before.sa_sigaction)) {
@@ -129,13 +134,16 @@ pub fn hidden(handler: usize) -> usize {
 }
 
 /// The handler.
-unsafe extern "C" fn handle(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
-    let Some(woken) = who() else { return };
-    // SAFETY: the kernel gives the context; errno is this thread's.
+unsafe extern "C" fn handle(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel gives what it says of the signal, and the context; errno is this thread's.
     unsafe {
         let errno = libc::__errno_location();
         let before = *errno;
-        woken(&|| is_at_rest(context));
+        if timer::sent(info) {
+            timer::ring();
+        } else if let Some(woken) = who() {
+            woken(&|| is_at_rest(context));
+        }
         *errno = before;
     }
 }

@@ -5,8 +5,25 @@
 //! before the thread runs, is zero at first, and one instruction reads or changes it once its place is known: allowed in signal handlers
 //! and in the first malloc of a process. Only x86-64 has them here; who uses one says what others do.
 
-/// Makes the 32-bit word of this symbol, hidden from other libraries, and the function that reads the calling thread's.
+/// Makes the 32-bit word of this symbol, hidden from other libraries, and the functions that read the calling thread's, and write it.
 macro_rules! thread_word {
+    ($symbol:literal, $read:ident, $write:ident) => {
+        $crate::host::word::thread_word!($symbol, $read);
+
+        #[inline(always)]
+        fn $write(value: u32) {
+            // SAFETY: writes the thread's own word.
+            unsafe {
+                core::arch::asm!(
+                    concat!("mov {a}, qword ptr [rip + ", $symbol, "@GOTTPOFF]"),
+                    "mov dword ptr fs:[{a}], {v:e}",
+                    a = out(reg) _,
+                    v = in(reg) value,
+                    options(nostack, preserves_flags),
+                );
+            }
+        }
+    };
     ($symbol:literal, $read:ident) => {
         core::arch::global_asm!(
             concat!(".pushsection .tbss.", $symbol, ",\"awT\",@nobits"),
