@@ -1,6 +1,6 @@
 //! Bytes outside of a block that are written.
 
-use super::End::{Fault, Later, Named, Noticed, Perhaps, Stopped, Unnoticed};
+use super::End::{Fault, Later, Named, Noticed, Stopped, Unnoticed};
 use super::{Program, row};
 
 pub(super) const PROGRAM: Program = Program {
@@ -125,7 +125,9 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped(
                     "(cache kmalloc-72) was written before its start, or the block before it past its end",
                 ),
-                Perhaps("(cache kmalloc-80) was written to after it was freed"),
+                Stopped(
+                    "(cache kmalloc-80) was written before its start, or the block before it past its end",
+                ),
                 Stopped("Left Redzone overwritten"),
             ],
         ),
@@ -137,7 +139,9 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped(
                     "(cache kmalloc-72) was written before its start, or the block before it past its end",
                 ),
-                Perhaps("(cache kmalloc-80) was written to after it was freed"),
+                Stopped(
+                    "(cache kmalloc-80) was written before its start, or the block before it past its end",
+                ),
                 Stopped("Left Redzone overwritten"),
             ],
         ),
@@ -159,7 +163,9 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped(
                     "(cache kmalloc-72) was written before its start, or the block before it past its end",
                 ),
-                Stopped("{} (cache kmalloc-80) was written past its end"),
+                Stopped(
+                    "(cache kmalloc-80) was written before its start, or the block before it past its end",
+                ),
                 Stopped("Left Redzone overwritten"),
             ],
         ),
