@@ -33,8 +33,6 @@ const BY_CHANCE: [&str; 1] = ["pair_256k"];
 
 /// Letters for a class that no loop uses.
 const ELSEWHERE: &str = "FZPU,kmalloc-2296";
-/// Aligned requests have no fast path there, and their slow one notes who asked, wherever there are any letters.
-const NOTES_WHO_ASKED: &str = "portable   aligned_64";
 
 /// The columns, as callgrind names them.
 const EVENTS: [&str; 6] = ["Ir", "Dr", "Dw", "Bc", "Bi", "Ge"];
@@ -144,9 +142,6 @@ fn with_letters_elsewhere(costs: &Costs) -> Result<Vec<String>, String> {
         let preloads = preloads("malloc", path, Engine::Slub, &stand_in);
         for (name, cost) in measure_one("malloc", &preloads, Some(ELSEWHERE), &out)? {
             let name = format!("{path:<10} {name}");
-            if name == NOTES_WHO_ASKED {
-                continue;
-            }
             if costs.get(&name).is_none_or(|before| (before[0] - cost[0]).abs() > 0.2) {
                 complaints.push(format!("with {ELSEWHERE}: {}", row(&name, &cost)));
             }
