@@ -232,7 +232,9 @@ mod tests {
     /// Every word that comes by while a block is taken, resized and freed, and none that differs from it by a byte.
     #[test]
     fn the_word_before_a_block_is_one_of_few() {
-        for (slot, key) in [(32, 0x1234_5678_9abc_def1), (80, !0), (8192, 0x8000_0000_0000_0000)] {
+        for (slot, key) in
+            [(32, 0x1234_5678_9abc_def1), (80, 0xfedc_ba98_7654_3211), (8192, 0x8000_0000_0000_0000)]
+        {
             let room = (slot - TRAILER) as u64;
             for size in [0, 1, room - 1, room] {
                 assert!(may_end(key ^ size, key, slot), "a seal of {size} of {slot}");
