@@ -483,7 +483,9 @@ pub unsafe fn note_origin_at_hand(ptr: *mut u8, origin: Origin) {
 pub unsafe fn note_origin(ptr: *mut u8, origin: Origin, align: usize) {
     // SAFETY: the caller's promise.
     unsafe { note_origin_at_hand(ptr, origin) };
-    if let Some(heap) = made()
+    // Blocks of unchecked classes keep nothing of that.
+    if class_at(ptr).is_none()
+        && let Some(heap) = made()
         && heap.debug().options().is_some()
         && !ptr.is_null()
     {

@@ -250,7 +250,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     fn copy_name(&self, name: &str) -> Option<NonNull<u8>> {
-        let copy = NonNull::new(self.kmalloc(name.len(), Gfp::KERNEL))?;
+        let copy = NonNull::new(self.kmalloc(name.len() + Self::SPARED, Gfp::KERNEL))?;
         // SAFETY: the block is fresh and at least as long as the name.
         unsafe { ptr::copy_nonoverlapping(name.as_ptr(), copy.as_ptr(), name.len()) };
         Some(copy)

@@ -203,7 +203,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let array = if sheaf::array_fits(self.floor(), bytes) {
             sheaf::alloc_array(self.floor(), bytes, gfp - Gfp::ZERO)
         } else {
-            self.allocate(bytes, Gfp::KERNEL & gfp)
+            self.allocate(bytes + Self::SPARED, Gfp::KERNEL & gfp)
         };
         (!array.is_null()).then_some(array.cast())
     }

@@ -21,6 +21,10 @@ use crate::platform::{PAGE_SIZE, Platform};
 use crate::report;
 
 impl<P: Platform, C: Config> Kmem<P, C> {
+    /// Bytes that the heap asks for and does not use of blocks of classes for itself: in a guarded heap the last word of each is a
+    /// front end's seal, or zero, so that a write before the next one can be told from it.
+    pub(crate) const SPARED: usize = if C::WATCHED { size_of::<u64>() } else { 0 };
+
     /// Takes the map of states into use. False: no memory.
     pub(crate) fn start_states(&self) -> bool {
         if !C::WATCHED {

@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering;
 
 use crate::page::{Lens, Page, Pages};
-use crate::platform::Platform;
+use crate::platform::{PAGE_SHIFT, Platform};
 
 /// Slabs in an order.
 pub struct SlabList {
@@ -103,6 +103,22 @@ impl SlabList {
         }
         self.len -= cut;
         (last, cut)
+    }
+
+    /// The slabs beside a slab lead back to it, as beside a member they do: it was not taken out before, and nobody wrote over its links.
+    /// A link that leads out of the heap's memory is not followed.
+    pub(crate) fn holds<P: Platform>(&self, pages: &Pages<P>, slab: &Page) -> bool {
+        let number = number(pages, slab);
+        let of = |link: u32| pages.at(pages.base_address() + ((link as usize - 1) << PAGE_SHIFT));
+        let forth = match slab.prev.load(Ordering::Relaxed) {
+            0 => Some(self.head),
+            link => of(link).map(|before| before.next.load(Ordering::Relaxed)),
+        };
+        let back = match slab.next.load(Ordering::Relaxed) {
+            0 => Some(self.tail),
+            link => of(link).map(|behind| behind.prev.load(Ordering::Relaxed)),
+        };
+        forth == Some(number) && back == Some(number)
     }
 
     /// Takes a slab of this list out.

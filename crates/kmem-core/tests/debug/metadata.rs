@@ -2,9 +2,11 @@
 //!
 //! A descriptor's fields are the heap's own. The tests write to them by their places, which `page::desc` fixes.
 
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use kmem_core::config::{Config, KernelConfig, UserConfig};
+use kmem_core::cache::CacheArgs;
+use kmem_core::config::{Config, Hardened, KernelConfig, UserConfig};
+use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::FreeError;
 use kmem_core::page::{Kind, Page};
 
@@ -12,6 +14,9 @@ use crate::rig::{Bad, FZPU, Rig, U};
 
 /// Where a descriptor has what it is, the slab's word, its cache, and its number of objects.
 const KIND: usize = 0;
+/// Where it has its links.
+const NEXT: usize = 8;
+const PREV: usize = 12;
 const WORD: usize = 16;
 const CACHE: usize = 24;
 const OBJECTS: usize = 32;
@@ -182,5 +187,112 @@ fn typesafe_objects_stay_readable() {
         }
         // Legal, so nobody says a word.
         assert_eq!((bad.errors(), bad.rig.said().as_str()), (0, ""), "{letters:?}");
+    }
+}
+
+/// A link of a slab to the next on its list, or to the one before.
+fn link(slab: *mut u8, which: usize) -> &'static AtomicU32 {
+    // SAFETY: a field of a descriptor, which is an atomic there too; the machine outlives the test's use of it.
+    unsafe { AtomicU32::from_ptr(slab.add(which).cast()) }
+}
+
+/// Eight slabs on the list of those with free objects, each by the three objects of it that are in use: more than a cache keeps when they are empty.
+fn eight_slabs(bad: &Bad) -> Vec<Vec<*mut u8>> {
+    let objects: Vec<_> = (0..8 * 26).map(|_| bad.filled()).collect();
+    let mut slabs: Vec<Vec<*mut u8>> = Vec::new();
+    for object in objects {
+        let start = bad.rig.slab_start(object);
+        match slabs.iter_mut().find(|slab| bad.rig.slab_start(slab[0]) == start) {
+            Some(slab) => slab.push(object),
+            None => slabs.push(vec![object]),
+        }
+    }
+    assert_eq!(slabs.iter().map(Vec::len).collect::<Vec<_>>(), [26; 8]);
+    for slab in &mut slabs {
+        slab.drain(3..).for_each(|object| bad.free(object));
+    }
+    slabs
+}
+
+/// A slab that is taken off its list twice, and links that lead elsewhere, out of the heap's memory too: nobody follows them. The list is
+/// given up, once, and the cache works on with other slabs.
+#[test]
+fn a_slab_is_unlinked_twice() {
+    for damage in ["", "unlinked", "next", "prev", "foreign"] {
+        let bad = Bad::new("unlinked");
+        let slabs = eight_slabs(&bad);
+        // One in the middle has neighbours.
+        let middle = slabs.iter().position(|slab| {
+            let place = descriptor(&bad, slab[0]);
+            link(place, NEXT).load(Relaxed) != 0 && link(place, PREV).load(Relaxed) != 0
+        });
+        let slab = &slabs[middle.expect("a slab between two")];
+        let place = descriptor(&bad, slab[0]);
+        let (next, prev) = (link(place, NEXT).load(Relaxed), link(place, PREV).load(Relaxed));
+        let of = |number: u32| {
+            let base = bad.rig.heap.pages().base_address();
+            let page = bad.rig.heap.pages().at(base + ((number as usize - 1) << 12)).expect("a slab");
+            std::ptr::from_ref(page).cast_mut().cast::<u8>()
+        };
+        match damage {
+            "unlinked" => {
+                link(of(prev), NEXT).store(next, Relaxed);
+                link(of(next), PREV).store(prev, Relaxed);
+            }
+            "next" => link(place, NEXT).store(prev, Relaxed),
+            "prev" => link(place, PREV).store(0, Relaxed),
+            "foreign" => link(place, NEXT).store(u32::MAX, Relaxed),
+            _ => {}
+        }
+        bad.rig.said();
+        // All its objects come back: the slab goes off the list, to be freed.
+        slab.iter().for_each(|&object| bad.free(object));
+        bad.rig.shrink(bad.cache);
+        let expected: &[&str] =
+            if damage.is_empty() { &[] } else { &["Slab list corrupt", "FIX List of slabs given up"] };
+        assert_eq!(titles(&bad), expected, "{damage}");
+        for object in (0..100).map(|_| bad.filled()).collect::<Vec<_>>() {
+            bad.free(object);
+        }
+        assert_eq!(bad.rig.said(), "", "{damage}");
+        if damage.is_empty() {
+            bad.assert_sound();
+        }
+    }
+}
+
+/// The same in a hardened heap, which stops: at the slab's neighbour, or at itself.
+#[test]
+fn a_damaged_list_stops_a_hardened_heap() {
+    for damage in [None, Some(NEXT), Some(PREV)] {
+        let rig = Rig::<Hardened<UserConfig>>::new();
+        let cache = rig.create("listed", 1000, CacheArgs::default()).expect("a cache");
+        let objects: Vec<_> = (0..400).map(|_| rig.alloc(cache, Gfp::KERNEL)).collect();
+        for &object in objects.iter().skip(1).step_by(2) {
+            assert_eq!(rig.free(cache, object), Ok(()));
+        }
+        rig.shrink(cache);
+        let pages = rig.heap.pages();
+        let place = |object: &*mut u8| {
+            let page: &Page = pages.head(pages.at(object.addr()).expect("memory of the heap"));
+            std::ptr::from_ref(page).cast_mut().cast::<u8>()
+        };
+        let listed = |slab: &*mut u8| [NEXT, PREV].iter().all(|&which| link(*slab, which).load(Relaxed) != 0);
+        let slab = objects.iter().step_by(2).map(place).find(listed).expect("a slab between two");
+        match damage {
+            None => {
+                rig.shrink(cache);
+                assert_eq!(rig.said(), "");
+            }
+            Some(which) => {
+                link(slab, which).store(u32::MAX, Relaxed);
+                let said = rig.machine.expect_fatal(|| rig.shrink(cache));
+                let start = "kmem: the list of slabs of cache listed is damaged at 0x";
+                assert!(
+                    said.trim_start().starts_with(start) && said.lines().count() == 1,
+                    "{damage:?}: {said}"
+                );
+            }
+        }
     }
 }

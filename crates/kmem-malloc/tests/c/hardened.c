@@ -123,6 +123,25 @@ static size_t come_and_go(size_t size, int touched)
     return count;
 }
 
+/* Two blocks of 40 bytes, one right behind the other, both in use; the one behind does not begin a page. */
+static void pair(volatile char **before, volatile char **behind)
+{
+    static volatile char *held[3000];
+    for (size_t i = 0; i < COUNT(held); i++) held[i] = some(40);
+    for (size_t i = 0; i < COUNT(held); i++) {
+        for (size_t j = 0; j < COUNT(held); j++) {
+            if (held[j] - held[i] == 48 && (uintptr_t)held[j] % 4096 != 0) {
+                *before = held[i];
+                *behind = held[j];
+                printf("%p\n", (void *)*behind);
+                fflush(stdout);
+                return;
+            }
+        }
+    }
+    CHECK(!"blocks side by side");
+}
+
 static volatile int gate;
 static void *racer(void *block)
 {
@@ -175,6 +194,29 @@ int main(int argc, char **argv)
         /* Nothing lies before a block at the start of a page, or a wall: then the write would be a fault. */
         for (int i = 400; i < 600; i++) if ((uintptr_t)held[i] % 4096 != 0) held[i][-1] = 1;
         for (int i = 0; i < 1000; i++) drop(held[i]);
+    }
+    /* The block before stays in use, so that only the one behind can tell. */
+    CASE("left-1") { volatile char *p, *q; pair(&p, &q); q[-1] ^= 0x55; drop(q); }
+    CASE("left-nul") { volatile char *p, *q; pair(&p, &q); if (q[-1] == 0) q[-1] = 1; else q[-1] = 0; drop(q); }
+    CASE("left-8") { volatile char *p, *q; pair(&p, &q); for (int i = -8; i < 0; i++) q[i] ^= 0x55; drop(q); }
+    CASE("left-small") { volatile char *p, *q; pair(&p, &q); *(volatile uint64_t *)(q - 8) = 1; drop(q); }
+    CASE("left-sized") { volatile char *p, *q; pair(&p, &q); q[-1] ^= 0x55; _ZdlPvm((void *)q, 40); }
+    CASE("left-realloc") { volatile char *p, *q; pair(&p, &q); q[-1] ^= 0x55; CHECK(realloc((void *)q, 39) != NULL); }
+    CASE("left-usable") { volatile char *p, *q; pair(&p, &q); q[-1] ^= 0x55; malloc_usable_size((void *)q); }
+    CASE("left-free") { volatile char *p, *q; pair(&p, &q); drop(p); q[-1] = 1; drop(q); }
+    /* All that is theirs, by all calls; what is left is as it was. */
+    CASE("left-none")
+    {
+        volatile char *p, *q;
+        pair(&p, &q);
+        for (int i = 0; i < 40; i++) p[i] = q[i] = 0x55;
+        CHECK(malloc_usable_size((void *)q) == 40);
+        CHECK(realloc((void *)p, 37) == p && realloc((void *)q, 39) == q && realloc((void *)p, 40) == p);
+        drop(q);
+        for (int i = 0; i < 37; i++) CHECK(p[i] == 0x55);
+        for (int i = 37; i < 40; i++) CHECK(p[i] == 0);
+        drop(p);
+        take_many(40);
     }
     CASE("after-first") { volatile char *p = some(200); drop(p); p[0] = 1; take_many(200); }
     CASE("after-middle") { volatile char *p = some(200); drop(p); p[100] = 1; take_many(200); }

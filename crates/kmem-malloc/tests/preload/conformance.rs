@@ -42,6 +42,7 @@ programs! {
     fork_many: "fork_many.c" [], ALL;
     spawn: "spawn.c" [], ALL;
     threads_outlive: "threads_outlive.c" [], THREADED;
+    neighbours: "neighbours.c" [], THREADED;
     grow_release_huge: "grow_release.c" ["536870912"], ALL;
     grow_release_large: "grow_release.c" ["262144"], ALL;
     grow_release_small: "grow_release.c" ["64"], ALL;

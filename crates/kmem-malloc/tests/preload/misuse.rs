@@ -75,9 +75,6 @@ fn ended(end: End, outcome: &Outcome) -> bool {
         End::Noticed(text) => {
             [End::Stopped(text), End::Later(text)].into_iter().any(|end| ended(end, outcome))
         }
-        End::Perhaps(text) => {
-            [End::Stopped(text), End::Later(text), End::Unnoticed].into_iter().any(|end| ended(end, outcome))
-        }
         End::Fault => signal == Some(SIGSEGV) && outcome.stderr.is_empty(),
         End::Named(text) => {
             let lines = outcome.stderr.lines().count();
@@ -192,10 +189,6 @@ fn goes_on(of: fn(&Row) -> End) -> impl Fn(&Program, &Row, Mode) -> Option<Strin
             End::Stopped(text) | End::Later(text) | End::Noticed(text) => {
                 let whole = outcome.status.code() == Some(0) && outcome.stdout.ends_with("whole\n");
                 whole && says(text, &outcome)
-            }
-            End::Perhaps(text) => {
-                let whole = outcome.status.code() == Some(0) && outcome.stdout.ends_with("whole\n");
-                whole && (outcome.stderr.is_empty() || says(text, &outcome))
             }
             end => ended(end, &outcome),
         };

@@ -31,6 +31,8 @@ const ROOM: usize = match Classes::GROWING {
 
 /// A block of `usable` bytes that is to have `size` is one that grows, and can go on doing so.
 #[inline(always)]
+// Where no class has room nothing is as short as 0.
+#[allow(clippy::absurd_extreme_comparisons)]
 pub(super) const fn suits(usable: usize, size: usize) -> bool {
     size > FROM && size > usable && size <= ROOM
 }

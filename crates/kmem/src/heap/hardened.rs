@@ -6,7 +6,7 @@
 //! | malloc | free |
 //! |---|---|
 //! | pop the class's stack | tag and multiplication prove that a block of a class starts here |
-//! | the block's state must be free, and becomes used | the seal at the block's end must be whole |
+//! | the block's state must be free, and becomes used | the seal at the block's end must be whole, and the word before its start |
 //! | all of the block must be zero | the state must be used, and becomes free |
 //! | seal it behind the last byte asked for | clear the block, push |
 //!
@@ -44,9 +44,9 @@ use crate::engine::check::Check;
 use crate::engine::{self, Classes, NO_PLACE, PLACES, TABLE_LIMIT};
 use crate::host::misc;
 use crate::live;
-use crate::misuse::{self, Call};
+use crate::misuse::{self, Call, Damage};
 
-use seal::{TRAILER, asked, asked_with, clear, key, seal};
+use seal::{TRAILER, asked, asked_with, clear, follows, follows_any, key, open, seal};
 pub use touched::name_faults;
 pub(crate) use touched::tell_of_fault;
 
@@ -419,7 +419,10 @@ pub(super) unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
         let slot = Classes::size_of(tag - 1);
         // SAFETY: a slot of that class starts here, in mapped memory; who finds it used owns it.
         unsafe {
-            if asked(ptr, slot).is_some() && watch::give(span.state(ptr.addr()), HEAP.platform().alone()) {
+            // Before the exchange, so that the CPU fetches this line while it waits for that of the seal.
+            let sealed =
+                asked(ptr, slot).is_some() && (follows(ptr, slot) || look_before(Call::Free, ptr, slot));
+            if sealed && watch::give(span.state(ptr.addr()), HEAP.platform().alone()) {
                 clear(ptr, slot);
                 let ptr = if quarantine::on() { quarantine::wait(ptr, tag - 1) } else { ptr };
                 if !ptr.is_null() && super::cpus().try_push(tag * size_of::<Check>(), ptr) != Pushed::Done {
@@ -430,6 +433,21 @@ pub(super) unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
         }
     }
     other(ptr);
+}
+
+/// The word before a block in use is not as usual: if it was written to, that is said, and the process ends.
+///
+/// # Safety
+/// As [`follows_any`].
+#[cold]
+#[inline(never)]
+unsafe fn look_before(call: Call, ptr: *const u8, slot: usize) -> bool {
+    // SAFETY: the caller's promise.
+    if !unsafe { follows_any(ptr, slot) } {
+        misuse::damaged(&HEAP, call, ptr.cast_mut(), Some(Classes::class_of(slot)), Damage::Header);
+        HEAP.platform().fatal()
+    }
+    true
 }
 
 /// The rest of a free whose block is clear already.
@@ -499,7 +517,14 @@ fn asked_of(call: Call, ptr: *const u8, class: usize) -> usize {
         )
     };
     match size {
-        Some(size) if state == watch::USED => size,
+        Some(size) if state == watch::USED => {
+            // SAFETY: a block of that class, in use.
+            unsafe {
+                let slot = Classes::size_of(class);
+                let _ = follows(ptr, slot) || look_before(call, ptr, slot);
+            }
+            size
+        }
         _ => asked_of_other(call, ptr, class),
     }
 }
@@ -598,6 +623,7 @@ pub(super) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
             let from = old.min(size);
             // SAFETY: the block is the caller's. What it no longer holds, and the old seal, go.
             unsafe {
+                open(ptr, slot);
                 ptr.add(from).write_bytes(0, slot - from);
                 seal(ptr, slot, size);
             }

@@ -23,6 +23,8 @@ const SLACK: f64 = 0.10;
 /// The hardened heap puts a block anywhere in its slab, by chance. Of one behind the slab's first page the portable path looks
 /// up the head of the pages, in this many instructions.
 const BEHIND_THE_FIRST_PAGE: f64 = 11.0;
+/// Before one that begins a page it does not look, which takes so many instructions.
+const LOOK_BEFORE: f64 = 15.0;
 
 /// The loop of the hardened heap that comes by more than one block, any part of which may lie on their slab's first page. What it
 /// does with a block looks for the head of the pages up to four times.
@@ -33,8 +35,6 @@ const BY_CHANCE: [&str; 1] = ["pair_256k"];
 
 /// Letters for a class that no loop uses.
 const ELSEWHERE: &str = "FZPU,kmalloc-2296";
-/// Aligned requests have no fast path there, and their slow one notes who asked, wherever there are any letters.
-const NOTES_WHO_ASKED: &str = "portable   aligned_64";
 
 /// The columns, as callgrind names them.
 const EVENTS: [&str; 6] = ["Ir", "Dr", "Dw", "Bc", "Bi", "Ge"];
@@ -144,9 +144,6 @@ fn with_letters_elsewhere(costs: &Costs) -> Result<Vec<String>, String> {
         let preloads = preloads("malloc", path, Engine::Slub, &stand_in);
         for (name, cost) in measure_one("malloc", &preloads, Some(ELSEWHERE), &out)? {
             let name = format!("{path:<10} {name}");
-            if name == NOTES_WHO_ASKED {
-                continue;
-            }
             if costs.get(&name).is_none_or(|before| (before[0] - cost[0]).abs() > 0.2) {
                 complaints.push(format!("with {ELSEWHERE}: {}", row(&name, &cost)));
             }
@@ -260,8 +257,13 @@ fn differences(file: &str, costs: &Costs, compiler: &str) -> Vec<String> {
             let off = (counted - cost[0]).abs();
             match same_compiler {
                 // Within a compiler version a count is exact up to what the loop's start and end add.
-                true if name.ends_with(SEVERAL_BLOCKS) => off <= 4.0 * BEHIND_THE_FIRST_PAGE + 0.2,
-                true if name.ends_with("_hard") => off <= 0.2 || (off - BEHIND_THE_FIRST_PAGE).abs() <= 0.2,
+                true if name.ends_with(SEVERAL_BLOCKS) => {
+                    off <= 4.0 * (BEHIND_THE_FIRST_PAGE + LOOK_BEFORE) + 0.2
+                }
+                true if name.ends_with("_hard") => {
+                    let (page, look) = (BEHIND_THE_FIRST_PAGE, LOOK_BEFORE);
+                    [0.0, page, look, look - page, look + page].iter().any(|by| (off - by).abs() <= 0.2)
+                }
                 true => off <= 0.2,
                 false => off <= counted * SLACK,
             }
@@ -305,6 +307,7 @@ Events shown:     Ir Dr Dw I1mr D1mr D1mw ILmr DLmr DLmw Bc Bcm Bi Bim Ge
         };
         let file = render(&cost(200.0), "1.95.0");
         assert!(differences(&file, &cost(200.0 + BEHIND_THE_FIRST_PAGE), "1.95.0").is_empty());
+        assert!(differences(&file, &cost(200.0 - LOOK_BEFORE), "1.95.0").is_empty());
         assert_eq!(differences(&file, &cost(205.0), "1.95.0").len(), 3);
 
         let several = |count: f64| -> Costs {
@@ -312,7 +315,7 @@ Events shown:     Ir Dr Dw I1mr D1mr D1mw ILmr DLmr DLmw Bc Bcm Bi Bim Ge
         };
         let file = render(&several(8000.0), "1.95.0");
         assert!(differences(&file, &several(7973.6), "1.95.0").is_empty());
-        assert_eq!(differences(&file, &several(8045.0), "1.95.0").len(), 3);
+        assert_eq!(differences(&file, &several(8105.0), "1.95.0").len(), 3);
     }
 
     #[test]

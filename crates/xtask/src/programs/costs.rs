@@ -42,8 +42,7 @@ seconds and MiB. A cache without letters pays nothing: its fast path has the sam
 (`golden/fast-path.txt`), so letters for a few caches (`FZPU,kmalloc-72`) cost as much as those caches are used.
 
 Whether a cache is checked is asked only where it has no CPU stacks, so no instruction of a fast path asks ([fast-path.md](fast-path.md) shows each of
-them). `cargo xtask golden` counts the loops on malloc once more while another class has all letters: they must take what they took (but for aligned requests
-without restartable sequences, whose one path notes who asked as soon as any class has letters: 184 instructions). A
+them). `cargo xtask golden` counts the loops on malloc once more while another class has all letters: they must take what they took. A
 build in which no slab is checked and letters mean nothing (41,568 bytes of code less) takes the same number of instructions in each of the
 loops on malloc; so did the commit before the layer, and the one that brought it.
 

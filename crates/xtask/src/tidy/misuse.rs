@@ -198,7 +198,6 @@ fn shown(end: End) -> String {
         End::Stopped(text) => format!("**stopped**: {}", said(text)),
         End::Later(text) => format!("**stopped later**: {}", said(text)),
         End::Noticed(text) => format!("**stopped**, at once or later, as the address falls: {}", said(text)),
-        End::Perhaps(text) => format!("stopped, or unnoticed, as the address falls: {}", said(text)),
         End::Fault => "fault".to_owned(),
         End::Named(text) => format!("**fault**: {}", said(text)),
         End::Dies => "dies".to_owned(),

@@ -13,7 +13,7 @@ use crate::engine::slub::Floor;
 use crate::engine::slub::object::Extent;
 use crate::engine::slub::slab::SlabKind;
 use crate::engine::slub::word::{self, Word};
-use crate::engine::slub::{Cache, Cpu, Stack, slab};
+use crate::engine::slub::{Cache, Cpu, Stack, maintain, slab};
 use crate::gfp::Gfp;
 use crate::page::Page;
 use crate::platform::{PAGE_SIZE, Platform};
@@ -332,11 +332,11 @@ fn from_node<P: Platform>(
     let first = {
         let mut list = node.own.list.lock(floor.platform);
         let Some(first) = list.partial.first(floor.pages) else { return false };
-        list.partial.remove(floor.pages, first);
+        maintain::take_out(floor, cache, &mut list.partial, first);
         freeze(first);
         while inner.own.chain_slabs < limit {
             let Some(more) = list.partial.first(floor.pages) else { break };
-            list.partial.remove(floor.pages, more);
+            maintain::take_out(floor, cache, &mut list.partial, more);
             freeze(more);
             more.chain.store(u64::from(inner.own.chain), Ordering::Relaxed);
             inner.own.chain = list::number(floor.pages, more);
@@ -424,7 +424,7 @@ fn take_from_list<P: Platform>(
     let mut list = cache.node(node).own.list.lock(floor.platform);
     while got < out.len() {
         let Some(slab) = list.partial.first(floor.pages) else { break };
-        list.partial.remove(floor.pages, slab);
+        maintain::take_out(floor, cache, &mut list.partial, slab);
         freeze(slab);
         got += drain(floor, cache, slab, &mut out[got..]);
         if thaw(slab).inuse() < slab.objects.load(Ordering::Relaxed) {

@@ -136,7 +136,7 @@ unsafe fn free_chain<P: Platform>(
     };
     if new.inuse() == 0 && !keep_pages && enough(list.partial.len) {
         if !was_full {
-            list.partial.remove(floor.pages, slab);
+            maintain::take_out(floor, cache, &mut list.partial, slab);
         }
         drop(list);
         // SAFETY: all objects are free and the slab is on no list, so nobody can reach it.

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::debug::report;
 use crate::engine::list::{self, SlabList};
 use crate::engine::slub::Floor;
 pub(crate) use crate::engine::slub::alloc::tail;
@@ -138,6 +139,24 @@ pub(super) fn rename_slabs<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {
 
 const BUCKETS: usize = 32;
 
+/// Takes a slab off a list of its node. In a guarded heap a slab that is not on it, by its links, ends the program: it was taken out before,
+/// or the links were written over, and whoever follows them is led anywhere.
+pub(super) fn take_out<P: Platform>(floor: Floor<'_, P>, cache: &Cache, list: &mut SlabList, slab: &Page) {
+    if floor.guarded && !list.holds(floor.pages, slab) {
+        unlinked(floor, cache, slab);
+    }
+    list.remove(floor.pages, slab);
+}
+
+#[cold]
+#[inline(never)]
+fn unlinked<P: Platform>(floor: Floor<'_, P>, cache: &Cache, slab: &Page) -> ! {
+    let start = floor.pages.address(slab);
+    let text = format_args!("kmem: the list of slabs of cache {} is damaged at {start:p}", cache.name);
+    report::tell(floor.platform, floor.debug, cache.name, text);
+    floor.platform.fatal()
+}
+
 /// Frees the empty slabs of one node and sorts the rest. `keep_pages`: empty slabs stay (they are sorted last).
 pub(super) fn release_empty<P: Platform>(floor: Floor<'_, P>, cache: &Cache, node: usize, keep_pages: bool) {
     let mut empty = SlabList::new();
@@ -148,7 +167,7 @@ pub(super) fn release_empty<P: Platform>(floor: Floor<'_, P>, cache: &Cache, nod
             let mut buckets = [const { SlabList::new() }; BUCKETS];
             let mut rest = SlabList::new();
             while let Some(slab) = list.first(floor.pages) {
-                list.remove(floor.pages, slab);
+                take_out(floor, cache, list, slab);
                 let inuse = word::load(slab).inuse();
                 let free = usize::from(slab.objects.load(Ordering::Relaxed) - inuse);
                 if inuse == 0 && !keep_pages {

@@ -118,16 +118,22 @@ static void zero_bytes(void)
     free(block);
 }
 
+/* A block that begins no page: before one that does may lie nothing that is anybody's. */
+static char *within_a_page(void)
+{
+    char *block;
+    do block = block_of(64); while ((uintptr_t)block % 4096 == 0);
+    return block;
+}
+
 static void left_1(void)
 {
-    char *block = block_of(64);
-    write_and_free(block, -1, 1, 0);
+    write_and_free(within_a_page(), -1, 1, 0);
 }
 
 static void left_8(void)
 {
-    char *block = block_of(64);
-    write_and_free(block, -8, 8, 0);
+    write_and_free(within_a_page(), -8, 8, 0);
 }
 
 static void left_1_large(void)

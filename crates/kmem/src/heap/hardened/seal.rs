@@ -8,16 +8,28 @@
 //!
 //! Where blocks are as long as pages, guard pages take the seal's place.
 //!
+//! # The word before a block
+//! A write before a block's start hits the last word of the slot before: its seal, or a zero if that slot is free. Its holder may
+//! never come to see it, so whoever gives back the block behind it looks. The other slot is another thread's, which may take,
+//! resize or free it in the same instant: no look at its state says what the word must be a moment later. But the word is only
+//! ever one of few (I-SEAL-1), whatever becomes of the slot, and an aligned word is read at once. So one read tells, and there is
+//! nothing to wait for.
+//!
+//! # Invariants
+//! - I-SEAL-1: the last word of each slot of a class's slab but the shortest, which may have a link there while it is free, is zero,
+//!   or a seal, or the part of a filler that a seal is about to be written over ([`may_end`]). So whoever else takes blocks of classes
+//!   (names and arrays of the heap's own) leaves the last word alone.
+//!
 //! # Never
 //! Nothing here writes outside of the block's own slot, or tells of what it found: who asks does.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kmem_core::engine::watch;
-use kmem_core::platform::Platform;
+use kmem_core::platform::{PAGE_SIZE, Platform};
 
 use super::super::HEAP;
-use super::look;
+use super::{look, origin};
 
 /// Bytes that a block has beyond those asked for.
 pub(super) const TRAILER: usize = 8;
@@ -41,7 +53,18 @@ pub(super) fn start() {
 /// What the seal of a block is mixed with.
 #[inline(always)]
 pub(super) fn key(block: *const u8) -> u64 {
-    let [add, factor] = [SECRETS[0].load(Ordering::Relaxed), SECRETS[1].load(Ordering::Relaxed)];
+    key_by(secrets(), block)
+}
+
+/// The secrets: what is added to an address, and what the sum is multiplied by.
+#[inline(always)]
+fn secrets() -> [u64; 2] {
+    [SECRETS[0].load(Ordering::Relaxed), SECRETS[1].load(Ordering::Relaxed)]
+}
+
+/// [`key`], by secrets that were read before: the compiler reads them anew each time.
+#[inline(always)]
+fn key_by([add, factor]: [u64; 2], block: *const u8) -> u64 {
     (block.addr() as u64 ^ add).wrapping_mul(factor)
 }
 
@@ -98,6 +121,71 @@ pub(super) unsafe fn asked_with(block: *const u8, slot: usize, bits: u64) -> Opt
     }
 }
 
+/// The shortest slots. Their free ones are linked by the last word.
+const SHORTEST: usize = 16;
+
+/// The last word of the slot before a block is a seal of `malloc`'s, or zero. False says nothing yet: ask [`follows_any`]. Before a
+/// block that begins a page may lie another slab, or none, so there nobody looks.
+///
+/// # Safety
+/// A block of a class of `slot` bytes starts there, in a slab of that class, and is the caller's.
+#[inline(always)]
+pub(super) unsafe fn follows(block: *const u8, slot: usize) -> bool {
+    if block.addr().is_multiple_of(PAGE_SIZE) || slot == SHORTEST {
+        return true;
+    }
+    let (secrets, before) = (secrets(), block.wrapping_sub(slot));
+    // SAFETY: the caller's promise: slabs begin pages, so this slot is of the block's own slab, which stays for as long as the block.
+    let word = unsafe { last_word(before, slot) };
+    // No processor foresees which of the two it is, where blocks are freed at random, so there is one jump for both: of what is not
+    // zero no product that anybody can foresee is as small as a size.
+    let size = word ^ key_by(secrets, before);
+    let none = word.wrapping_mul(secrets[1]);
+    size.min(none) <= (slot - TRAILER) as u64
+}
+
+/// The last word of a slot.
+///
+/// # Safety
+/// A slot of so many bytes starts there, in a slab of a class.
+#[inline(always)]
+unsafe fn last_word(slot: *const u8, bytes: usize) -> u64 {
+    // SAFETY: the caller's promise; it is aligned to 8. Others may write to it.
+    unsafe { AtomicU64::from_ptr(slot.cast_mut().add(bytes - TRAILER).cast()) }.load(Ordering::Relaxed)
+}
+
+/// [`follows`], with all that a legal program may bring about: seals of other calls, and those that are just being written.
+///
+/// # Safety
+/// As [`follows`], of a block for which that was false.
+#[cold]
+pub(super) unsafe fn follows_any(block: *const u8, slot: usize) -> bool {
+    let before = block.wrapping_sub(slot);
+    // SAFETY: the caller's promise.
+    let word = unsafe { last_word(before, slot) };
+    may_end(word, key(before), slot)
+}
+
+/// The last word of a slot with this key may be this one (I-SEAL-1).
+fn may_end(word: u64, key: u64, slot: usize) -> bool {
+    let room = (slot - TRAILER) as u64;
+    // How much of a filler lies there: all of it, or its last bytes.
+    let part = |bytes: u32| filler(key) >> (u64::BITS - 8 * bytes);
+    word == 0
+        || origin::split(word ^ key).is_some_and(|(_, size)| size <= room)
+        || (1..=8).any(|bytes| word == part(bytes))
+}
+
+/// Opens a block's seal, at once, so that what follows may write to all behind the bytes asked for (I-SEAL-1).
+///
+/// # Safety
+/// The block is the caller's, of a class of `slot` bytes.
+#[inline(always)]
+pub(super) unsafe fn open(block: *mut u8, slot: usize) {
+    // SAFETY: the last word of the slot.
+    unsafe { AtomicU64::from_ptr(block.add(slot - TRAILER).cast()) }.store(0, Ordering::Relaxed);
+}
+
 /// Clears a block whose seal is whole.
 ///
 /// # Safety
@@ -133,6 +221,38 @@ unsafe fn clear_rest(block: *mut u8, slot: usize) {
             block.add(slot - LINE).cast::<[u128; LINE / 16]>().write([0; LINE / 16]);
         } else {
             block.write_bytes(0, slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every word that comes by while a block is taken, resized and freed, and none that differs from it by a byte.
+    #[test]
+    fn the_word_before_a_block_is_one_of_few() {
+        for (slot, key) in
+            [(32, 0x1234_5678_9abc_def1), (80, 0xfedc_ba98_7654_3211), (8192, 0x8000_0000_0000_0000)]
+        {
+            let room = (slot - TRAILER) as u64;
+            for size in [0, 1, room - 1, room] {
+                assert!(may_end(key ^ size, key, slot), "a seal of {size} of {slot}");
+            }
+            for size in [room + 1, 1 << 31, 1 << 32 | 1] {
+                assert!(!may_end(key ^ size, key, slot), "a seal of {size} of {slot}");
+            }
+            for at in 0..TRAILER {
+                assert!(!may_end(key ^ 0xff << (8 * at), key, slot) || at == 0 && room > 255, "byte {at}");
+                assert!(!may_end(1 << (8 * at), key, slot), "byte {at} of a free one");
+            }
+            // What `seal` writes first.
+            for size in 0..=room {
+                let mut memory = [0_u8; 8192 + 8];
+                memory[size as usize..][..8].copy_from_slice(&filler(key).to_le_bytes());
+                let word = u64::from_le_bytes(memory[room as usize..][..8].try_into().expect("8 bytes"));
+                assert!(may_end(word, key, slot), "a filler behind {size} of {slot}");
+            }
         }
     }
 }

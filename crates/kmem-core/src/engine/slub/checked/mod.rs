@@ -50,6 +50,7 @@ use core::sync::atomic::Ordering;
 
 use crate::debug::Reporter;
 use crate::engine::geometry::Geometry;
+use crate::engine::list::SlabList;
 use crate::engine::slub::node::NodeLists;
 use crate::engine::slub::object::Extent;
 use crate::engine::slub::word::{self, Word};
@@ -167,11 +168,23 @@ impl<'a, P: Platform> Checked<'a, P> {
     fn unlist(&self, list: &mut NodeLists) {
         let flags = self.slab.slab_flags.load(Ordering::Relaxed);
         match flags & LIST {
-            PARTIAL => list.checked.remove(self.floor.pages, self.slab),
-            FULL => list.full.remove(self.floor.pages, self.slab),
+            PARTIAL => self.take_out(&mut list.checked),
+            FULL => self.take_out(&mut list.full),
             _ => {}
         }
         self.slab.slab_flags.store(flags & !LIST, Ordering::Relaxed);
+    }
+
+    /// Takes the slab off a list. Where the links say that it is not on it, none of them is followed or changed: nobody knows what else
+    /// is wrong with the list, so it is given up. Its other slabs are on none then; one of which an object comes back finds that here.
+    fn take_out(&self, list: &mut SlabList) {
+        if list.holds(self.floor.pages, self.slab) {
+            list.remove(self.floor.pages, self.slab);
+        } else if list.len > 0 {
+            self.slab_error(format_args!("Slab list corrupt"));
+            self.report.fix(format_args!("List of slabs given up"));
+            *list = SlabList::new();
+        }
     }
 
     /// Gives the slab up: all its objects count as used, and it is never used again.

@@ -26,8 +26,6 @@ pub(crate) enum End {
     Later(&'static str),
     /// [`End::Stopped`] or [`End::Later`], as the address falls.
     Noticed(&'static str),
-    /// [`End::Stopped`], [`End::Later`] or [`End::Unnoticed`], as the address falls.
-    Perhaps(&'static str),
     /// The processor refuses the access (SIGSEGV): where and why is for the user to find out.
     Fault,
     /// The same, and the line before says where it was.

@@ -1,6 +1,6 @@
 //! Bytes outside of a block that are written.
 
-use super::End::{Dies, Fault, Later, Named, Noticed, Perhaps, Stopped, Unnoticed};
+use super::End::{Dies, Fault, Later, Named, Noticed, Stopped, Unnoticed};
 use super::{Program, row};
 
 pub(super) const PROGRAM: Program = Program {
@@ -145,7 +145,9 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped(
                     "(cache kmalloc-72) was written before its start, or the block before it past its end",
                 ),
-                Perhaps("(cache kmalloc-80) was written to after it was freed"),
+                Stopped(
+                    "(cache kmalloc-80) was written before its start, or the block before it past its end",
+                ),
                 Stopped("Left Redzone overwritten"),
             ],
         ),
@@ -157,7 +159,9 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped(
                     "(cache kmalloc-72) was written before its start, or the block before it past its end",
                 ),
-                Perhaps("(cache kmalloc-80) was written to after it was freed"),
+                Stopped(
+                    "(cache kmalloc-80) was written before its start, or the block before it past its end",
+                ),
                 Stopped("Left Redzone overwritten"),
             ],
         ),
@@ -179,7 +183,9 @@ pub(super) const PROGRAM: Program = Program {
                 Stopped(
                     "(cache kmalloc-72) was written before its start, or the block before it past its end",
                 ),
-                Stopped("{} (cache kmalloc-80) was written past its end"),
+                Stopped(
+                    "(cache kmalloc-80) was written before its start, or the block before it past its end",
+                ),
                 Stopped("Left Redzone overwritten"),
             ],
         ),
