@@ -11,7 +11,7 @@
 //! recycled one is in memory as a whole; hence there are few: a heap where more blocks grow at the same time, or stay, serves the others as ever.
 //!
 //! # Invariants
-//! - I-GROWING-1: about [`MOST`] such blocks exist at a time, free ones included; a few more where several threads make one at once.
+//! - I-GROWING-1: about four such blocks exist at a time, free ones included; a few more where several threads make one at once.
 //!
 //! # Never
 //! A request fails because there is no such room: then it is for a block of its own size.
