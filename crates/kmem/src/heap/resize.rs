@@ -4,7 +4,7 @@
 //! A block of a class stays while it fits and fills half of its class; else its contents move to a block of another. What is no
 //! block of a class is resized by the core: pages in place, mappings by the system. A block that grows to
 //! [`MAPPED`] bytes becomes a mapping, which grows without being copied. On its way there it may get a block with room to grow
-//! ([`growing`](super::growing)), where it stays until it is that long, or short again.
+//! ([`growing`]), where it stays until it is that long, or short again.
 //!
 //! # Invariants
 //! - I-RESIZE-1: when the answer is null the old block is as it was.
