@@ -13,11 +13,11 @@
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The letters were changed.
-const LETTERS: usize = 1 << 63;
+const LETTERS: usize = 1 << (usize::BITS - 1);
 /// A rule may hit the cache.
-const RULE: usize = 1 << 62;
+const RULE: usize = 1 << (usize::BITS - 2);
 /// Guarded objects are counted from here on.
-const GUARDED: usize = 1 << 32;
+const GUARDED: usize = 1 << (usize::BITS / 2);
 
 /// More room than anybody may have: less than what any reason to be shut adds.
 pub const MOST_ROOM: usize = GUARDED - 1;
