@@ -164,6 +164,35 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         Some(object)
     }
 
+    /// Makes an object that was guarded just now one of fewer bytes, for a heap that asks for more than its user does: the one at a page's
+    /// end ends there again. Its contents are zero then. Where it is now; a block that is not guarded, or not longer, stays as it is.
+    ///
+    /// # Safety
+    /// The block is the caller's, aligned to `align`, which is a power of two, and nobody else knows of it.
+    #[cold]
+    #[inline(never)]
+    pub unsafe fn shorten_guarded(&self, block: *mut u8, size: usize, align: usize) -> *mut u8 {
+        let guard = &self.guard;
+        let found = guard.page_at(block.addr()).and_then(|(index, _)| index).zip(guard.known_book());
+        let Some((index, book)) = found else { return block };
+        let entry = &book.entries[index];
+        let (start, bytes) = entry.range();
+        if start != block.addr() || size == 0 || size >= bytes || !entry.take() {
+            return block;
+        }
+        let page = guard.page_of(index);
+        let offset = if start == page.addr() { 0 } else { (PAGE_SIZE - size) & !(align - 1) };
+        let object = page.wrapping_add(offset);
+        // SAFETY: the page is open and, as the entry, this thread's; the object lies in it.
+        unsafe {
+            canary::fill(page, offset, size);
+            object.write_bytes(0, size);
+        }
+        entry.shorten(object.addr(), size);
+        entry.place();
+        object
+    }
+
     /// Frees what should be a guarded object. `wanted`: the cache that it is said to be from.
     ///
     /// # Errors

@@ -135,6 +135,12 @@ impl Entry {
         self.freed_by.set(&Track::default());
     }
 
+    /// The object is here, and so long. The caller owns the entry.
+    pub(crate) fn shorten(&self, start: usize, size: usize) {
+        self.start.store(start, Ordering::Relaxed);
+        self.size.store(size, Ordering::Relaxed);
+    }
+
     /// The object is in use from now on. The caller owns the entry.
     pub(crate) fn place(&self) {
         self.state.store(LIVE, Ordering::Release);

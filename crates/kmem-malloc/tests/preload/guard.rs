@@ -103,11 +103,11 @@ fn check_of(case: &Case, outcome: &Outcome, program: &str, block: usize, told: &
     };
     assert!(title.starts_with(by), "it was {by}: {told}");
     let object = part();
-    assert_eq!(
-        object,
-        [format!("guard-#{number}: {block:#018x}-{:#018x}, size=48, cache={cache}", block + 47)],
-        "{told}"
-    );
+    let line =
+        |cache| [format!("guard-#{number}: {block:#018x}-{:#018x}, size=48, cache={cache}", block + 47)];
+    // The hardened heap's class for 48 bytes is that for them and a seal; what it asks first has none.
+    let sealed = engine() == "hardened" && object == line("kmalloc-64");
+    assert!(sealed || object == line(cache), "{told}");
     let freed_by = if case.name == "after-realloc" { " main+0x" } else { " drop+0x" };
     let tracks = [("allocated", " get+0x"), ("freed", freed_by)];
     for (verb, by) in tracks.into_iter().take(if case.freed { 2 } else { 1 }) {

@@ -196,12 +196,12 @@ pub(super) fn malloc_slow(size: usize) -> *mut u8 {
             }
         }
     }
-    get(size, |heap, bytes| heap.allocate(bytes, Gfp::KERNEL))
+    get(Classes::MIN_ALIGN, size, |heap, bytes| heap.allocate(bytes, Gfp::KERNEL))
 }
 
 /// See [`super::calloc_slow`]: blocks of classes are zero whenever they are handed out.
 pub(super) fn calloc_slow(size: usize) -> *mut u8 {
-    get(size, |heap, bytes| heap.allocate(bytes, Gfp::KERNEL | Gfp::ZERO))
+    get(Classes::MIN_ALIGN, size, |heap, bytes| heap.allocate(bytes, Gfp::KERNEL | Gfp::ZERO))
 }
 
 /// See [`super::memalign_slow`].
@@ -218,13 +218,13 @@ pub(super) fn memalign_slow(align: usize, size: usize) -> *mut u8 {
             }
         }
     }
-    get(size, |heap, bytes| heap.allocate_aligned(align, bytes, Gfp::KERNEL))
+    get(align, size, |heap, bytes| heap.allocate_aligned(align, bytes, Gfp::KERNEL))
 }
 
 /// A block of the heap for `size` bytes, sealed if it is one of a class. Tries again after everything that caches hold in
 /// reserve was given back.
 #[inline]
-fn get(size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut u8 {
+fn get(align: usize, size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut u8 {
     if size > isize::MAX as usize {
         return core::ptr::null_mut();
     }
@@ -242,12 +242,17 @@ fn get(size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut 
             return granted_apart(heap, size, allocate);
         }
     }
-    granted(heap, size, allocate)
+    granted(heap, align, size, allocate)
 }
 
 /// [`get`], whatever the rules of fault injection say.
 #[inline]
-fn granted(heap: &engine::Heap, size: usize, allocate: impl Fn(&engine::Heap, usize) -> *mut u8) -> *mut u8 {
+fn granted(
+    heap: &engine::Heap,
+    align: usize,
+    size: usize,
+    allocate: impl Fn(&engine::Heap, usize) -> *mut u8,
+) -> *mut u8 {
     if (heap.debug().options().is_some() || heap.guard().is_on())
         && let Some(block) = checked(heap, size, &allocate)
     {
@@ -265,6 +270,11 @@ fn granted(heap: &engine::Heap, size: usize, allocate: impl Fn(&engine::Heap, us
         // SAFETY: a fresh block of that class, which has at least `bytes` bytes.
         unsafe { seal(block, Classes::size_of(class), size) };
     } else {
+        if heap.guard().is_on() && !block.is_null() {
+            // A guarded object has no seal: it ends where its user's bytes do.
+            // SAFETY: a fresh block, aligned so.
+            block = unsafe { heap.shorten_guarded(block, size, align) };
+        }
         // Nothing, or a mapping: no class is aligned as was asked.
         noted(heap, block, size);
     }
@@ -647,8 +657,11 @@ pub(super) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     let new = match malloc_at_hand(size) {
         block if block.is_null() && grows => {
             let allocate = |heap: &engine::Heap, bytes| heap.allocate(bytes, Gfp::KERNEL);
-            let get = if size > Classes::LARGEST - TRAILER { granted_apart } else { granted };
-            get(&HEAP, size, allocate)
+            if size > Classes::LARGEST - TRAILER {
+                granted_apart(&HEAP, size, allocate)
+            } else {
+                granted(&HEAP, Classes::MIN_ALIGN, size, allocate)
+            }
         }
         block if block.is_null() => malloc_slow(size),
         block => block,
