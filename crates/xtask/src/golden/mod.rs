@@ -29,6 +29,8 @@ const LOOK_BEFORE: f64 = 15.0;
 /// The loop of the hardened heap that comes by more than one block, any part of which may lie on their slab's first page. What it
 /// does with a block looks for the head of the pages up to four times.
 const SEVERAL_BLOCKS: &str = "pair_6000_hard";
+/// The loop that frees a batch of small ones. How many of them begin a page is chance, too: one in fifty or so.
+const MANY_BLOCKS: &str = "free_64_hard";
 
 /// Loops that the hardened heap serves with mappings, at addresses by chance: how long it looks for them varies.
 const BY_CHANCE: [&str; 1] = ["pair_256k"];
@@ -260,6 +262,7 @@ fn differences(file: &str, costs: &Costs, compiler: &str) -> Vec<String> {
                 true if name.ends_with(SEVERAL_BLOCKS) => {
                     off <= 4.0 * (BEHIND_THE_FIRST_PAGE + LOOK_BEFORE) + 0.2
                 }
+                true if name.ends_with(MANY_BLOCKS) => off <= 0.1 * LOOK_BEFORE + 0.2,
                 true if name.ends_with("_hard") => {
                     let (page, look) = (BEHIND_THE_FIRST_PAGE, LOOK_BEFORE);
                     [0.0, page, look, look - page, look + page].iter().any(|by| (off - by).abs() <= 0.2)
@@ -309,6 +312,13 @@ Events shown:     Ir Dr Dw I1mr D1mr D1mw ILmr DLmr DLmw Bc Bcm Bi Bim Ge
         assert!(differences(&file, &cost(200.0 + BEHIND_THE_FIRST_PAGE), "1.95.0").is_empty());
         assert!(differences(&file, &cost(200.0 - LOOK_BEFORE), "1.95.0").is_empty());
         assert_eq!(differences(&file, &cost(205.0), "1.95.0").len(), 3);
+
+        let many = |count: f64| -> Costs {
+            [("rseq       free_64_hard".to_owned(), [count, 1.0, 1.0, 1.0, 0.0, 0.0])].into()
+        };
+        let file = render(&many(150.0), "1.95.0");
+        assert!(differences(&file, &many(149.1), "1.95.0").is_empty());
+        assert_eq!(differences(&file, &many(153.0), "1.95.0").len(), 3);
 
         let several = |count: f64| -> Costs {
             [(format!("portable   {SEVERAL_BLOCKS}"), [count, 1.0, 1.0, 1.0, 0.0, 0.0])].into()
