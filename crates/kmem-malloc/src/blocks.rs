@@ -115,6 +115,20 @@ extern "C" fn calloc_rest(total: size_t) -> *mut c_void {
 /// `ptr` is null or a live block of this heap; after success only the result may be used.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: size_t) -> *mut c_void {
+    // Most blocks that are resized stay where they are. Neither null nor a size of 0 does.
+    if !record::EACH && heap::stays(ptr.cast(), size) {
+        return ptr;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { realloc_rest(ptr, size) }
+}
+
+/// [`realloc`] of null, to nothing, of what moves, and of what is no sound block.
+///
+/// # Safety
+/// As [`realloc`].
+#[inline(never)]
+unsafe fn realloc_rest(ptr: *mut c_void, size: size_t) -> *mut c_void {
     if ptr.is_null() {
         return malloc(size);
     }

@@ -210,6 +210,9 @@ pub(crate) fn freeing(ptr: *mut u8) {
     }
 }
 
+/// Each call must come by, also one that changes nothing but the size that was asked for.
+pub(crate) const EACH: bool = true;
+
 /// Runs `resize`, which gives the block another size. It runs in any case, under the lock where it is recorded.
 #[inline]
 pub(crate) fn resizing(ptr: *mut u8, size: usize, resize: impl FnOnce() -> *mut u8) -> *mut u8 {

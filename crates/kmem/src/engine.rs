@@ -414,7 +414,12 @@ pub(crate) fn place_at(span: &Span, ptr: *const u8) -> Option<usize> {
     if !REGULAR {
         return None;
     }
-    let tag = usize::from(span.tag(ptr.addr())?);
+    place_in(span, ptr, usize::from(span.tag(ptr.addr())?))
+}
+
+/// [`place_at`] on a page with this tag.
+#[inline(always)]
+pub(crate) fn place_in(span: &Span, ptr: *const u8, tag: usize) -> Option<usize> {
     // Tag 0 passes no check; but there may be nothing to look at.
     if tag > Classes::COUNT || (<Chosen as Shape>::LEADS && tag == 0) {
         return None;

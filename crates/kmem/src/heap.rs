@@ -62,7 +62,7 @@ pub use fork::{postfork_child, postfork_parent, prefork, take_over_forks};
 pub use freeing::{free, free_as};
 pub use hardened::name_faults;
 pub(crate) use hardened::tell_of_fault;
-pub use resize::realloc;
+pub use resize::{realloc, stays};
 pub(crate) use tell::write_report_with;
 pub use tell::{HeapStats, ownership, stats, write_report, write_slabinfo};
 pub use zeroed::{calloc, calloc_slow, clear};
@@ -497,13 +497,25 @@ pub unsafe fn note_origin(ptr: *mut u8, origin: Origin, align: usize) {
 /// The class of a block in use with a header, which proves by itself that the block starts there. Nothing: ask [`class_at`].
 #[inline(always)]
 fn headed_at(ptr: *const u8) -> Option<usize> {
-    // What begins a page may have its header in the one before, of which nobody knows here whether it is memory.
-    if !HEADED || ptr.addr() % PAGE_SIZE < beside::BYTES {
+    if !HEADED {
         return None;
     }
-    let class = usize::from(HEAP.platform().span().tag(ptr.addr())?).wrapping_sub(1);
-    // SAFETY: the word lies in the page of the address, which has the tag of a slab's.
-    ((0..Classes::HEADED).contains(&class) && unsafe { state::has_header_in_use(ptr) }).then_some(class)
+    let tag = usize::from(HEAP.platform().span().tag(ptr.addr())?);
+    // SAFETY: the page's tag.
+    unsafe { is_headed_in(ptr, tag) }.then(|| tag - 1)
+}
+
+/// The page at `ptr` is one of blocks with headers, and there lies one in use.
+///
+/// # Safety
+/// The page has this tag.
+#[inline(always)]
+unsafe fn is_headed_in(ptr: *const u8, tag: usize) -> bool {
+    // What begins a page may have its header in the one before, of which nobody knows here whether it is memory.
+    tag.wrapping_sub(1) < Classes::HEADED
+        && ptr.addr() % PAGE_SIZE >= beside::BYTES
+        // SAFETY: the word lies in the page of the address, which has the tag of a slab's.
+        && unsafe { state::has_header_in_use(ptr) }
 }
 
 /// The bytes of the block of a class at `ptr` for this call; `Some(None)` when it is free. That, and damage beside it, is

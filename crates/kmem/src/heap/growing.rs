@@ -21,7 +21,7 @@ use crate::engine::{Classes, Heap};
 use crate::live;
 
 /// Blocks of so many bytes and less are as cheap to copy as to find out more about them.
-const FROM: usize = 1024;
+pub(super) const FROM: usize = 1024;
 
 /// The longest that have room; 0: the heap has no such class.
 const ROOM: usize = match Classes::GROWING {
@@ -37,10 +37,9 @@ pub(super) const fn suits(usable: usize, size: usize) -> bool {
     size > FROM && size > usable && size <= ROOM
 }
 
-/// The block at `ptr`, which has `room` bytes, stays where it is for a request of fewer.
-#[inline(always)]
-pub(super) fn stays(ptr: *const u8, room: usize, size: usize) -> bool {
-    room == ROOM && size > FROM && class_at(ptr) == Classes::GROWING
+/// The class is that of blocks that grow, which stay where they are while they have more than [`FROM`] bytes.
+pub(super) const fn is_for(class: usize) -> bool {
+    matches!(Classes::GROWING, Some(growing) if growing == class)
 }
 
 /// A block for one that [`suits`]. Null: no memory.

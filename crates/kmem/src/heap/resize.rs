@@ -1,8 +1,8 @@
 //! `realloc`: a block gets another size, where it stands or elsewhere.
 //!
 //! # Theory
-//! A block of a class stays while it fits and fills half of its class; else its contents move to a block of another. What is no
-//! block of a class is resized by the core: pages in place, mappings by the system. A block that grows to
+//! A block of a class stays while it fits and fills half of its class ([`stays`], which most calls end with); else its contents move to
+//! a block of another. What is no block of a class is resized by the core: pages in place, mappings by the system. A block that grows to
 //! [`MAPPED`] bytes becomes a mapping, which grows without being copied. On its way there it may get a block with room to grow
 //! ([`growing`]), where it stays until it is that long, or short again.
 //!
@@ -19,17 +19,92 @@ use kmem_core::kmalloc::aligned::{MAPPED, Resized};
 use kmem_core::kmalloc::claim::Claim;
 use kmem_core::kmalloc::classes::ClassSet;
 
-use super::{HARDENED, HEAP, check_claim, free, growing, hardened, heap, malloc, reserve, retry, size_at};
-use crate::engine::Classes;
+use super::{
+    HARDENED, HEAP, check_claim, free, growing, hardened, heap, is_headed_in, malloc, reserve, retry,
+    size_at, state,
+};
+use crate::engine::{self, Classes, REGULAR};
 use crate::live;
 use crate::misuse::{self, Call};
+use kmem_core::kmalloc::MAX_CLASSES;
+
+/// Which sizes leave a block where it is.
+#[derive(Clone, Copy)]
+struct Bounds {
+    least: u32,
+    /// What the most is more than the least.
+    span: u32,
+}
+
+/// By tag. That of no class leaves none where it is: nothing starts in its pages.
+static BOUNDS: [Bounds; MAX_CLASSES + 1] = {
+    let mut table = [Bounds { least: 1, span: 0 }; MAX_CLASSES + 1];
+    let mut class = 0;
+    while class < Classes::COUNT {
+        let most = Classes::SIZES[class];
+        let least = if growing::is_for(class) {
+            growing::FROM as u32 + 1
+        } else if most as usize <= 2 * Classes::MIN_ALIGN {
+            // Moving it would gain nothing.
+            1
+        } else {
+            most / 2 + 1
+        };
+        table[class + 1] = Bounds { least, span: most - least };
+        class += 1;
+    }
+    table
+};
+
+/// The tag of the page around a block, if that is a class's and its blocks stay where they are when they get `size` bytes.
+#[inline(always)]
+fn tag_that_stays(ptr: *const u8, size: usize) -> Option<usize> {
+    let tag = usize::from(HEAP.platform().span().tag(ptr.addr())?);
+    if tag > Classes::COUNT {
+        return None;
+    }
+    let Bounds { least, span } = BOUNDS[tag];
+    (size.wrapping_sub(least as usize) <= span as usize).then_some(tag)
+}
+
+/// The block in use of a class at `ptr` stays where it is when it gets `size` bytes. False: ask [`realloc`], which knows what to do with
+/// whatever this is.
+#[inline(always)]
+#[must_use]
+pub fn stays(ptr: *const u8, size: usize) -> bool {
+    // A hardened block has its size beside it.
+    if HARDENED || !REGULAR {
+        return false;
+    }
+    let Some(tag) = tag_that_stays(ptr, size) else { return false };
+    // SAFETY: the page's tag, and a block of the class at that place.
+    unsafe {
+        is_headed_in(ptr, tag)
+            || engine::place_in(HEAP.platform().span(), ptr, tag)
+                .is_some_and(|place| state::is_in_use(ptr, place))
+    }
+}
 
 /// Gives a block another size; its contents move if need be. Null: no memory, the old block is as it was. What is no block is
 /// reported and the process aborts; where its user wants to go on after errors the answer is null.
 ///
 /// # Safety
 /// `ptr` is a block of this module and `size` is not 0; after success only the answer may be used.
+#[inline]
 pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
+    if stays(ptr, size) {
+        return ptr;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { realloc_rest(ptr, size) }
+}
+
+/// [`realloc`] of what does not stay where it is, or is no sound block.
+///
+/// # Safety
+/// As [`realloc`].
+#[inline(never)]
+unsafe fn realloc_rest(ptr: *mut u8, size: usize) -> *mut u8 {
     if HARDENED {
         // SAFETY: the caller's promise.
         return unsafe { hardened::realloc(ptr, size) };
@@ -39,9 +114,8 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     }
     let usable = if let Some(room) = size_at(Call::Realloc, ptr) {
         let Some(room) = room else { return core::ptr::null_mut() };
-        if size <= room
-            && (size > room / 2 || room <= 2 * Classes::MIN_ALIGN || growing::stays(ptr, room, size))
-        {
+        // The block was damaged, and that was told; or a header in the page before was not looked at.
+        if tag_that_stays(ptr, size).is_some() {
             return ptr;
         }
         room
