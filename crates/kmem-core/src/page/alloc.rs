@@ -16,7 +16,8 @@
 //! cost that the zone keeps account of.
 //!
 //! A large heap that is about to split an untouched pageblock has all of it backed first, by one large page if the world has
-//! such ([`Platform::back_whole`]): from a size on where the pageblock, should the heap not grow on, is a thirtieth of it, and only
+//! such ([`Platform::back_whole`]): from a size on where the pageblock, should the heap not grow on, is a thirtieth of it, or from a quarter of
+//! that on while it grows so fast that page faults are most of what it does (`Pace` in `zone::memory`); and only
 //! as long as the zone has little resident free memory and nearly all requests are small, for then the heap really grows. The
 //! pageblock is nobody's meanwhile, as a block that is being discarded is.
 //!
@@ -57,8 +58,8 @@ struct Request {
 
 /// Pages in use from which on a batch is backed at once: 16 MiB, of which it is a hundredth.
 const BACKED_FROM: usize = 4096;
-/// Pages in use from which on whole pageblocks are backed: 64 MiB, of which a pageblock is 3 %.
-const WHOLE_FROM: usize = 32 * PAGEBLOCK_PAGES;
+/// Pages in use from which on the zone's pace counts: 8 MiB, so that whole pageblocks are backed from 16 MiB on at the earliest.
+const WHOLE_FROM: usize = 4 * PAGEBLOCK_PAGES;
 /// The shortest range that is worth a call.
 const LEAST_BACKED: usize = 4;
 
@@ -253,7 +254,7 @@ impl<P: Platform> Pages<P> {
                 && reach == Reach::Whole
                 && request.listed
                 && areas.in_use() >= WHOLE_FROM
-                && let Some(first) = areas.lift_fresh(descs, request.order, request.mobility)
+                && let Some(first) = areas.lift_fresh(descs, request.order, request.mobility, || p.now())
             {
                 drop(areas);
                 let backed = p.back_whole(PageRange { first, count: PAGEBLOCK_PAGES });

@@ -34,6 +34,7 @@ use super::list::{Descs, List};
 use super::mobility::{Mobility, PAGEBLOCK_ORDER, Reach, TYPES};
 use crate::platform::MAX_ORDER;
 use crate::sync::{Lock, rank};
+use memory::Pace;
 
 pub(super) const ORDERS: usize = MAX_ORDER as usize + 1;
 
@@ -117,6 +118,7 @@ pub(super) struct Areas {
     pub(super) largest_freed: usize,
     /// The pageblock that was to be backed as a whole last, whether it was or not; none at first.
     whole: Option<usize>,
+    pace: Pace,
     /// The least `dirty` since the zone was looked at last, by who gives idle memory back.
     idle: usize,
     /// Pages discarded since that look, and not asked for again.
@@ -155,6 +157,7 @@ impl Areas {
             events: ZoneEvents { allocs: 0, frees: 0, claims: 0, borrows: 0, discarded: 0 },
             largest_freed: 0,
             whole: None,
+            pace: Pace::new(),
             idle: 0,
             gone: 0,
             missed: 0,

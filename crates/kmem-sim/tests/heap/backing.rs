@@ -11,12 +11,16 @@ use crate::rig::Rig;
 crate::for_each_config! {
     a_large_heap_is_backed_in_batches
     a_larger_heap_is_backed_by_pageblocks
+    so_is_one_that_grows_fast
     idle_memory_goes_by_its_age
     missed_memory_stays_next_time
 }
 
 /// Pages in use from which on the heap has its batches backed.
 const LARGE: usize = 4096;
+
+/// What a request of a heap that grows slowly takes: two thousand to a pageblock, so longer than the break that ends fast growth.
+const SLOW: u64 = 100_000;
 
 fn a_large_heap_is_backed_in_batches<C: Config>() {
     let machine = Machine::builder().memory_per_node(10 * BLOCK_PAGES).build();
@@ -28,6 +32,7 @@ fn a_large_heap_is_backed_in_batches<C: Config>() {
             let object = rig.alloc(cache, Gfp::KERNEL);
             assert!(!object.is_null(), "no memory at {pages} pages");
             objects.push(object);
+            machine.advance(SLOW);
         }
     };
     grow_to(LARGE - 64);
@@ -68,6 +73,7 @@ fn a_larger_heap_is_backed_by_pageblocks<C: Config>() {
             let object = rig.alloc(cache, Gfp::KERNEL);
             assert!(!object.is_null(), "no memory at {pages} pages");
             objects.push(object);
+            machine.advance(SLOW);
         }
     };
     grow_to(WHOLE - PAGEBLOCK_PAGES);
@@ -86,6 +92,30 @@ fn a_larger_heap_is_backed_by_pageblocks<C: Config>() {
     rig.heap.pages().trim(&machine, 0);
     assert!(stats().resident_free == 0 && machine.resident_pages() <= now.in_use);
 
+    objects.into_iter().for_each(|object| rig.free(cache, object));
+    rig.check();
+}
+
+/// Four pageblocks without a break, and the next is backed as a whole where a slow heap's would not be; after a break it takes four more.
+fn so_is_one_that_grows_fast<C: Config>() {
+    let machine = Machine::builder().memory_per_node(20 * BLOCK_PAGES).build();
+    let rig = Rig::<C>::new(&machine);
+    let cache = rig.cache("growing", 4000);
+    let mut objects = Vec::new();
+    let mut grow_by = |pageblocks: usize| {
+        let pages = rig.heap.pages().stats(&machine).in_use + pageblocks * PAGEBLOCK_PAGES;
+        while rig.heap.pages().stats(&machine).in_use < pages {
+            objects.push(rig.alloc(cache, Gfp::KERNEL));
+        }
+        machine.counters().backed_whole
+    };
+    assert_eq!(grow_by(7), 0, "one pageblock is much beside so few");
+    let fast = grow_by(5);
+    assert!((3..=5).contains(&fast), "{fast} pageblocks");
+    machine.advance(20_000_000);
+    let slow = grow_by(3);
+    assert!(slow <= fast + 1, "{} pageblocks right after a break", slow - fast);
+    assert!(grow_by(4) > slow + 1);
     objects.into_iter().for_each(|object| rig.free(cache, object));
     rig.check();
 }

@@ -61,7 +61,7 @@ impl Areas {
     /// Takes an untouched pageblock off the lists, if a request of this order would split one now, to be backed. Give it back with
     /// [`Areas::land_fresh`].
     ///
-    /// Not while much of what is free is resident: it would be given up for the pageblock, or the pageblock for it. Nor where
+    /// Only a large zone, or one that grows fast. Not while much of what is free is resident: it would be given up for the pageblock, or the pageblock for it. Nor where
     /// more than a thirtieth of the last one went to large runs: they would have much of this one, and many programs leave
     /// much of a large buffer untouched. Then the next one is judged by what becomes of this.
     pub(in crate::page) fn lift_fresh(
@@ -69,10 +69,17 @@ impl Areas {
         descs: Descs,
         order: u32,
         mobility: Mobility,
+        now: impl FnOnce() -> u64,
     ) -> Option<usize> {
         let fits = |areas: &Self| areas.nonempty[mobility as usize] >> order << order;
         let smaller = (1 << PAGEBLOCK_ORDER) - 1;
-        if fits(self) & smaller != 0 || self.dirty + PAGEBLOCK_PAGES > self.in_use() >> 4 {
+        if fits(self) & smaller != 0 {
+            return None;
+        }
+        let fast = self.pace.another(now());
+        // What a pageblock makes resident is no more than that while it is about to be used at once.
+        let spare = if fast { 0 } else { PAGEBLOCK_PAGES };
+        if !fast && self.in_use() < LARGE || self.dirty + spare > self.in_use() >> 4 {
             return None;
         }
         if fits(self) == 0 && !self.claim(descs, PAGEBLOCK_ORDER, mobility) {
@@ -107,6 +114,38 @@ impl Areas {
         if !self.fixed_marks {
             self.marks = Watermarks::of(self.managed);
         }
+    }
+}
+
+/// Pages in use from which on a zone need not grow fast: 64 MiB, of which a pageblock is 3 %.
+const LARGE: usize = 32 * PAGEBLOCK_PAGES;
+
+/// How fast a zone takes untouched pageblocks.
+#[derive(Clone, Copy)]
+pub(in crate::page) struct Pace {
+    /// When the last one was taken; nanoseconds.
+    last: u64,
+    /// How many were taken without a break.
+    streak: u32,
+}
+
+impl Pace {
+    /// So long a time without another is a break. To touch a pageblock's pages one by one takes one or two milliseconds, and clocks may
+    /// be as coarse as four.
+    const BREAK: u64 = 8_000_000;
+    /// So many, 8 MiB, and the zone grows fast.
+    const FAST: u32 = 4;
+
+    pub(super) const fn new() -> Self {
+        Self { last: 0, streak: 0 }
+    }
+
+    /// One more is about to be taken. True while the zone grows fast.
+    fn another(&mut self, now: u64) -> bool {
+        let broken = now.wrapping_sub(self.last) > Self::BREAK;
+        self.streak = if broken { 0 } else { self.streak.saturating_add(1) };
+        self.last = now;
+        self.streak >= Self::FAST
     }
 }
 
