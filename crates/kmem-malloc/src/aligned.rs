@@ -73,11 +73,21 @@ pub(crate) fn aligned_block(align: usize, size: usize, origin: Origin) -> *mut u
     if block.is_null() { aligned_rest(align, size, origin) } else { block }
 }
 
-/// [`aligned_block`] as C sees it: null comes with `ENOMEM`.
+/// A block for an alignment that is a power of two, as C sees it: null comes with `ENOMEM`.
 #[inline(always)]
 fn aligned_or_no_memory(align: usize, size: usize) -> *mut c_void {
+    if !heap::is_small_aligned(align, size) {
+        return aligned_beyond(align, size);
+    }
     let block = aligned_at_hand(align, size);
-    // As above.
+    // The rest is a tail call, so that the usual way saves no register.
+    if block.is_null() { aligned_rest_or_no_memory(align, size) } else { block.cast() }
+}
+
+/// [`aligned_or_no_memory`] of more than what is small, as `malloc_beyond`.
+#[inline(never)]
+extern "C" fn aligned_beyond(align: usize, size: usize) -> *mut c_void {
+    let block = aligned_at_hand(align, size);
     if block.is_null() { aligned_rest_or_no_memory(align, size) } else { block.cast() }
 }
 
@@ -92,7 +102,8 @@ extern "C" fn aligned_rest_or_no_memory(align: usize, size: usize) -> *mut c_voi
 #[inline(never)]
 fn bad_argument() -> *mut c_void {
     set_errno(libc::EINVAL);
-    null_mut()
+    // Not known to the callers, which would keep registers for it otherwise instead of ending here.
+    core::hint::black_box(null_mut())
 }
 
 /// Stores an aligned block in `*result`. Returns 0, `EINVAL` for an alignment that is not a power of

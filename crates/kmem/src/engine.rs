@@ -31,9 +31,9 @@ use kmem_core::engine::slob::Slob;
 use kmem_core::engine::slub::{self, Slub};
 use kmem_core::kmalloc::MAX_CLASSES;
 use kmem_core::kmalloc::classes::ClassSet;
-use kmem_core::kmalloc::classes::{lead_of, slab_rules};
+use kmem_core::kmalloc::classes::{MAX_BYTES, lead_of, slab_rules};
 use kmem_core::percpu::StackId;
-use kmem_core::platform::PAGE_SIZE;
+use kmem_core::platform::{PAGE_SHIFT, PAGE_SIZE};
 
 use check::Check;
 
@@ -215,7 +215,7 @@ pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
     table
 };
 
-/// Requests up to here find their class in a second table; longer ones by arithmetic. Where blocks have headers: all in slabs.
+/// Requests up to here find their class in a second table; longer ones in a third, by pages, or where blocks have no headers by arithmetic. Where blocks have headers: all in slabs.
 const MIDDLING_LIMIT: usize =
     if Classes::HEADED != 0 { Classes::SIZES[Classes::SLAB_CLASSES - 1] as usize } else { 32 << 10 };
 
@@ -292,6 +292,42 @@ pub(crate) fn place_for(size: usize) -> usize {
     }
 }
 
+/// Beyond [`MIDDLING_LIMIT`]: requests of up to so many bytes are served by classes of runs whose blocks have tails, longer ones by runs
+/// without.
+pub(crate) const TAILED_LIMIT: usize = Classes::TAILED.saturating_sub(Beside::Tail.bytes());
+
+/// Where [`TAILED_LIMIT`] lies: the class of a request of up to so many bytes has no header.
+pub(crate) const UNHEADED_FROM: usize = MIDDLING_LIMIT + 1;
+
+/// Place of the stack by the last page of a run that is to be served, from 0 on: [`NO_PLACE`] where no class is.
+static RUN_PLACES: [u16; MAX_BYTES >> PAGE_SHIFT] = {
+    let mut table = [NO_PLACE as u16; MAX_BYTES >> PAGE_SHIFT];
+    let mut class = Classes::SLAB_CLASSES;
+    let mut page = 0;
+    while page < table.len() {
+        while class < Classes::COUNT && (is_growing(class) || slot_of(class) < (page + 1) << PAGE_SHIFT) {
+            class += 1;
+        }
+        if class < Classes::COUNT {
+            table[page] = HostCpus::place(Heap::class_id(class)) as u16;
+        }
+        page += 1;
+    }
+    table
+};
+
+/// The class is chosen for no size.
+const fn is_growing(class: usize) -> bool {
+    matches!(Classes::GROWING, Some(growing) if growing == class)
+}
+
+/// Place of the CPU stack for a run whose last byte, its tail's if it has one, is the one with this number.
+#[inline(always)]
+pub(crate) fn run_place(last: usize) -> usize {
+    debug_assert!(last < MAX_BYTES);
+    usize::from(RUN_PLACES[last >> PAGE_SHIFT])
+}
+
 /// Alignments below 2 to this power have their classes in [`FITS`].
 const FIT_POWERS: usize = 32;
 
@@ -345,6 +381,34 @@ const HAS_WHOLE_PAGES: bool = Classes::HEADED != 0;
 fn place_in_pages(align: usize, size: usize) -> usize {
     let tag = if size <= Classes::LARGEST { Classes::class_of_aligned(align, size) + 1 } else { 0 };
     fit(tag, align.trailing_zeros() as usize)
+}
+
+/// Place of the CPU stack for a request of up to [`MIDDLING_LIMIT`] bytes at a page's start, by steps of [`MIDDLING_STEP`].
+static PAGE_PLACES: [u16; (MIDDLING_LIMIT >> MIDDLING_STEP) + 1] = {
+    let mut table = [NO_PLACE as u16; (MIDDLING_LIMIT >> MIDDLING_STEP) + 1];
+    let mut i = 0;
+    while i < table.len() {
+        let size = i << MIDDLING_STEP;
+        // The first class that is long enough, also of those that are chosen for nothing else, and aligned so.
+        let mut class = 0;
+        while class < Classes::COUNT
+            && ((Classes::SIZES[class] as usize) < size || (1 << natural_log2(class)) < PAGE_SIZE)
+        {
+            class += 1;
+        }
+        if class < Classes::COUNT {
+            table[i] = HostCpus::place(Heap::class_id(class)) as u16;
+        }
+        i += 1;
+    }
+    table
+};
+
+/// Place of the CPU stack for a request of less than [`UNHEADED_FROM`] bytes that begins a page.
+#[inline(always)]
+pub(crate) fn page_place(size: usize) -> usize {
+    debug_assert!(size <= MIDDLING_LIMIT);
+    usize::from(PAGE_PLACES[(size + (1 << MIDDLING_STEP) - 1) >> MIDDLING_STEP])
 }
 
 /// The place of the class that serves what the class with this tag does, aligned to 2 to a power.

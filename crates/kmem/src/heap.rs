@@ -243,9 +243,7 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
     if HEADED && !is_small(size) {
         // So the usual way has no jump in it.
         cold_path();
-        let place = engine::place_for(size);
-        // SAFETY: a place for requests of that size.
-        return unsafe { pop_any_at_hand(place) };
+        return long_at_hand(size);
     }
     // SAFETY: as above.
     unsafe { pop_at_hand(engine::place_for(size), HEADED) }
@@ -285,6 +283,49 @@ unsafe fn pop_at_hand(place: usize, headed: bool) -> *mut u8 {
     }
 }
 
+/// [`malloc_at_hand`] of more than what is small, where small blocks have headers.
+#[inline(always)]
+fn long_at_hand(size: usize) -> *mut u8 {
+    if size >= engine::UNHEADED_FROM {
+        return run_at_hand(size);
+    }
+    // SAFETY: a place for requests of that size.
+    unsafe { pop_any_at_hand(engine::place_for(size)) }
+}
+
+/// [`malloc_at_hand`] of at least [`engine::UNHEADED_FROM`] bytes, where small blocks have headers.
+#[inline(always)]
+fn run_at_hand(size: usize) -> *mut u8 {
+    // SAFETY: places for requests of that size: of runs, with tails up to the limit.
+    unsafe {
+        if size <= engine::TAILED_LIMIT {
+            pop_tailed_at_hand(engine::run_place(size + (beside::BYTES - 1)))
+        } else if size <= MAX_BYTES {
+            pop_at_hand(engine::run_place(size - 1), false)
+        } else {
+            core::ptr::null_mut()
+        }
+    }
+}
+
+/// [`pop_at_hand`] of a class whose blocks have tails; the block has its own.
+///
+/// # Safety
+/// The place is that of such a class's stack.
+#[inline(always)]
+unsafe fn pop_tailed_at_hand(place: usize) -> *mut u8 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: the caller's promise; as in `pop_at_hand`.
+        unsafe { quick::malloc_tailed(place) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = place;
+        core::ptr::null_mut()
+    }
+}
+
 /// The same where it is not known whether the place is that of blocks with headers.
 ///
 /// # Safety
@@ -295,6 +336,16 @@ unsafe fn pop_any_at_hand(place: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
         return unsafe { pop_at_hand(place, true) };
     }
+    // SAFETY: the caller's promise.
+    unsafe { pop_long_at_hand(place) }
+}
+
+/// The same of a class whose blocks have no headers; the block has its tail, if it has one.
+///
+/// # Safety
+/// As [`pop_any_at_hand`], but the class's blocks have no headers.
+#[inline(always)]
+unsafe fn pop_long_at_hand(place: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
     let block = unsafe { pop_at_hand(place, false) };
     if !block.is_null() {
@@ -418,9 +469,27 @@ pub fn memalign_at_hand(align: usize, size: usize) -> *mut u8 {
     if !REGULAR {
         return core::ptr::null_mut();
     }
+    if HEADED && align >= PAGE_SIZE {
+        cold_path();
+        if size >= engine::UNHEADED_FROM {
+            // A run is cut from the front of a block of the next power of two, which is aligned to itself.
+            return if align <= size { run_at_hand(size) } else { core::ptr::null_mut() };
+        }
+        if align > PAGE_SIZE {
+            return core::ptr::null_mut();
+        }
+        // SAFETY: a place for requests of that size.
+        return unsafe { pop_long_at_hand(engine::page_place(size)) };
+    }
     let place = engine::place_aligned(align, size);
     // SAFETY: a place for requests of that size, or none.
     unsafe { pop_any_at_hand(place) }
+}
+
+/// The one half of [`memalign_at_hand`] serves blocks of so many bytes and such alignments, the other all others; as [`is_small`].
+#[inline(always)]
+pub fn is_small_aligned(align: usize, size: usize) -> bool {
+    align < PAGE_SIZE && is_small(size)
 }
 
 /// The other half of [`memalign`], which serves every size and alignment.

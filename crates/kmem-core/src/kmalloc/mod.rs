@@ -43,7 +43,6 @@ use crate::cache::{CacheRef, KmemCache};
 use crate::config::Config;
 use crate::debug::Origin;
 use crate::engine::beside::{self, Beside};
-use crate::engine::cache::Cache;
 use crate::engine::geometry::Request;
 use crate::engine::watch::GRAIN;
 use crate::engine::{Engine, sheaf};
@@ -279,7 +278,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         match self.build(&mut registry, plan) {
             Some(cache) => {
                 if C::MARK_FREED && kind == Kind::Normal && cache.engine.capacity() != 0 {
-                    cache.engine.mark.store(self.mark_of(&cache.engine), Ordering::Relaxed);
+                    cache.engine.mark.store(self.free_mark(), Ordering::Relaxed);
                 }
                 place.store(core::ptr::from_ref(cache).cast_mut(), Ordering::Release);
                 Some(cache)
@@ -294,11 +293,10 @@ impl<P: Platform, C: Config> Kmem<P, C> {
     }
 
     /// What the marks of a class's free blocks are made of; 0: they have none.
-    fn mark_of(&self, cache: &Cache<C::Engine>) -> u64 {
+    fn free_mark(&self) -> u64 {
         match self.free_mark.load(Ordering::Relaxed) {
             0 => 0,
-            secret if cache.geometry.beside == Beside::Header => beside::free(secret, 0),
-            secret => secret,
+            secret => beside::free(secret, 0),
         }
     }
 

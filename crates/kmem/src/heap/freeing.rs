@@ -40,7 +40,7 @@ pub unsafe fn free(ptr: *mut u8) {
         return unsafe { hardened::free(ptr) };
     }
     // SAFETY: the caller's promise.
-    unsafe { free_or(ptr, |ptr| free_long(ptr), |ptr| free_slow(ptr)) }
+    unsafe { free_or(ptr, |ptr| free_slow(ptr)) }
 }
 
 /// [`free`] by a call that says more than an address. With debug options what it says is compared with how the block was asked for;
@@ -64,27 +64,23 @@ pub unsafe fn free_as(ptr: *mut u8, claim: Claim) {
     let (size, align) = (claim.size.unwrap_or(NOT_TOLD), claim.align.unwrap_or(NOT_TOLD));
     // SAFETY: the caller's promise.
     unsafe {
-        let long = |ptr| free_long_claimed(ptr, claim.origin, size, align);
-        free_or(ptr, long, |ptr| free_claimed(ptr, claim.origin, size, align));
+        free_or(ptr, |ptr| free_claimed(ptr, claim.origin, size, align));
     }
 }
 
-/// The fast half of [`free`]; `long` is called for what may be a block without a header where small ones have them, `other` where
-/// it does not know what to do.
+/// The fast half of [`free`]; `other` is called where it does not know what to do.
 ///
 /// # Safety
 /// As [`free`].
 #[inline(always)]
-#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
-unsafe fn free_or(ptr: *mut u8, long: impl FnOnce(*mut u8), other: impl FnOnce(*mut u8)) {
+unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
     #[cfg(target_arch = "x86_64")]
     if QUICK {
         // SAFETY: the caller's promise.
         return unsafe {
-            match quick::free_headed(ptr) {
+            match quick::free(ptr) {
                 quick::Freed::Done => {}
                 quick::Freed::Full => free_full(ptr),
-                quick::Freed::Long => long(ptr),
                 quick::Freed::Other => other(ptr),
             }
         };
@@ -102,52 +98,6 @@ unsafe fn free_or(ptr: *mut u8, long: impl FnOnce(*mut u8), other: impl FnOnce(*
         }
     }
     other(ptr);
-}
-
-/// The fast half for blocks without headers, where small ones have them. False: ask the slow half.
-///
-/// # Safety
-/// As [`free`], and its fast half said that the block may be one of those.
-#[inline(always)]
-#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
-unsafe fn try_long(ptr: *mut u8) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if QUICK {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match quick::free_long(ptr) {
-                quick::Freed::Done => return true,
-                quick::Freed::Full => {
-                    free_full(ptr);
-                    return true;
-                }
-                quick::Freed::Long | quick::Freed::Other => {}
-            }
-        }
-    }
-    false
-}
-
-/// As [`try_long`], whatever is found.
-#[inline(never)]
-unsafe fn free_long(ptr: *mut u8) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if !try_long(ptr) {
-            free_slow(ptr);
-        }
-    }
-}
-
-/// As [`try_long`], whatever is found.
-#[inline(never)]
-unsafe fn free_long_claimed(ptr: *mut u8, origin: Origin, size: usize, align: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if !try_long(ptr) {
-            free_claimed(ptr, origin, size, align);
-        }
-    }
 }
 
 /// A size or alignment that a free does not tell.

@@ -44,8 +44,6 @@ pub(super) enum Freed {
     Done,
     /// It has its mark, and belongs to the caller: the stack has no room, or has it on top already.
     Full,
-    /// The page is not one of blocks with headers, but of others, if of any.
-    Long,
     /// No block of a class starts there, or it is free already.
     Other,
 }
@@ -112,8 +110,9 @@ macro_rules! pop {
 pub(super) unsafe fn malloc(place: usize) -> (*mut u8, bool) {
     // SAFETY: by I-CPU-3 every top has a readable word below it; by I-CPU-1 what lies there is a block or the odd address, both with
     // readable words. The store of the top commits (I-RSEQ-1); behind it the block is this thread's, and its mark may be taken off.
-    let (block, left) =
-        unsafe { pop!(place, word at 8 of SECRET, ["jne 7f"], "mov qword ptr [{block} + {at}], {left}") };
+    let (block, left) = unsafe {
+        pop!(place, word at 8 of FREE_SECRET, ["jne 7f"], "mov qword ptr [{block} + {at}], {left}")
+    };
     (block, left == 0)
 }
 
@@ -130,20 +129,96 @@ pub(super) unsafe fn malloc_headed(place: usize) -> (*mut u8, bool) {
     (block, left == 0)
 }
 
-/// A push of `$ptr`, once `$bound` found it in the window and `$check` found a block at it and made that a free one; `$look` sees the
-/// stack's top. The checks have its page's tag in `place` and leave the place of its stack there.
-macro_rules! push {
-    ($ptr:ident, [$($bound:literal),* $(,)?], [$($check:literal),* $(,)?], [$($look:literal),* $(,)?], $($operands:tt)*) => {{
+/// [`malloc`] at the place of a class whose blocks have tails, which it writes. Null: no block, or one whose mark was damaged.
+///
+/// # Safety
+/// As [`malloc`], but the class's blocks have tails.
+#[inline(always)]
+pub(super) unsafe fn malloc_tailed(place: usize) -> *mut u8 {
+    let block: *mut u8;
+    // SAFETY: as in `malloc`; mark and tail are words of the block's slot. They lie at different places and are made of the same.
+    unsafe {
+        piece!(
+            after [
+                "lea {tail}, [rip + {checks}]",
+                "movzx {tail:e}, word ptr [{tail} + {place} + {tail_end}]",
+                "add {place}, qword ptr [rip + {heap} + {hot}]",
+            ],
+            [
+                "mov {block}, qword ptr [rip + {heap} + {index}]",
+                "mov {cpu:e}, dword ptr [{area} + {block}]",
+                "shl {cpu:e}, 16",
+                "add {cpu}, {place}",
+                "mov {top}, qword ptr [{cpu}]",
+                "mov {block}, qword ptr [{top} - 8]",
+                "mov {word}, qword ptr [rip + {secret}]",
+                "xor {word}, {block}",
+                "cmp {word}, qword ptr [{block} + 8]",
+                "jne 8f",
+                "add {top}, -8",
+                "mov qword ptr [{cpu}], {top}",
+                "4:",
+                "inc qword ptr [{cpu} + 8]",
+                "mov qword ptr [{block} + 8], 0",
+                "mov qword ptr [{block} + 8*{tail} - 8], {word}",
+                "7:",
+                ".subsection 1",
+                "8:",
+                "xor {block:e}, {block:e}",
+                "jmp 7b",
+                ".subsection 0",
+            ],
+            area = out(reg) _,
+            cpu = out(reg) _,
+            top = out(reg) _,
+            word = out(reg) _,
+            tail = out(reg) _,
+            place = inout(reg) place => _,
+            block = out(reg) block,
+            heap = sym HEAP,
+            checks = sym CHECKS,
+            secret = sym FREE_SECRET,
+            tail_end = const offset_of!(Check, tail_end),
+            hot = const WORDS.hot,
+            index = const WORDS.index_at,
+            options(nostack),
+        );
+    }
+    block
+}
+
+/// Makes a block in use a free one and puts it on the running CPU's stack.
+///
+/// # Safety
+/// Nobody uses what lies at `ptr` any more, if it is a block.
+#[inline(always)]
+pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
+    // SAFETY: tags are readable for each page below the end (I-WIN-2). A page with the tag of a class with headers is memory, and so
+    // is the word before a block in it; where no block starts, in a slab's first eight bytes, the look may fault, which ends the
+    // program as its misuse would have. A header of a block in use makes it the caller's to give (I-BESIDE-1). A page with the tag of another
+    // class, and what passes the check there, is a block of it (I-ENGINE-1), so its second word and its tail are memory, and the caller's
+    // to give. By I-CPU-3 every top has readable words at and below it; where FULL is not, there is room (I-CPU-1). The store
+    // of the top commits (I-RSEQ-1).
+    unsafe {
         piece!(
             after [
                 align_function!(),
                 "mov {a}, qword ptr [rip + {heap} + {base}]",
                 "mov {b}, {ptr}",
                 "sub {b}, {a}",
-                $($bound,)*
+                "cmp {b}, qword ptr [rip + {heap} + {end}]",
+                "jae {other}",
                 "shr {b}, 12",
                 "movzx {place:e}, word ptr [{a} + 2*{b} - {tags_below}]",
-                $($check,)*
+                "lea {b:e}, [{place} - 1]",
+                "cmp {b:e}, {headed}",
+                "jae 22f",
+                "shl {place:e}, 4",
+                "mov {a}, qword ptr [rip + {secret}]",
+                "xor {a}, {ptr}",
+                "cmp qword ptr [{ptr} - 8], {a}",
+                "jne {other}",
+                "not qword ptr [{ptr} - 8]",
                 "add {place}, qword ptr [rip + {heap} + {hot}]",
                 "mov {a}, qword ptr [rip + {heap} + {index}]",
             ],
@@ -152,7 +227,46 @@ macro_rules! push {
                 "shl {b:e}, 16",
                 "add {b}, {place}",
                 "mov {top}, qword ptr [{b}]",
-                $($look,)*
+                "cmp qword ptr [{top}], -1",
+                "je {full}",
+                "mov qword ptr [{top}], {ptr}",
+                "add {top}, 8",
+                "mov qword ptr [{b}], {top}",
+                "4:",
+            ],
+            // A page of blocks without headers, or of none.
+            or after [
+                "lea {b:e}, [{place} - {headed} - 1]",
+                "cmp {b:e}, {long}",
+                "jae {other}",
+                "shl {place:e}, 4",
+                "lea {a}, [rip + {checks}]",
+                "mov {b:e}, dword ptr [{a} + {place} + {mask}]",
+                "and {b:e}, {ptr:e}",
+                "imul {b:e}, dword ptr [{a} + {place} + {magic}]",
+                "cmp {b:e}, dword ptr [{a} + {place} + {limit}]",
+                "jae {other}",
+                "movzx {b:e}, word ptr [{a} + {place} + {tail}]",
+                "mov {a}, qword ptr [rip + {free_secret}]",
+                "xor {a}, {ptr}",
+                "cmp qword ptr [{ptr} + 8], {a}",
+                "je {other}",
+                "test {b:e}, {b:e}",
+                "je 9f",
+                "cmp qword ptr [{ptr} + 8*{b} - 8], {a}",
+                "jne {other}",
+                "9:",
+                "mov qword ptr [{ptr} + 8], {a}",
+                "add {place}, qword ptr [rip + {heap} + {hot}]",
+                "mov {a}, qword ptr [rip + {heap} + {index}]",
+            ],
+            [
+                "mov {b:e}, dword ptr [{area} + {a}]",
+                "shl {b:e}, 16",
+                "add {b}, {place}",
+                "mov {top}, qword ptr [{b}]",
+                "cmp qword ptr [{top} - 8], {ptr}",
+                "je {full}",
                 "cmp qword ptr [{top}], -1",
                 "je {full}",
                 "mov qword ptr [{top}], {ptr}",
@@ -165,103 +279,27 @@ macro_rules! push {
             place = out(reg) _,
             area = out(reg) _,
             top = out(reg) _,
-            ptr = in(reg) $ptr,
+            ptr = in(reg) ptr,
             heap = sym HEAP,
             secret = sym SECRET,
+            free_secret = sym FREE_SECRET,
+            checks = sym CHECKS,
             base = const WORDS.base,
+            end = const WORDS.end,
             hot = const WORDS.hot,
             index = const WORDS.index_at,
             tags_below = const TAGS_BELOW,
-            other = label { return Freed::Other },
-            full = label { return Freed::Full },
-            $($operands)*
-            options(nostack),
-        );
-        Freed::Done
-    }};
-}
-
-/// Turns the header of a block and puts it on the running CPU's stack.
-///
-/// # Safety
-/// Nobody uses what lies at `ptr` any more, if it is a block.
-#[inline(always)]
-pub(super) unsafe fn free_headed(ptr: *mut u8) -> Freed {
-    // SAFETY: tags are readable for each page below the end (I-WIN-2). A page with the tag of a class with headers is memory, and so
-    // is the word before a block in it; where no block starts, in a slab's first eight bytes, the look may fault, which ends the
-    // program as its misuse would have. A header of a block in use makes it the caller's to give (I-BESIDE-1). By I-CPU-3 every
-    // top has readable words at it; where FULL is not, there is room (I-CPU-1). The store of the top commits (I-RSEQ-1).
-    unsafe {
-        push!(
-            ptr,
-            ["cmp {b}, qword ptr [rip + {heap} + {end}]", "jae {other}"],
-            [
-                "lea {b:e}, [{place} - 1]",
-                "cmp {b:e}, {classes}",
-                "jae {long}",
-                "shl {place:e}, 4",
-                "mov {a}, qword ptr [rip + {secret}]",
-                "xor {a}, {ptr}",
-                "cmp qword ptr [{ptr} - 8], {a}",
-                "jne {other}",
-                "not qword ptr [{ptr} - 8]",
-            ],
-            [],
-            end = const WORDS.end,
-            classes = const Classes::HEADED,
-            long = label { return Freed::Long },
-        )
-    }
-}
-
-/// Marks a block of a class without headers and puts it on the running CPU's stack.
-///
-/// # Safety
-/// As [`free_headed`], which said that it is [`Freed::Long`].
-#[inline(always)]
-pub(super) unsafe fn free_long(ptr: *mut u8) -> Freed {
-    // SAFETY: the page has a tag (the caller's promise), and one that is none of these classes leaves. What passes
-    // the check is a block of a class (I-ENGINE-1), so its second word and its tail are memory, and the caller's to give. By I-CPU-3
-    // every top has readable words at and below it; where FULL is not, there is room (I-CPU-1). The store of the top commits
-    // (I-RSEQ-1).
-    unsafe {
-        push!(
-            ptr,
-            [],
-            [
-                "lea {b:e}, [{place} - {headed} - 1]",
-                "cmp {b:e}, {classes}",
-                "jae {other}",
-                "shl {place:e}, 4",
-                "lea {a}, [rip + {checks}]",
-                "mov {b:e}, dword ptr [{a} + {place} + {mask}]",
-                "and {b:e}, {ptr:e}",
-                "imul {b:e}, dword ptr [{a} + {place} + {magic}]",
-                "cmp {b:e}, dword ptr [{a} + {place} + {limit}]",
-                "jae {other}",
-                "movzx {b:e}, word ptr [{a} + {place} + {tail}]",
-                "mov {a}, qword ptr [rip + {secret}]",
-                "xor {a}, {ptr}",
-                "cmp qword ptr [{ptr} + 8], {a}",
-                "je {other}",
-                "test {b:e}, {b:e}",
-                "je 9f",
-                "not {a}",
-                "cmp qword ptr [{ptr} + 8*{b} - 8], {a}",
-                "jne {other}",
-                "not {a}",
-                "9:",
-                "mov qword ptr [{ptr} + 8], {a}",
-            ],
-            ["cmp qword ptr [{top} - 8], {ptr}", "je {full}"],
-            checks = sym CHECKS,
             headed = const Classes::HEADED,
-            classes = const Classes::COUNT - Classes::HEADED,
+            long = const Classes::COUNT - Classes::HEADED,
             mask = const offset_of!(Check, mask),
             magic = const offset_of!(Check, magic),
             limit = const offset_of!(Check, limit),
             tail = const offset_of!(Check, tail_end),
-        )
+            other = label { return Freed::Other },
+            full = label { return Freed::Full },
+            options(nostack),
+        );
+        Freed::Done
     }
 }
 

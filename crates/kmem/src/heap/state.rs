@@ -58,9 +58,8 @@ fn word_at(block: *mut u8, place: usize) -> *mut u64 {
 
 /// That word of a free block, but for the number of a slab's last one.
 #[inline(always)]
-fn free_word(block: *const u8, place: usize) -> u64 {
-    let secret = SECRET.load(Ordering::Relaxed);
-    if engine::is_headed(place) { beside::free(secret, block.addr()) } else { secret ^ block.addr() as u64 }
+fn free_word(block: *const u8) -> u64 {
+    beside::free(SECRET.load(Ordering::Relaxed), block.addr())
 }
 
 /// The tail of a block in use, and where it is, if blocks of that place have one, or the last ones of slabs.
@@ -68,8 +67,8 @@ fn free_word(block: *const u8, place: usize) -> u64 {
 fn tail_of(block: *mut u8, place: usize) -> Option<(*mut u64, u64)> {
     let tail = engine::tail_at(place);
     (tail != 0).then(|| {
-        let word = beside::free(SECRET.load(Ordering::Relaxed), block.addr());
-        (block.wrapping_add(tail).cast(), word)
+        // What a mark is made of too: it is at another place.
+        (block.wrapping_add(tail).cast(), free_word(block))
     })
 }
 
@@ -79,7 +78,7 @@ fn tail_of(block: *mut u8, place: usize) -> Option<(*mut u64, u64)> {
 /// A block of the class at this place starts there.
 #[inline(always)]
 pub(super) unsafe fn is_in_use(block: *const u8, place: usize) -> bool {
-    let (block, free) = (block.cast_mut(), free_word(block, place));
+    let (block, free) = (block.cast_mut(), free_word(block));
     // SAFETY: as in `state_of`.
     unsafe {
         let word = word_at(block, place).read();
@@ -124,7 +123,7 @@ pub(super) unsafe fn has_header_in_use(block: *const u8) -> bool {
 #[cold]
 pub(super) unsafe fn state_of(block: *const u8, place: usize) -> State {
     let block = block.cast_mut();
-    let free = free_word(block, place);
+    let free = free_word(block);
     // SAFETY: a block of a class has the word, and the tail if its class has tails.
     unsafe {
         let word = word_at(block, place).read();
@@ -156,7 +155,7 @@ pub(super) unsafe fn take(block: *mut u8, place: usize) -> bool {
     // SAFETY: as in `state_of`; the caller's block.
     unsafe {
         let word = at.read();
-        let left = word ^ free_word(block, place);
+        let left = word ^ free_word(block);
         if engine::is_headed(place) {
             if beside::number(left).is_none() {
                 return false;
@@ -191,7 +190,7 @@ pub(super) unsafe fn set_tail(block: *mut u8, place: usize) {
 /// As [`take`]; its header, if it has one, is whole.
 #[inline(always)]
 pub(super) unsafe fn give(block: *mut u8, place: usize) {
-    let (at, free) = (word_at(block, place), free_word(block, place));
+    let (at, free) = (word_at(block, place), free_word(block));
     // SAFETY: as in `take`.
     unsafe {
         // The last block of a slab is looked behind once less.
@@ -209,7 +208,7 @@ pub(super) unsafe fn give(block: *mut u8, place: usize) {
 pub(super) unsafe fn mend(block: *mut u8, place: usize) {
     if engine::is_headed(place) {
         let last = engine::is_last(block, place);
-        let word = !free_word(block, place) ^ if last { beside::numbered(1) } else { 0 };
+        let word = !free_word(block) ^ if last { beside::numbered(1) } else { 0 };
         // SAFETY: as in `take`; the last block of a slab has a tail.
         unsafe {
             word_at(block, place).write(word);

@@ -171,11 +171,59 @@ pub(super) unsafe fn field(area: usize, offset: usize) -> i32 {
 /// The frame of a piece: descriptor, thread's area, entry; body; abort stub.
 /// The body lies between `3:` (supplied here) and its own `4:`. Operands `area` and `top` are scratch. What stands before the piece is
 /// executed once, and what it computes must survive the body, which may start again.
+///
+/// `or` is another way to do the same, in a second piece: it begins with `22:`, where what stands before the first one may jump to. Its
+/// code lies behind the function's.
 macro_rules! piece {
     ([$($body:literal),* $(,)?], $($operands:tt)*) => {
         $crate::host::rseq::piece!(after [], [$($body),*], $($operands)*)
     };
+    (
+        after [$($before:expr),* $(,)?], [$($body:literal),* $(,)?],
+        or after [$($otherwise:expr),* $(,)?], [$($other:literal),* $(,)?],
+        $($operands:tt)*
+    ) => {
+        $crate::host::rseq::piece!(@second
+            [$($before,)*], [$($body,)*], [$($otherwise,)*], [$($other,)*], [$($operands)*])
+    };
     (after [$($before:expr),* $(,)?], [$($body:literal),* $(,)?], $($operands:tt)*) => {
+        $crate::host::rseq::piece!(@frame [$($before,)*], [$($body,)*], [], [$($operands)*])
+    };
+    (@second
+        [$($before:expr,)*], [$($body:literal,)*], [$($otherwise:expr,)*], [$($other:literal,)*], [$($operands:tt)*]
+    ) => {
+        $crate::host::rseq::piece!(@frame [$($before,)*], [$($body,)*], [
+            ".subsection 1",
+            "22:",
+            ".pushsection __rseq_cs,\"aw\",@progbits",
+            ".balign 32",
+            "2:",
+            ".long 0, 0",
+            ".quad 3f, 4f - 3f, 5f",
+            ".popsection",
+            ".pushsection __rseq_cs_ptr_array,\"aw\",@progbits",
+            ".quad 2b",
+            ".popsection",
+            $($otherwise,)*
+            "mov {area}, qword ptr [rip + kmem_thread_area@GOTTPOFF]",
+            "mov {area}, qword ptr fs:[{area}]",
+            "6:",
+            "lea {top}, [rip + 2b]",
+            "mov qword ptr [{area} + 8], {top}",
+            "3:",
+            $($other,)*
+            ".pushsection __rseq_failure,\"ax\",@progbits",
+            ".byte 0x0f, 0xb9, 0x3d",
+            ".long 0x53053053",
+            "5:",
+            "jmp 6b",
+            ".popsection",
+            "jmp 23f",
+            ".subsection 0",
+            "23:",
+        ], [$($operands)*])
+    };
+    (@frame [$($before:expr,)*], [$($body:literal,)*], [$($behind:expr,)*], [$($operands:tt)*]) => {
         asm!(
             ".pushsection __rseq_cs,\"aw\",@progbits",
             ".balign 32",
@@ -201,6 +249,7 @@ macro_rules! piece {
             "5:",
             "jmp 6b",
             ".popsection",
+            $($behind,)*
             $($operands)*
         )
     };
