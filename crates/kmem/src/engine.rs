@@ -292,11 +292,7 @@ pub(crate) fn place_for(size: usize) -> usize {
     }
 }
 
-/// Beyond [`MIDDLING_LIMIT`]: requests of up to so many bytes are served by classes of runs whose blocks have tails, longer ones by runs
-/// without.
-pub(crate) const TAILED_LIMIT: usize = Classes::TAILED.saturating_sub(Beside::Tail.bytes());
-
-/// Where [`TAILED_LIMIT`] lies: the class of a request of up to so many bytes has no header.
+/// From so many bytes on blocks are runs of pages, where small ones have headers.
 pub(crate) const UNHEADED_FROM: usize = MIDDLING_LIMIT + 1;
 
 /// Place of the stack by the last page of a run that is to be served, from 0 on: [`NO_PLACE`] where no class is.
@@ -321,11 +317,30 @@ const fn is_growing(class: usize) -> bool {
     matches!(Classes::GROWING, Some(growing) if growing == class)
 }
 
-/// Place of the CPU stack for a run whose last byte, its tail's if it has one, is the one with this number.
+/// Where the stack of a class of runs is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunPlace {
+    /// Its blocks have tails.
+    Tailed(usize),
+    /// They have none.
+    Bare(usize),
+    /// No class serves the request.
+    Nowhere,
+}
+
+/// The place for a request of [`UNHEADED_FROM`] bytes or more, where small blocks have headers.
 #[inline(always)]
-pub(crate) fn run_place(last: usize) -> usize {
-    debug_assert!(last < MAX_BYTES);
-    usize::from(RUN_PLACES[last >> PAGE_SHIFT])
+pub(crate) fn run_for(size: usize) -> RunPlace {
+    let place = |last: usize| usize::from(RUN_PLACES[last >> PAGE_SHIFT]);
+    let tail = Beside::Tail.bytes();
+    if size <= Classes::TAILED.saturating_sub(tail) {
+        RunPlace::Tailed(place(size + tail - 1))
+    } else if size <= MAX_BYTES {
+        // The longest class with tails is too short for all of its slot.
+        RunPlace::Bare(place((size - 1).max(Classes::TAILED)))
+    } else {
+        RunPlace::Nowhere
+    }
 }
 
 /// Alignments below 2 to this power have their classes in [`FITS`].
@@ -532,6 +547,26 @@ mod tests {
         if !REGULAR {
             // The heap has no classes, and the fast paths do not ask.
             return;
+        }
+        if Classes::HEADED != 0 {
+            let edges =
+                Classes::SIZES.iter().flat_map(|&size| [size as usize - 1, size as usize, size as usize + 1]);
+            let near = (MAX_BYTES - 2 * PAGE_SIZE)..=(MAX_BYTES + 2);
+            for size in
+                (UNHEADED_FROM..1 << 19).chain(edges.filter(|&size| size >= UNHEADED_FROM)).chain(near)
+            {
+                let class = (size <= Classes::LARGEST).then(|| Classes::class_of(size));
+                let wanted = class.map_or(RunPlace::Nowhere, |class| match beside(class) {
+                    Beside::Tail => RunPlace::Tailed(place_of(Some(class))),
+                    _ => RunPlace::Bare(place_of(Some(class))),
+                });
+                assert_eq!(run_for(size), wanted, "{size} bytes");
+            }
+            for size in 0..=MIDDLING_LIMIT {
+                let wanted = Heap::class_aligned(PAGE_SIZE, size);
+                assert_eq!(page_place(size), place_of(wanted), "{size} bytes at a page");
+                assert!(wanted.is_some_and(|class| beside(class) != Beside::Header));
+            }
         }
         let edges = Classes::SIZES.iter().flat_map(|&size| [size as usize, size as usize + 1]);
         for size in [0, 1].into_iter().chain(edges).chain([usize::MAX]) {

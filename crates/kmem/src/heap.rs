@@ -48,7 +48,7 @@ use kmem_core::percpu::{CpuArea, StackId};
 use kmem_core::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
 
 use crate::debugging;
-use crate::engine::{self, Classes, REGULAR, TABLE_LIMIT};
+use crate::engine::{self, Classes, REGULAR, RunPlace, TABLE_LIMIT};
 use crate::fault;
 use crate::guard;
 use crate::host::{Host, HostCpus, Options};
@@ -296,14 +296,12 @@ fn long_at_hand(size: usize) -> *mut u8 {
 /// [`malloc_at_hand`] of at least [`engine::UNHEADED_FROM`] bytes, where small blocks have headers.
 #[inline(always)]
 fn run_at_hand(size: usize) -> *mut u8 {
-    // SAFETY: places for requests of that size: of runs, with tails up to the limit.
+    // SAFETY: places for requests of that size.
     unsafe {
-        if size <= engine::TAILED_LIMIT {
-            pop_tailed_at_hand(engine::run_place(size + (beside::BYTES - 1)))
-        } else if size <= MAX_BYTES {
-            pop_at_hand(engine::run_place(size - 1), false)
-        } else {
-            core::ptr::null_mut()
+        match engine::run_for(size) {
+            RunPlace::Tailed(place) => pop_tailed_at_hand(place),
+            RunPlace::Bare(place) => pop_at_hand(place, false),
+            RunPlace::Nowhere => core::ptr::null_mut(),
         }
     }
 }
