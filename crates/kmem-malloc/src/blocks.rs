@@ -116,11 +116,8 @@ extern "C" fn calloc_rest(total: size_t) -> *mut c_void {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: size_t) -> *mut c_void {
     // Most blocks that are resized stay where they are. Neither null nor a size of 0 does.
-    if !record::EACH && heap::stays(ptr.cast(), size) {
-        return ptr;
-    }
     // SAFETY: the caller's promise.
-    unsafe { realloc_rest(ptr, size) }
+    unsafe { if !record::EACH && heap::stays(ptr.cast(), size) { ptr } else { realloc_rest(ptr, size) } }
 }
 
 /// [`realloc`] of null, to nothing, of what moves, and of what is no sound block.

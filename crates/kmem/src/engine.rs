@@ -330,6 +330,8 @@ pub(crate) enum RunPlace {
 
 /// The place for a request of [`UNHEADED_FROM`] bytes or more, where small blocks have headers.
 #[inline(always)]
+// Where no block has a tail nothing is as short.
+#[allow(clippy::unnecessary_min_or_max)]
 pub(crate) fn run_for(size: usize) -> RunPlace {
     let place = |last: usize| usize::from(RUN_PLACES[last >> PAGE_SHIFT]);
     let tail = Beside::Tail.bytes();

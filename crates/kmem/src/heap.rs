@@ -579,7 +579,7 @@ fn headed_at(ptr: *const u8) -> Option<usize> {
 #[inline(always)]
 unsafe fn is_headed_in(ptr: *const u8, tag: usize) -> bool {
     // What begins a page may have its header in the one before, of which nobody knows here whether it is memory.
-    tag.wrapping_sub(1) < Classes::HEADED
+    (0..Classes::HEADED).contains(&tag.wrapping_sub(1))
         && ptr.addr() % PAGE_SIZE >= beside::BYTES
         // SAFETY: the word lies in the page of the address, which has the tag of a slab's.
         && unsafe { state::has_header_in_use(ptr) }

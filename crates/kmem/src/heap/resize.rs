@@ -69,9 +69,12 @@ fn tag_that_stays(ptr: *const u8, size: usize) -> Option<usize> {
 
 /// The block in use of a class at `ptr` stays where it is when it gets `size` bytes. False: ask [`realloc`], which knows what to do with
 /// whatever this is.
+///
+/// # Safety
+/// `ptr` is null or was a block of this module.
 #[inline(always)]
 #[must_use]
-pub fn stays(ptr: *const u8, size: usize) -> bool {
+pub unsafe fn stays(ptr: *const u8, size: usize) -> bool {
     // A hardened block has its size beside it.
     if HARDENED || !REGULAR {
         return false;
@@ -92,11 +95,8 @@ pub fn stays(ptr: *const u8, size: usize) -> bool {
 /// `ptr` is a block of this module and `size` is not 0; after success only the answer may be used.
 #[inline]
 pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
-    if stays(ptr, size) {
-        return ptr;
-    }
     // SAFETY: the caller's promise.
-    unsafe { realloc_rest(ptr, size) }
+    unsafe { if stays(ptr, size) { ptr } else { realloc_rest(ptr, size) } }
 }
 
 /// [`realloc`] of what does not stay where it is, or is no sound block.
