@@ -664,5 +664,8 @@ unsafe fn size_in_core(heap: &Heap, ptr: *const u8) -> Result<usize, FreeError> 
 /// Empties the caches' reserves and returns free pages to the system, but for about `keep` bytes of them. True when any
 /// were returned.
 pub fn trim(keep: usize) -> bool {
-    heap().is_some_and(|heap| heap.trim(keep >> PAGE_SHIFT) > 0)
+    heap().is_some_and(|heap| {
+        let stash = HARDENED && heap.platform().drop_stash();
+        heap.trim(keep >> PAGE_SHIFT) > 0 || stash
+    })
 }

@@ -1,4 +1,4 @@
-//! The end of what is kept in reserve: blocks of whole pages, and free pages.
+//! The end of what is kept in reserve: blocks of whole pages, free pages, and in a hardened heap pages of freed large blocks.
 //!
 //! # Theory
 //! Free blocks of whole pages wait where the next request finds them ([`kmem_core::kmalloc::runs`]); those that nobody wanted for
@@ -17,6 +17,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use kmem_core::kmalloc::runs::RunAges;
 
+use super::HARDENED;
 use crate::due::Due;
 use crate::engine::Heap;
 use crate::host::misc;
@@ -66,7 +67,9 @@ fn look(heap: &Heap) {
     if DUE.take_at(now, INTERVAL) {
         let runs = heap.age_large(&AGES);
         let pages = heap.age_pages(now.wrapping_sub(last) > QUIET);
-        if !runs && !pages {
+        // Nothing of it in a usual build.
+        let stash = HARDENED && heap.platform().age_stash();
+        if !runs && !pages && !stash {
             // A block that another thread makes right now is seen at the next one's making.
             DUE.after(0);
         }

@@ -22,6 +22,7 @@
 //! One, above all of the core's. No system call is made under it.
 
 mod lengths;
+mod stash;
 
 use core::ptr::NonNull;
 
@@ -29,7 +30,8 @@ use kmem_core::kmalloc::huge::Busy;
 use kmem_core::platform::PAGE_SIZE;
 use kmem_core::sync::Lock;
 
-use lengths::Lengths;
+use lengths::{Last, Lengths};
+use stash::{Place, Stash};
 
 use super::window::WINDOW_RANK;
 use super::{Host, sys};
@@ -62,7 +64,7 @@ impl Range {
     }
 }
 
-/// Those that wait, those that have waited, and the last that are gone; and the lengths that they come in.
+/// Those that wait, those that have waited, and the last that are gone; the lengths that they come in, and pages for some.
 struct Ranges {
     waiting: [Range; HELD],
     spare: [Range; SPARE],
@@ -70,6 +72,7 @@ struct Ranges {
     /// The place of the one that is forgotten next.
     oldest: usize,
     lengths: Lengths,
+    stash: Stash,
 }
 
 impl Ranges {
@@ -79,6 +82,7 @@ impl Ranges {
         gone: [Range::NONE; GONE],
         oldest: 0,
         lengths: Lengths::NONE,
+        stash: Stash::NONE,
     };
 
     /// A range of exactly so many bytes, looked for from a place at random.
@@ -154,14 +158,14 @@ impl Host {
         find().or_else(|| if self.drop_held() { find() } else { None })
     }
 
-    /// Gives up all addresses that wait. False: there were none.
+    /// Gives up all addresses that wait, and the pages for blocks to come. False: there were none.
     pub(super) fn drop_held(&self) -> bool {
         let (waiting, spare) = {
             let mut ranges = self.held.0.lock(self);
             let waiting = core::mem::replace(&mut ranges.waiting, Ranges::NONE.waiting);
             (waiting, core::mem::replace(&mut ranges.spare, Ranges::NONE.spare))
         };
-        let mut some = false;
+        let mut some = self.drop_stash();
         for range in waiting.into_iter().chain(spare).filter(|range| range.len > 0) {
             some = true;
             // SAFETY: I-APART-1: it was taken off the list just now.
@@ -170,39 +174,43 @@ impl Host {
         some
     }
 
-    /// A spare range for a block of `len` bytes, and whether its pages are likely to be written to.
-    fn take_spare(&self, len: usize, total: usize) -> Option<(Range, bool)> {
-        let (page, random) = (self.system_page(), self.random() as usize);
-        let mut ranges = self.held.0.lock(self);
-        let range = ranges.take_spare(total, random)?;
-        Some((range, ranges.lengths.back(len, range.start + page)))
-    }
-
     /// `keeps`: what the pages of the new block are now is of use to its caller.
     fn try_apart(&self, len: usize, align: usize, keeps: bool) -> Option<NonNull<u8>> {
         let page = self.system_page();
         let len = self.round_up(len)?;
-        let behind = self.behind(len);
-        let spare = if align <= page { 0 } else { align };
-        let total = len.checked_add(page + behind)?.checked_add(spare)?;
+        let total = len.checked_add(page + self.behind(len))?;
         if len == 0 || total > isize::MAX as usize {
             return None;
         }
-        if spare == 0
-            && total <= LARGEST
-            && let Some((range, populate)) = self.take_spare(len, total)
-        {
-            // SAFETY: I-APART-1: it was taken off the list just now.
-            unsafe {
-                if sys::protect(range.start + page, len, true).is_ok() {
-                    if populate && keeps {
-                        self.fault_in(range.start + page, len);
-                    }
-                    return NonNull::new((range.start + page) as *mut u8);
-                }
-                let _ = sys::unmap(range.start, range.len);
+        let spare = (align <= page && total <= LARGEST).then(|| {
+            let random = self.random() as usize;
+            self.held.0.lock(self).take_spare(total, random)
+        });
+        let start = match spare.flatten() {
+            Some(range) => range.start + page,
+            None => self.closed(len, align)?,
+        };
+        let (written, pages) = if keeps && total <= LARGEST {
+            let mut ranges = self.held.0.lock(self);
+            let written = ranges.lengths.back(len, start);
+            (written, if written { ranges.stash.take_full(len) } else { None })
+        } else {
+            (false, None)
+        };
+        // SAFETY: a range of this thread's, which nobody knows.
+        unsafe { self.open(start, len, pages) }.then(|| {
+            if written && pages.is_none() {
+                self.fault_in(start, len);
             }
-        }
+        })?;
+        NonNull::new(start as *mut u8)
+    }
+
+    /// New addresses for a block of `len` bytes, with walls; nobody may touch them yet.
+    fn closed(&self, len: usize, align: usize) -> Option<usize> {
+        let (page, behind) = (self.system_page(), self.behind(len));
+        let spare = if align <= page { 0 } else { align };
+        let total = len.checked_add(page + behind)?.checked_add(spare)?;
         let got = sys::reserve(total).ok()?;
         let start = if spare == 0 { got + page } else { (got + page).next_multiple_of(align) };
         // SAFETY: all of it was mapped just now, for nobody.
@@ -214,12 +222,48 @@ impl Host {
             if end > wanted {
                 let _ = sys::unmap(wanted, end - wanted);
             }
-            if self.in_window(start, len) || sys::protect(start, len, true).is_err() {
+            if self.in_window(start, len) {
                 let _ = sys::unmap(start - page, page + len + behind);
                 return None;
             }
         }
-        NonNull::new(start as *mut u8)
+        Some(start)
+    }
+
+    /// Opens a closed range for its block, and moves pages there if there are some for it. False: it is gone.
+    ///
+    /// # Safety
+    /// The range is the caller's, with its walls, and nobody knows it; so is the place of the pages.
+    unsafe fn open(&self, start: usize, len: usize, pages: Option<Place>) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if let Some(place) = pages {
+                let moved = self.unstash_pages(place, start);
+                if !moved {
+                    self.forget_around(start, len);
+                }
+                return moved;
+            }
+            let open = sys::protect(start, len, true).is_ok();
+            if !open {
+                let page = self.system_page();
+                let _ = sys::unmap(start - page, page + len + self.behind(len));
+            }
+            open
+        }
+    }
+
+    /// Gives up the walls of a range where a move may have left nothing between them, or what is somebody else's by now.
+    ///
+    /// # Safety
+    /// They are the caller's, and nobody uses them.
+    unsafe fn forget_around(&self, start: usize, len: usize) {
+        let page = self.system_page();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let _ = sys::unmap(start - page, page);
+            let _ = sys::unmap(start + len, self.behind(len));
+        }
     }
 
     /// See `Platform::unmap_apart`.
@@ -230,16 +274,17 @@ impl Host {
         let (page, Some(len)) = (self.system_page(), self.round_up(len)) else { return };
         let (start, total) = (block.as_ptr() as usize - page, page + len + self.behind(len));
         let range = Range { start, len: total, asked };
-        let (asks, returns) = {
-            let lengths = &mut self.held.0.lock(self).lengths;
-            (lengths.asks(len, start + page), lengths.returns(len))
+        let last = if total <= LARGEST {
+            self.held.0.lock(self).lengths.freed(len, start + page)
+        } else {
+            Last::default()
         };
-        if asks {
-            self.tell_touched(start + page, len);
-        }
+        let written = if last.probe { self.tell_touched(start + page, len) } else { last.written };
         // SAFETY: the caller's promise.
         unsafe {
-            let waits = total <= LARGEST && sys::fence(start + page, len, returns).is_ok();
+            let waits = total <= LARGEST
+                && (written && self.stash_pages(start + page, len, last.probe)
+                    || sys::fence(start + page, len, last.back).is_ok());
             let random = self.random() as usize;
             let gone = {
                 let mut ranges = self.held.0.lock(self);
@@ -257,15 +302,16 @@ impl Host {
         }
     }
 
-    /// Looks how much of a block its holder touched.
-    fn tell_touched(&self, start: usize, len: usize) {
+    /// Looks how much of a block its holder touched. True: all of it, or nearly so.
+    fn tell_touched(&self, start: usize, len: usize) -> bool {
         let mut seen = [0; lengths::MOST / PAGE_SIZE];
         let (page, pages) = (self.system_page(), len / self.system_page());
         if let Some(seen) = seen.get_mut(..pages)
             && let Ok(resident) = sys::resident(start, page, seen)
         {
-            self.held.0.lock(self).lengths.tell(len, resident, pages);
+            return self.held.0.lock(self).lengths.tell(len, resident, pages);
         }
+        false
     }
 
     /// Where the walls of a block of `len` bytes are: bytes before it, and behind.
@@ -298,7 +344,7 @@ impl Host {
         // SAFETY: the new place is this thread's; the old block is the caller's, its fences too.
         unsafe {
             if sys::remap_to(from, old, new, home.as_ptr() as usize).is_err() {
-                let _ = sys::unmap(home.as_ptr() as usize - page, page + new + self.behind(new));
+                self.forget_around(home.as_ptr() as usize, new);
                 return None;
             }
             let behind = self.behind(old);

@@ -165,6 +165,8 @@ pub struct Host {
     system_page: AtomicUsize,
     /// The system refused [`Platform::back`] as such.
     cannot_back: AtomicBool,
+    /// The system refused to move pages from one mapping to another.
+    cannot_move: AtomicBool,
     /// Growth is worth huge pages, and it is this host that asks for them.
     backs_whole: AtomicBool,
     entropy: misc::Entropy,
@@ -189,6 +191,7 @@ impl Host {
             guarded: AtomicBool::new(false),
             system_page: AtomicUsize::new(PAGE_SIZE),
             cannot_back: AtomicBool::new(false),
+            cannot_move: AtomicBool::new(false),
             backs_whole: AtomicBool::new(false),
             entropy: misc::Entropy::new(),
             growth: Lock::new(Growth::new()),

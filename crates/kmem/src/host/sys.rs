@@ -134,11 +134,22 @@ pub(super) fn resident(address: usize, page: usize, seen: &mut [u8]) -> Result<u
 /// Moves a mapping to `home`, with another length.
 ///
 /// # Safety
-/// The range is one mapping that the caller owns, and so is all of the new one; on success the old addresses are free.
+/// The range is one mapping that the caller owns, and so is all of the new one; on success the old addresses are free, and after an
+/// error nothing may be mapped at `home`.
 pub(super) unsafe fn remap_to(address: usize, old: usize, new: usize, home: usize) -> Result<(), Errno> {
     let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as usize;
     // SAFETY: the caller's promise.
     unsafe { call(libc::SYS_mremap, [address, old, new, flags, home, 0]) }.map(drop)
+}
+
+/// Moves the pages of a mapping to another address; the mapping stays, empty. What was at `home` is replaced.
+///
+/// # Safety
+/// Both ranges are the caller's, the old one a mapping or a part of one. After an error nothing may be mapped at `home`.
+pub(super) unsafe fn remap_pages(address: usize, len: usize, home: usize) -> Result<(), Errno> {
+    let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP) as usize;
+    // SAFETY: the caller's promise.
+    unsafe { call(libc::SYS_mremap, [address, len, len, flags, home, 0]) }.map(drop)
 }
 
 /// Advice about a range of mapped memory.
