@@ -25,6 +25,7 @@ mod lengths;
 mod stash;
 
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 
 use kmem_core::kmalloc::huge::Busy;
 use kmem_core::platform::PAGE_SIZE;
@@ -44,6 +45,8 @@ const SPARE: usize = 64;
 const GONE: usize = 16;
 /// A range of more bytes does not wait: addresses are not endless everywhere.
 const LARGEST: usize = 32 << 20;
+/// Bytes that a block had before it grew, from which on it may have huge pages: one that comes for a single byte is half of that.
+const HUGE_FROM: usize = 4 << 20;
 /// Pages behind a block, at most; a power of two.
 const MOST_BEHIND: usize = 8;
 
@@ -352,7 +355,24 @@ impl Host {
             let _ = sys::unmap(from - page, page);
             let _ = sys::unmap(from + old, behind);
         }
+        self.expect_growth(home.as_ptr() as usize, old, new);
         Some(home)
+    }
+
+    /// Asks for huge pages for a long block that just grew, if it was full: it will be again. All of it is asked for, so that it stays one
+    /// mapping; what is there already stays.
+    fn expect_growth(&self, start: usize, old: usize, new: usize) {
+        let mut seen = [0; 256];
+        let end = seen.len() * self.system_page();
+        // Relaxed: chosen in `init`.
+        if self.huge_blocks.load(Ordering::Relaxed)
+            && old >= HUGE_FROM.max(end)
+            && new > old
+            && sys::resident(start + old - end, self.system_page(), &mut seen) == Ok(seen.len())
+        {
+            // SAFETY: changes no content. Where there are no huge pages small ones come.
+            let _ = unsafe { sys::advise(start, new, libc::MADV_HUGEPAGE) };
+        }
     }
 }
 

@@ -169,6 +169,8 @@ pub struct Host {
     cannot_move: AtomicBool,
     /// Growth is worth huge pages, and it is this host that asks for them.
     backs_whole: AtomicBool,
+    /// Large blocks that grow may have huge pages.
+    huge_blocks: AtomicBool,
     entropy: misc::Entropy,
     growth: Lock<Growth, WINDOW_RANK>,
     held: Held,
@@ -193,6 +195,7 @@ impl Host {
             cannot_back: AtomicBool::new(false),
             cannot_move: AtomicBool::new(false),
             backs_whole: AtomicBool::new(false),
+            huge_blocks: AtomicBool::new(false),
             entropy: misc::Entropy::new(),
             growth: Lock::new(Growth::new()),
             held: Held::new(),
@@ -231,6 +234,7 @@ impl Host {
         self.growth.lock(self).start(window, ends, options, nodes > 1);
         self.guarded.store(options.guarded, Ordering::Relaxed);
         self.backs_whole.store(options.huge == HugePages::Grown && !options.guarded, Ordering::Relaxed);
+        self.huge_blocks.store(options.huge == HugePages::Grown, Ordering::Relaxed);
         self.nodes.store(nodes, Ordering::Relaxed);
         self.cpu_count.store(cpus, Ordering::Relaxed);
         self.window_pages.store(window.pages, Ordering::Relaxed);
