@@ -47,6 +47,10 @@ programs! {
     grow_release_large: "grow_release.c" ["262144"], ALL;
     grow_release_small: "grow_release.c" ["64"], ALL;
     large_reserve: "large_reserve.c" [], ALL;
+    pages_threads: "pages.c" ["threads"], THREADED;
+    pages_fork: "pages.c" ["fork"], THREADED;
+    pages_refused: "pages.c" ["refused"], ALL;
+    pages_refused_later: "pages.c" ["refused-later"], ALL;
     producer_consumer: "producer_consumer.c" [], THREADED;
     tls_dtors: "tls_dtors.c" [], THREADED;
     cancel: "cancel.c" [], THREADED;

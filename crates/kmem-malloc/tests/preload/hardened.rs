@@ -230,6 +230,38 @@ fn what_is_touched_every_time_is_made_at_once() {
     }
 }
 
+/// A block that has the pages of another is as closed as any, before and after its free.
+#[test]
+fn pages_that_are_handed_on_are_nobody_elses() {
+    let program = compiled("pages.c", &[]);
+    let touched = [
+        ("after", "write to", "5000 bytes into a block of 262144 bytes that was freed"),
+        ("after-next", "read of", "at the start of a block of 262144 bytes that was freed"),
+        ("over", "write to", "right behind a block of 262144 bytes"),
+    ];
+    for &heap in if hardened() { KMEM } else { &[] } {
+        for (case, access, place) in touched {
+            let outcome = outcome(command(&program, heap).arg(case));
+            assert_eq!(outcome.signal(), Some(SIGSEGV), "{case} on {heap:?}: {outcome:#?}");
+            let said = format!("{} {}, {place}", verb(access), outcome.stdout.trim_end());
+            assert_eq!(outcome.words("pages"), [said], "{case} on {heap:?}");
+        }
+    }
+}
+
+/// Nor do they stay when nobody wants them, or somebody else needs memory.
+#[test]
+fn pages_that_are_handed_on_go_when_they_should() {
+    let program = compiled("pages.c", &[]);
+    for &heap in if hardened() { KMEM } else { &[] } {
+        for case in ["idle", "trim", "limit", "protected"] {
+            let outcome = outcome(command(&program, heap).arg(case));
+            let ended = (outcome.signal(), outcome.stdout.as_str(), outcome.stderr.as_str());
+            assert_eq!(ended, (None, "ok\n", ""), "{case} on {heap:?}");
+        }
+    }
+}
+
 #[test]
 fn where_blocks_lie_differs_from_run_to_run() {
     if hardened() {
