@@ -28,7 +28,6 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use kmem_core::kmalloc::huge::Busy;
-use kmem_core::platform::PAGE_SIZE;
 use kmem_core::sync::Lock;
 
 use lengths::{Last, Lengths};
@@ -45,6 +44,8 @@ const SPARE: usize = 64;
 const GONE: usize = 16;
 /// A range of more bytes does not wait: addresses are not endless everywhere.
 const LARGEST: usize = 32 << 20;
+/// A block of more bytes is left to its faults where there are no pages for it: they are an eighth dearer, and not in vain.
+const MADE: usize = 4 << 20;
 /// Bytes that a block had before it grew, from which on it may have huge pages: one that comes for a single byte is half of that.
 const HUGE_FROM: usize = 4 << 20;
 /// Pages behind a block, at most; a power of two.
@@ -202,7 +203,7 @@ impl Host {
         };
         // SAFETY: a range of this thread's, which nobody knows.
         unsafe { self.open(start, len, pages) }.then(|| {
-            if written && pages.is_none() {
+            if written && pages.is_none() && len <= MADE {
                 self.fault_in(start, len);
             }
         })?;
@@ -307,14 +308,15 @@ impl Host {
 
     /// Looks how much of a block its holder touched. True: all of it, or nearly so.
     fn tell_touched(&self, start: usize, len: usize) -> bool {
-        let mut seen = [0; lengths::MOST / PAGE_SIZE];
-        let (page, pages) = (self.system_page(), len / self.system_page());
-        if let Some(seen) = seen.get_mut(..pages)
-            && let Ok(resident) = sys::resident(start, page, seen)
-        {
-            return self.held.0.lock(self).lengths.tell(len, resident, pages);
+        let mut seen = [0; 1024];
+        let (page, mut resident) = (self.system_page(), 0);
+        let step = seen.len() * page;
+        for at in (0..len).step_by(step) {
+            let seen = &mut seen[..(len - at).min(step) / page];
+            let Ok(there) = sys::resident(start + at, page, seen) else { return false };
+            resident += there;
         }
-        false
+        self.held.0.lock(self).lengths.tell(len, resident, len / page)
     }
 
     /// Where the walls of a block of `len` bytes are: bytes before it, and behind.

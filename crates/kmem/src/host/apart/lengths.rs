@@ -23,8 +23,8 @@
 const LENGTHS: usize = 32;
 /// Blocks that are taken to be like the one that was looked at, at most.
 const TRUSTED: u8 = 16;
-/// A block of more bytes gets no pages.
-pub(super) const MOST: usize = 4 << 20;
+/// A block of more bytes gets no pages: as many as may be kept.
+pub(super) const MOST: usize = super::stash::MOST;
 /// A length that comes back is not forgotten before so many blocks of others that share its place were freed.
 const STAYS: u8 = 16;
 

@@ -30,7 +30,7 @@ use super::super::{Host, sys};
 /// Places: full ones and empty ones.
 const PLACES: usize = 32;
 /// Bytes that may be kept, in all full places.
-const MOST: usize = 16 << 20;
+pub(super) const MOST: usize = 16 << 20;
 /// Pages of a block that are looked at to find out whether it was written to all over.
 const LOOKS: usize = 8;
 
