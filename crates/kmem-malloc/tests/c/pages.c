@@ -266,6 +266,25 @@ int main(int argc, char **argv)
         free(block);
         free(handed_on(SHORT));
     }
+    CASE("forked")
+    {
+        /* What a block's holder wants of forks is his affair. */
+        static const int wanted[] = { MADV_DONTFORK, MADV_WIPEONFORK };
+        for (size_t i = 0; i < COUNT(wanted); i++) {
+            char *block = handed_on(SHORT);
+            CHECK(madvise(block, SHORT, wanted[i]) == 0);
+            free(block);
+            char *next = malloc(SHORT);
+            CHECK(next != NULL && there(next, SHORT) == SHORT / 4096);
+            memset(next, 7, SHORT);
+            pid_t child = fork();
+            CHECK(child >= 0);
+            if (child == 0) _exit(next[0] == 7 && next[SHORT - 1] == 7 ? 0 : 1);
+            int status;
+            CHECK(waitpid(child, &status, 0) == child && status == 0);
+            free(next);
+        }
+    }
     else return 1;
     return ok();
 }

@@ -249,12 +249,12 @@ fn pages_that_are_handed_on_are_nobody_elses() {
     }
 }
 
-/// Nor do they stay when nobody wants them, or somebody else needs memory.
+/// Nor do they stay when nobody wants them, or somebody else needs memory. What their last holder asked the system for does not go with them.
 #[test]
 fn pages_that_are_handed_on_go_when_they_should() {
     let program = compiled("pages.c", &[]);
     for &heap in if hardened() { KMEM } else { &[] } {
-        for case in ["idle", "trim", "limit", "protected"] {
+        for case in ["idle", "trim", "limit", "protected", "forked"] {
             let outcome = outcome(command(&program, heap).arg(case));
             let ended = (outcome.signal(), outcome.stdout.as_str(), outcome.stderr.as_str());
             assert_eq!(ended, (None, "ok\n", ""), "{case} on {heap:?}");
