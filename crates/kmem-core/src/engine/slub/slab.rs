@@ -23,6 +23,7 @@ use crate::engine::slub::Floor;
 use crate::engine::slub::checked::{self, Layout};
 use crate::engine::slub::object::Extent;
 use crate::engine::slub::word::{self, Word};
+use crate::engine::watch::{FREE, GRAIN_SHIFT};
 use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::page::{Kind, Page, PageRun};
@@ -106,8 +107,17 @@ fn fetch<P: Platform>(
 
 /// Makes the objects of a new slab zero. Pages that are zero already are written to, so that the first look at an object does
 /// not map the system's page of zeros, only to have it replaced by the first write. Where pages stay with their cache only the
-/// links of its last slab there are to be cleared: what else is not zero was written to a free object, and is found.
+/// links of its last slab there are to be cleared: what else is not zero was written to a free object, and is found. The objects' states are
+/// written to for the same reason: each is read before it is set.
 fn blank<P: Platform>(floor: Floor<'_, P>, cache: &Cache, run: &PageRun) {
+    let states = floor.platform.states();
+    if !states.is_null() {
+        let first = (run.address().addr() - floor.platform.window().base) >> GRAIN_SHIFT;
+        for at in (0..run.pages() << PAGE_SHIFT >> GRAIN_SHIFT).step_by(PAGE_SIZE) {
+            // SAFETY: a state of the run's own memory. No object in use starts there (I-GUARD-1).
+            unsafe { &*states.add(first + at) }.store(FREE, Ordering::Relaxed);
+        }
+    }
     // SAFETY: the run is this thread's.
     unsafe {
         if !run.is_zeroed() && floor.pinned {
