@@ -58,6 +58,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             dtor: None,
             usercopy: (0, 0),
             capacity: 0,
+            kept_at_once: true,
             id: if C::Engine::STACKS { id } else { 0 },
             refcount: -1,
         }

@@ -81,6 +81,7 @@ pub(crate) struct Plan {
     pub dtor: Option<Constructor>,
     pub usercopy: (usize, usize),
     pub capacity: u32,
+    pub kept_at_once: bool,
     pub id: StackId,
     pub refcount: i32,
 }
@@ -200,6 +201,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                     .max(if geometry.sheaf_capacity == 0 { 0 } else { args.sheaf_capacity })
                     .min(sheaf::MAX_CAPACITY as u32)
             },
+            kept_at_once: true,
             id,
             refcount: 1,
         };
@@ -333,6 +335,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 id: plan.id,
                 capacity: AtomicU32::new(plan.capacity),
                 most: Self::most(&plan),
+                kept_at_once: plan.kept_at_once,
                 mark: AtomicU64::new(0),
                 proof,
                 trusted: AtomicU16::new(trusted),

@@ -42,6 +42,8 @@ pub struct Cache<E: Engine> {
     pub capacity: AtomicU32,
     /// Objects that a CPU's stack may come to hold when it grows (module `sheaf::growth`); 0: it does not.
     pub most: u32,
+    /// CPUs keep objects from the first request on; otherwise each once it proved that it needs some ([`super::sheaf`]).
+    pub(crate) kept_at_once: bool,
     /// What the marks of free objects are made of; 0: they have none. Set before the first slab is made.
     pub mark: AtomicU64,
     /// What proves that an object starts at an address in a slab, once the page's tag is [`Cache::trusted`].

@@ -16,8 +16,8 @@
 //! An object of a cache of runs is pages, and every class of runs that keeps one keeps it from all other sizes. A program that starts,
 //! or whose buffers grow, comes by dozens of such classes a few times each. So a CPU has no stack for one before
 //! 32 requests came by (`proved`): until then its runs go back to the page floor at once, where the next
-//! request of whatever size finds them. Whoever runs a heap takes the stacks of idle ones away again
-//! ([`crate::kmalloc::runs`]).
+//! request of whatever size finds them. The class for blocks that grow has few, and keeps them from the first on
+//! ([`crate::kmalloc::growing`]). Whoever runs a heap takes the stacks of idle ones away again ([`crate::kmalloc::runs`]).
 //!
 //! # Never
 //! No lock is held while memory is fetched. The arrays behind the stacks come from caches that have no
@@ -230,10 +230,10 @@ pub(crate) fn prepare<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Ca
     batch
 }
 
-/// The CPU is to have a stack: the cache's objects are not runs, or it asked for enough of them. A pinned heap's pages are
-/// for their cache alone, whoever keeps them.
+/// The CPU is to have a stack: the cache's objects are not runs, or few, or it asked for enough of them. A pinned heap's pages
+/// are for their cache alone, whoever keeps them.
 fn proved<P: Platform, E: Engine>(floor: Floor<'_, P, E>, cache: &Cache<E>, stack: &Stack<E>) -> bool {
-    !cache.is_of_runs() || floor.pinned || stack.wanted >= PROVES
+    cache.kept_at_once || floor.pinned || stack.wanted >= PROVES
 }
 
 /// The running CPU has a stack of this cache.

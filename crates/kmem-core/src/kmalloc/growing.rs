@@ -10,6 +10,10 @@
 //! What grows once and then stays would waste the rest of its room. Only what was written to costs memory while the room is new, but a
 //! recycled one is in memory as a whole; hence there are few: a heap where more blocks grow at the same time, or stay, serves the others as ever.
 //!
+//! What is freed stays on its CPU's stack from the first one on, where other classes of runs must prove that they need that
+//! ([`sheaf`](crate::engine::sheaf)): as there are few it is little, and who frees one twice, or writes to one that is free, is told
+//! of it by its mark. When nobody took one for a second the reserve goes back, as all of [`runs`](super::runs) do.
+//!
 //! # Invariants
 //! - I-GROWING-1: about four such blocks exist at a time, free ones included; a few more where several threads make one at once.
 //!
@@ -26,21 +30,31 @@ use crate::flags::SlabFlags;
 use crate::gfp::Gfp;
 use crate::heap::Kmem;
 use crate::kmalloc::classes::{ClassSet, Kind};
+use crate::percpu::CpuArea;
 use crate::platform::{MAX_NODES, Platform};
 
-/// How many blocks may be made for what grows: a mebibyte in all.
-const MOST: u64 = 4;
+/// How many blocks may be made for what grows: a mebibyte in all. As many fit on a CPU's stack.
+pub(super) const MOST: u32 = 4;
 
 impl<P: Platform, C: Config> Kmem<P, C> {
-    /// A block with room to grow, of the class for those. Null: the configuration has none, or there are enough, or the class is
-    /// checked, or no memory.
+    /// A block with room to grow, of the class for those. Null: the configuration has none, or there are enough and none is free on
+    /// this CPU, or the class is checked, or no memory.
     pub fn kmalloc_growing(&self, gfp: Gfp) -> *mut u8 {
         let Some(cache) = C::Classes::GROWING.and_then(|class| self.class_cache(Kind::Normal, class)) else {
             return core::ptr::null_mut();
         };
         let checked = C::Engine::letters(&cache.engine).intersects(SlabFlags::DEBUG);
-        if checked || self.slabs_of(cache) >= MOST {
+        if checked {
             return core::ptr::null_mut();
+        }
+        // SAFETY: the cache is alive and has this number.
+        let free = unsafe { self.platform.cpu_area().pop(cache.engine.id) };
+        if !free.is_null() {
+            self.guard_out(&cache.engine, free);
+            return free;
+        }
+        if self.slabs_of(cache) >= u64::from(MOST) {
+            return free;
         }
         self.alloc_part(cache, Part::ALL, gfp)
     }

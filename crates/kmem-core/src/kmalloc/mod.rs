@@ -244,7 +244,11 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             geometry.objects = 1;
             geometry.min_objects = 1;
         }
-        let capacity = C::capacity(geometry.size, geometry.sheaf_capacity);
+        let grows = C::Classes::GROWING == Some(index);
+        let capacity = match C::capacity(geometry.size, geometry.sheaf_capacity) {
+            some @ 1.. if grows => some.max(growing::MOST),
+            capacity => capacity,
+        };
         // Held already: the request comes from one who visits the caches. Waiting for oneself would never end.
         let mut registry = self.registry.lock_unless_held(&self.platform)?;
         let place = &self.kmalloc[kind as usize][index];
@@ -272,6 +276,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
             // All of a block may be copied to and from user space; for this reason no other cache is merged into a class.
             usercopy: (0, size),
             capacity: if id == 0 { 0 } else { capacity },
+            kept_at_once: !runs || grows,
             id,
             refcount: 1,
         };

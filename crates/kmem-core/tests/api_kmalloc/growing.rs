@@ -4,7 +4,9 @@ use kmem_core::cache::CacheRef;
 use kmem_core::config::{Config, Headed, UserConfig};
 use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
+use kmem_core::kmalloc::FreeError;
 use kmem_core::kmalloc::classes::{ClassSet, Kind};
+use kmem_core::kmalloc::runs::RunAges;
 
 use crate::support::{Rig, fill, for_each_config};
 
@@ -54,5 +56,27 @@ fn none_while_the_class_is_checked() {
     let block = rig.heap.kmalloc_growing(Gfp::KERNEL);
     assert!(!block.is_null());
     assert_eq!(rig.kfree(block), Ok(()));
+    rig.holdings();
+}
+
+/// The first one that is freed stays at hand, marked as a free one, and goes when nobody took any for a while.
+#[test]
+fn what_is_freed_is_kept_from_the_first_on() {
+    type Ours = Headed<UserConfig>;
+    let rig = Rig::<Ours>::new();
+    let class = <Ours as Config>::Classes::GROWING.expect("there is one");
+    let block = rig.heap.kmalloc_growing(Gfp::KERNEL);
+    let cache = rig.heap.kmalloc_cache(Kind::Normal, class).expect("used");
+    let slabs = || rig.counts(CacheRef::new(cache)).slabs;
+    assert_eq!(rig.kfree(block), Ok(()));
+    assert_eq!(slabs(), 1);
+    assert_eq!(rig.kfree(block), Err(FreeError::Double { address: block.addr(), cache: "kmalloc-252k" }));
+    assert_eq!(rig.heap.kmalloc_growing(Gfp::KERNEL), block);
+    assert_eq!(rig.kfree(block), Ok(()));
+    let ages = RunAges::new();
+    assert!(rig.heap.age_large(&ages), "used since the first look");
+    assert_eq!(slabs(), 1);
+    assert!(!rig.heap.age_large(&ages), "nothing is left");
+    assert_eq!(slabs(), 0);
     rig.holdings();
 }

@@ -99,6 +99,19 @@ static void write_everything(void)
     for (size_t i = 0; i < COUNT(held); i++) free(held[i]);
 }
 
+/* A block that grew, and is wanted again by one that grows. */
+static void write_grown(void)
+{
+    char *block = realloc(block_of(1), 5000), *guard = block_of(64);
+    CHECK(block != NULL);
+    announce(block);
+    if (legal) memset(block, 0x55, 5000);
+    free(block);
+    if (!legal) memset(block, 0x55, 5000);
+    free(guard);
+    free(realloc(block_of(1), 5000));
+}
+
 static void resize(size_t size, size_t to)
 {
     void *block = block_of(size);
@@ -147,6 +160,7 @@ static const struct sin sins[] = {
     {"write-large", write_large},
     {"write-huge", write_huge},
     {"write-everything", write_everything},
+    {"write-grown", write_grown},
     {"realloc", realloc_small},
     {"realloc-in-place", realloc_in_place},
     {"realloc-large", realloc_large},

@@ -112,6 +112,22 @@ static void aligned(void)
     free(announce(legal ? aligned_alloc(256, 512) : block));
 }
 
+/* What has grown once has room to go on. */
+static void *grown(void)
+{
+    void *block = realloc(block_of(1), 5000);
+    CHECK(block != NULL);
+    return block;
+}
+
+static void grown_twice(void)
+{
+    void *block = grown(), *guard = block_of(64);
+    free(block);
+    free(announce(legal ? grown() : block));
+    free(guard);
+}
+
 /* What an allocator may have noted in the free block is gone. */
 static void small_overwritten(void)
 {
@@ -185,6 +201,7 @@ static const struct sin sins[] = {
     {"slab-gone", slab_gone},
     {"after-realloc", after_realloc},
     {"aligned", aligned},
+    {"grown", grown_twice},
     {"small-overwritten", small_overwritten},
     {"small-overwritten-after-one", small_overwritten_after_one},
     {"middling-overwritten-after-many", middling_overwritten_after_many},

@@ -99,6 +99,16 @@ pub(super) const PROGRAM: Program = Program {
             ],
         ),
         row(
+            "write-grown",
+            "all bytes of a block that `realloc` made longer",
+            [
+                Dies,
+                Stopped("{} (cache kmalloc-252k) was written to after its free, or freed twice"),
+                Stopped("{} (cache kmalloc-5440) was written to after it was freed"),
+                Stopped("Poison overwritten"),
+            ],
+        ),
+        row(
             "realloc",
             "`realloc` to another size",
             [

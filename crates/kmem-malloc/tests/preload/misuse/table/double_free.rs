@@ -138,6 +138,16 @@ pub(super) const PROGRAM: Program = Program {
             ],
         ),
         row(
+            "grown",
+            "of a block that `realloc` made longer",
+            [
+                Stopped("double free or corruption (!prev)"),
+                Stopped("double free of {} (cache kmalloc-252k)"),
+                Stopped("double free of {} (cache kmalloc-5440)"),
+                Stopped("Slab has 0 allocated objects but 1 are to be freed"),
+            ],
+        ),
+        row(
             "small-overwritten",
             "written over in between",
             [
