@@ -160,8 +160,11 @@ pub unsafe trait Platform: Sized + Sync + 'static {
         false
     }
 
-    /// Ends what [`Platform::wall`] did: the pages are readable and writable again.
-    fn unwall(&self, _range: PageRange) {}
+    /// Ends what [`Platform::wall`] did: the pages are readable and writable again. False: they are not. The core holds no lock during
+    /// the call.
+    fn unwall(&self, _range: PageRange) -> bool {
+        true
+    }
 
     /// The range left the heap for good (memory hot-remove); it may be given again by [`Platform::grow`].
     ///

@@ -6,8 +6,9 @@
 //!    their `low` mark and as long as pageblocks need not be mixed; then more memory from the platform for
 //!    this node; then its zones again, mixing. Only then the next node: a platform that can
 //!    give local memory gives it. With `THISNODE` there is no next node.
-//! 3. The same zones again, down to `min`, or into the reserve as far as the request may.
-//! 4. If the caller may wait: all CPU lists go back to their zones, and step 3 once more.
+//! 3. If the caller may wait: regions whose user is gone ([`super::ended`]), one by one, and the zones again after each.
+//! 4. The same zones once more, down to `min`, or into the reserve as far as the request may.
+//! 5. If the caller may wait: all CPU lists go back to their zones, and step 4 once more.
 //!
 //! # Pages that nobody touched
 //! A heap that grows pays for each page when it writes to it first. What a CPU's list takes along is used next, so where it is untouched
@@ -190,6 +191,16 @@ impl<P: Platform> Pages<P> {
             }
             if let Some(taken) = self.take_on_node(p, request, node, Depth::Low, Reach::Any) {
                 return Some(taken);
+            }
+        }
+        if request.gfp.may_block() {
+            while self.release_ended(p) {
+                let taken = (0..nodes).find_map(|i| {
+                    self.take_on_node(p, request, p.nearest_node(request.node, i), Depth::Low, Reach::Any)
+                });
+                if taken.is_some() {
+                    return taken;
+                }
             }
         }
         if let Some(taken) = self.take_reserve(p, request, nodes) {

@@ -45,6 +45,8 @@ pub enum Kind {
     Pinned = 12,
     /// Pages of a region that nobody gets.
     Wall = 13,
+    /// Head of a region whose user is gone: nobody gets it for a while.
+    Ended = 14,
 }
 
 impl Kind {
@@ -61,6 +63,7 @@ impl Kind {
             9 => Self::Slob,
             12 => Self::Pinned,
             13 => Self::Wall,
+            14 => Self::Ended,
             _ => Self::None,
         }
     }

@@ -12,12 +12,14 @@ impl<P: Platform> Pages<P> {
     /// must not call anything here.
     pub fn held_by_caller(&self, p: &P) -> bool {
         (0..p.cpus()).filter_map(|cpu| self.cpu_lists(cpu)).any(|cpu| cpu.lists.held_by_caller(p))
+            || self.ended.held_by_caller(p)
             || self.zones.iter().any(|zone| zone.areas.held_by_caller(p))
     }
 
     /// Takes every lock, in rank order; within a rank by number. Locks that this thread holds already (a signal
     /// handler forks) are left to it. Pair with [`Pages::unlock_after_fork`].
     pub fn lock_for_fork(&self, p: &P) {
+        self.ended.lock_for_fork(p);
         for cpu in 0..p.cpus() {
             if let Some(cpu) = self.cpu_lists(cpu) {
                 cpu.lists.lock_for_fork(p);
@@ -43,5 +45,7 @@ impl<P: Platform> Pages<P> {
                 unsafe { cpu.lists.unlock_after_fork(p) };
             }
         }
+        // SAFETY: as above.
+        unsafe { self.ended.unlock_after_fork(p) };
     }
 }

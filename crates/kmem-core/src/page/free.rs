@@ -43,7 +43,13 @@ impl<P: Platform> Pages<P> {
                 return Err(PageError::Interior { head: self.address(head).addr() });
             }
             Kind::Allocated => {}
-            Kind::Slab | Kind::Slob | Kind::Large | Kind::Leaked | Kind::Pinned | Kind::Wall => {
+            Kind::Slab
+            | Kind::Slob
+            | Kind::Large
+            | Kind::Leaked
+            | Kind::Pinned
+            | Kind::Wall
+            | Kind::Ended => {
                 return Err(PageError::NotPages(head.kind()));
             }
             // Memory of the heap always belongs to some block: this one is being joined with others, or split, right now.

@@ -138,6 +138,8 @@ impl<P: Platform> Pages<P> {
         for cpu in 0..p.cpus() {
             self.drain_cpu(p, cpu);
         }
+        // Nobody uses what waits; some of it may lie there.
+        while self.release_ended(p) {}
         for first in Self::blocks(range) {
             if !self.expel(p, first) {
                 let done = PageRange { first: range.first, count: first - range.first };

@@ -25,7 +25,7 @@
 //! that the amount of resident free memory is known.
 //!
 //! # Invariants
-//! I-PAGE in `desc.rs` and `list.rs`, I-ZONE in `zone.rs`, I-PCP in `pcp.rs`. [`Pages::validate`] checks them.
+//! I-PAGE in `desc.rs` and `list.rs`, I-ZONE in `zone.rs`, I-PCP in `pcp.rs`, I-REG in `region.rs`, I-ENDED in `ended.rs`. [`Pages::validate`] checks them.
 //!
 //! # Locks
 //! One per CPU list set (`rank::PAGE_LIST`), one per zone (`rank::ZONE`), taken in this order; never two of one
@@ -36,6 +36,7 @@
 
 mod alloc;
 mod desc;
+mod ended;
 mod error;
 mod fork;
 mod free;
@@ -102,6 +103,8 @@ pub struct Pages<P: Platform> {
     aging: AtomicBool,
     /// Free pages of regions.
     idle: region::Idle,
+    /// Regions whose pool has ended.
+    ended: ended::Ended,
     /// The platform refused to discard: do not ask at each free again.
     discard_refused: AtomicBool,
     /// Which requests fail although there are pages.
@@ -183,6 +186,7 @@ impl<P: Platform> Pages<P> {
             block_reserve: AtomicUsize::new(usize::MAX),
             aging: AtomicBool::new(false),
             idle: region::Idle::new(),
+            ended: ended::Ended::new(),
             discard_refused: AtomicBool::new(false),
             fault: Slot::new(),
             listed_orders: AtomicU32::new(MAX_LIST_ORDER + 1),

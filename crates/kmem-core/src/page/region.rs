@@ -14,6 +14,8 @@
 //!   region, 2^(order + 4) slots or less        | wall |
 //!   [slot][slot][ slab ][slot][ slab ] ... [slot][####]
 //! ```
+//! When a pool ends nobody gets its regions for a while ([`super::ended`]).
+//!
 //! The wall's descriptor keeps the region's books: how many slots there are, how many are free, and the links of the pool's list.
 //!
 //! # What stays in memory
@@ -434,7 +436,7 @@ impl<P: Platform> Pages<P> {
         self.idle.discarded.load(Relaxed)
     }
 
-    /// Ends a pool whose slots are all free: its regions are free pages again.
+    /// Ends a pool whose slots are all free: its regions wait until anybody may have their addresses ([`super::ended`]).
     pub fn close_pool(&self, p: &P, pool: &Pool) {
         let descs = self.descs();
         pool.0.lock(p).unlearn(&self.idle);
@@ -457,18 +459,7 @@ impl<P: Platform> Pages<P> {
                     }
                 }
             }
-            let total = wall + slot - first;
-            self.idle.pages.fetch_sub(total, Relaxed);
-            p.unwall(PageRange { first: wall, count: slot });
-            for index in first..first + total {
-                descs.page(index).set_kind(Kind::None);
-            }
-            let head = descs.page(first);
-            head.set_order(total.trailing_zeros());
-            head.set_span(total);
-            head.set_kind(Kind::Allocated);
-            // SAFETY: all of the region is this thread's, under one head.
-            self.free(p, unsafe { PageRun::new(head, self.address_of(first), false) });
+            self.end_region(p, first, wall + slot - first);
         }
     }
 }

@@ -198,7 +198,7 @@ impl<P: Platform> Pages<P> {
                     check_run(descs, at)?;
                     walk.owned += if books == Some(at) { 0 } else { pages };
                 }
-                Kind::Pinned | Kind::Wall => walk.owned += pages,
+                Kind::Pinned | Kind::Wall | Kind::Ended => walk.owned += pages,
                 Kind::Leaked => {
                     return Err(PageFault { rule: "a run was dropped", page: at, found: pages, expected: 0 });
                 }

@@ -1,8 +1,8 @@
 //! Walls of regions, seen by a handler of faults.
 //!
 //! # Theory
-//! Who touches a wall ([`super::region`]) is stopped by the system, which knows an address and no more. What lay in front of the
-//! wall is written in descriptors and tags: whoever tells of the fault reads them here.
+//! Who touches a wall ([`super::region`]), or a region whose user is gone ([`super::ended`]), is stopped by the system, which knows an
+//! address and no more. What lay in front of the wall is written in descriptors and tags: whoever tells of the fault reads them here.
 //!
 //! # Never
 //! No lock is taken, and nothing is believed: the answer is for a message, and other threads change what is read meanwhile. Only
@@ -14,15 +14,20 @@ use super::Pages;
 use super::desc::Kind;
 use crate::platform::{MAX_ORDER, PAGE_SHIFT, Platform};
 
-/// What lies in front of a wall.
+/// What an address is that nobody may touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wall {
-    /// The tag of the region's slabs; 0: none of them is in use, or they have none.
-    pub tag: u16,
+pub enum Wall {
+    /// It lies behind a region.
+    Behind {
+        /// The tag of the region's slabs; 0: none of them is in use, or they have none.
+        tag: u16,
+    },
+    /// It lies in a region whose user is gone.
+    Ended,
 }
 
 impl<P: Platform> Pages<P> {
-    /// The wall of a region that an address lies in, if it lies in one.
+    /// The wall of a region, or the region whose user is gone, that an address lies in, if it lies in one.
     pub fn wall_at(&self, address: usize) -> Option<Wall> {
         let index = self.window_index(address)?;
         self.home_of(index)?;
@@ -32,12 +37,17 @@ impl<P: Platform> Pages<P> {
         let wall = (block..=index).rev().find(|&page| descs.page(page).kind() != Kind::None)?;
         let head = descs.page(wall);
         let slot = head.pages();
-        if head.kind() != Kind::Wall || index - wall >= slot {
+        if index - wall >= slot {
             return None;
+        }
+        match head.kind() {
+            Kind::Wall => {}
+            Kind::Ended => return Some(Wall::Ended),
+            _ => return None,
         }
         let slots = usize::from(head.objects.load(Relaxed));
         let first = wall.checked_sub(slots * slot).filter(|&first| first >= block)?;
         let tags = (0..slots).map(|i| self.tag_of(self.base_address() + ((first + i * slot) << PAGE_SHIFT)));
-        Some(Wall { tag: tags.into_iter().find(|&tag| tag != 0).unwrap_or(0) })
+        Some(Wall::Behind { tag: tags.into_iter().find(|&tag| tag != 0).unwrap_or(0) })
     }
 }

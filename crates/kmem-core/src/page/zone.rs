@@ -449,7 +449,8 @@ pub(super) fn step(descs: Descs, index: usize) -> usize {
         | Kind::Freeing
         | Kind::Leaked
         | Kind::Pinned
-        | Kind::Wall => page.pages().max(1),
+        | Kind::Wall
+        | Kind::Ended => page.pages().max(1),
         // Inside a block that began in the pageblock before.
         Kind::None | Kind::Tail => 1,
     }

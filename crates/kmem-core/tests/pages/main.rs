@@ -3,6 +3,7 @@
 //! Every test ends with the checker ([`Heap::check`]): no fault, and exactly the pages in use that the test holds.
 
 mod buddy;
+mod ended;
 mod errors;
 mod grouping;
 mod growth;

@@ -25,11 +25,15 @@ fn a_wall_is_the_last_slot_of_its_region_and_nothing_else() {
     assert!(runs.iter().all(|run| run.address().addr() < wall), "one region");
     let seen = |address| heap.pages.wall_at(address);
     // Nobody has tags yet.
-    assert_eq!(seen(wall), Some(Wall { tag: 0 }));
+    assert_eq!(seen(wall), Some(Wall::Behind { tag: 0 }));
     let last = runs.iter().max_by_key(|run| run.address()).expect("a run");
     heap.pages.set_tag(last, TAG);
     for page in (wall..wall + SLOT).step_by(PAGE_SIZE) {
-        assert_eq!([seen(page), seen(page + PAGE_SIZE - 1)], [Some(Wall { tag: TAG }); 2], "{page:#x}");
+        assert_eq!(
+            [seen(page), seen(page + PAGE_SIZE - 1)],
+            [Some(Wall::Behind { tag: TAG }); 2],
+            "{page:#x}"
+        );
     }
     let outside = (low..wall).step_by(PAGE_SIZE).chain([wall - 1, wall + SLOT, 0, 1, usize::MAX]);
     for address in outside {
@@ -37,9 +41,11 @@ fn a_wall_is_the_last_slot_of_its_region_and_nothing_else() {
     }
     // Free slots are no walls, and with the tags of those in use the name is gone.
     runs.into_iter().for_each(|run| heap.pages.free_pinned(&heap.machine, run, &pool));
-    assert_eq!([seen(low), seen(wall - 1), seen(wall)], [None, None, Some(Wall { tag: 0 })]);
+    assert_eq!([seen(low), seen(wall - 1), seen(wall)], [None, None, Some(Wall::Behind { tag: 0 })]);
     assert_eq!(heap.pages.at(low).expect("memory").kind(), Kind::Pinned);
     heap.pages.close_pool(&heap.machine, &pool);
-    assert_eq!(seen(wall), None);
+    // Nobody uses the region, and nobody else has it yet.
+    assert!((low..wall + SLOT).step_by(PAGE_SIZE).all(|page| seen(page) == Some(Wall::Ended)));
+    assert_eq!([seen(low - 1), seen(wall + SLOT)], [None; 2]);
     heap.check(0);
 }

@@ -495,13 +495,10 @@ unsafe impl Platform for Host {
         unsafe { sys::protect(address, len, false) }.is_ok()
     }
 
-    fn unwall(&self, range: PageRange) {
+    fn unwall(&self, range: PageRange) -> bool {
         let (address, len) = (self.span.base() + (range.first << PAGE_SHIFT), range.count << PAGE_SHIFT);
-        // SAFETY: as in `wall`.
-        if unsafe { sys::protect(address, len, true) }.is_err() {
-            self.message("kmem: guard pages cannot be made usable again\n");
-            self.fatal();
-        }
+        // SAFETY: as in `wall`. The system may refuse where it would have to split too many mappings.
+        unsafe { sys::protect(address, len, true) }.is_ok()
     }
 
     unsafe fn release(&self, range: PageRange) {

@@ -97,6 +97,17 @@ fn a_row() {
                 object.add(200).write_volatile(1);
                 let _ = heap.validate(first);
             }
+            "gone-write" | "gone-kfree" => {
+                heap::name_faults();
+                assert_eq!(heap.free(first, object), Ok(()));
+                assert_eq!(heap.destroy(first), Ok(true));
+                if row == "gone-write" {
+                    object.write_volatile(1);
+                } else {
+                    let freed = heap.kfree(object);
+                    assert!(matches!(freed, Err(FreeError::NotObject(_))), "{freed:?}");
+                }
+            }
             "gone-alloc" | "gone-zalloc" | "gone-bulk" | "gone-free" | "gone-destroy" => {
                 assert_eq!(heap.free(first, object), Ok(()));
                 assert_eq!(heap.destroy(first), Ok(true));
@@ -177,6 +188,7 @@ fn judge(row: &Row, end: End, mode: Mode) -> Option<String> {
         End::Stopped(text) if mode == Mode::Warned => signal.is_none() && said.contains(text),
         End::Stopped(text) => signal == Some(libc::SIGABRT) && said.contains(text),
         End::Told(text) => signal.is_none() && said.contains(text),
+        End::Fault(text) => signal == Some(libc::SIGSEGV) && said.contains(text),
         End::Answers(_) | End::Unnoticed => signal.is_none() && said.is_empty(),
     };
     let (case, what) = (row.case, row.what);

@@ -2,7 +2,7 @@
 //!
 //! The tests run each row and compare; the second half of the page `docs/misuse.md` is made from the same rows.
 
-use End::{Answers, Stopped, Told, Unnoticed};
+use End::{Answers, Fault, Stopped, Told, Unnoticed};
 
 /// How a row ends. A text is a part of what is said; `{}` in it stands for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub(crate) enum End {
     Stopped(&'static str),
     /// A message is given, and the process goes on in any case.
     Told(&'static str),
+    /// The processor refuses the access (SIGSEGV), and a line says where it was.
+    Fault(&'static str),
     /// Nothing is said: the call answers so.
     Answers(&'static str),
     /// Nothing is said, and no call answers.
@@ -94,6 +96,16 @@ pub(crate) const ROWS: &[Row] = &[
     row("gone-zalloc", "the same, for a zeroed one", [Stopped(GONE); 3]),
     row("gone-bulk", "the same, for sixteen at once", [Stopped(GONE); 3]),
     row("gone-free", "an object is freed to a destroyed cache", [Stopped(GONE); 3]),
+    row(
+        "gone-write",
+        "an object of a destroyed cache is written to",
+        [Unnoticed, Fault("in memory of a cache that was destroyed"), Unnoticed],
+    ),
+    row(
+        "gone-kfree",
+        "an object of a destroyed cache is freed by `kfree`",
+        [Answers("`FreeError::NotObject`"), Answers("`FreeError::NotObject`"), Told("at free_large_kmalloc")],
+    ),
     row("gone-destroy", "a destroyed cache is destroyed", [Answers("`DestroyError::Destroyed`"); 3]),
     row(
         "bulk-null",

@@ -187,6 +187,7 @@ fn said(text: &str) -> String {
 fn of_cache(end: caches::End) -> String {
     match end {
         caches::End::Stopped(text) => format!("**stopped**: {}", said(text)),
+        caches::End::Fault(text) => format!("**fault**: {}", said(text)),
         caches::End::Told(text) => format!("told: {}", said(text)),
         caches::End::Answers(text) => text.to_owned(),
         caches::End::Unnoticed => "unnoticed".to_owned(),

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | beside a block | the table of mappings; how long its walls are |
 //! | in, or beside, a block that was freed | the ranges that wait inaccessible, and those that went last |
-//! | in a region's wall | the descriptors of pages |
+//! | in a region's wall, in a region of a cache that was destroyed | the descriptors of pages |
 //! | in the window, where nothing is mapped | the window's bounds |
 //!
 //! The system says whether anything is mapped there; what does not fit to that is not said. So a page that the program itself
@@ -27,6 +27,7 @@ use kmem_core::debug::report;
 use kmem_core::guard::Access;
 use kmem_core::kmalloc::classes::{ClassSet, Kind};
 use kmem_core::kmalloc::huge::Busy;
+use kmem_core::page::Wall;
 
 use crate::engine::{Classes, Heap};
 use crate::guard;
@@ -51,6 +52,8 @@ enum Place {
     },
     /// In the wall of a region of that class; of one that has no block in use, or is not of malloc's: nothing.
     Wall(Option<&'static str>),
+    /// In memory of a cache that was destroyed.
+    Ended,
     /// Between the heap's addresses.
     Nothing,
 }
@@ -74,6 +77,7 @@ impl fmt::Display for Place {
             }
             Self::Wall(None) => f.write_str("in the wall behind a region"),
             Self::Wall(Some(class)) => write!(f, "in the wall behind a region of {class}"),
+            Self::Ended => f.write_str("in memory of a cache that was destroyed"),
             Self::Nothing => f.write_str("between the heap's blocks, where nothing is"),
         }
     }
@@ -113,8 +117,8 @@ fn place_of(heap: &Heap, address: usize, reason: Reason) -> Option<Place> {
         Reason::Unmapped if in_window => Some(Place::Nothing),
         Reason::Unmapped => freed(true),
         Reason::Forbidden if in_window => {
-            let tag = usize::from(heap.pages().wall_at(address)?.tag);
-            let class = tag.checked_sub(1).filter(|&class| class < Classes::COUNT);
+            let Wall::Behind { tag } = heap.pages().wall_at(address)? else { return Some(Place::Ended) };
+            let class = usize::from(tag).checked_sub(1).filter(|&class| class < Classes::COUNT);
             Some(Place::Wall(class.map(|class| Classes::name(Kind::Normal, class))))
         }
         Reason::Forbidden => {
