@@ -42,6 +42,7 @@ mod fork;
 mod free;
 mod grow;
 mod list;
+mod mend;
 mod mobility;
 mod pcp;
 mod region;
@@ -71,6 +72,7 @@ use crate::fault::{self, Fault, Slot};
 use crate::gfp::Gfp;
 use crate::platform::{BLOCK_PAGES, MAX_CPUS, MAX_NODES, MAX_ORDER, PAGE_SHIFT, PAGE_SIZE, Platform};
 use list::Descs;
+pub(crate) use mend::{Ends, mend};
 use pcp::{CpuLists, MAX_LIST_ORDER};
 use zone::{Home, Zone};
 

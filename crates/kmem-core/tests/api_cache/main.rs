@@ -7,6 +7,7 @@ mod aliases;
 mod bulk;
 mod create;
 mod destroy;
+mod links;
 mod objects;
 mod sheaves;
 #[path = "../api_support/mod.rs"]

@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 
 use crate::debug::report::brief;
 use crate::engine::cache::count;
+use crate::engine::list;
 use crate::engine::slab::grow::{self, Wish};
 use crate::engine::slab::node::Lists;
 use crate::engine::slab::{Cache, Floor, desc};
@@ -235,7 +236,10 @@ fn take_from_lists<P: Platform>(
         out[got..got + taken].iter().for_each(|&object| hand_out(slab, object));
         got += taken;
         lists.free_objects -= u64::from(before - desc::free(slab));
-        lists.settle(floor.pages, slab, false);
+        if !lists.settle(floor.pages, slab, false) {
+            lists.events.errors += 1;
+            list::tell_damaged(floor, cache, slab);
+        }
         if damaged {
             lists.events.errors += 1;
             report_damage(floor, cache, slab);

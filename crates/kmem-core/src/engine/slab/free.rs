@@ -144,10 +144,14 @@ unsafe fn put_back<P: Platform, const PROVED: bool>(
     }
     for &number in &met[..slabs.min(MAX_BATCH)] {
         let slab = lens.page(number);
-        match desc::unmark(slab) {
-            desc::After::Partial => lists.partial.move_to_tail(lens, slab, number),
+        let sound = match desc::unmark(slab) {
+            desc::After::Partial => lists.partial.move_to_tail(floor.pages, slab),
             desc::After::Freed => lists.settle_freed(floor.pages, slab),
             desc::After::Other => lists.settle(floor.pages, slab, true),
+        };
+        if !sound {
+            lists.events.errors += 1;
+            list::tell_damaged(floor, cache, slab);
         }
     }
     done
@@ -187,7 +191,10 @@ pub(super) unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, 
         lists.events.errors += errors;
         if fresh > 0 {
             lists.free_objects += u64::from(fresh);
-            lists.settle(floor.pages, slab, true);
+            if !lists.settle(floor.pages, slab, true) {
+                lists.events.errors += 1;
+                list::tell_damaged(floor, cache, slab);
+            }
         }
     }
     if let Some((node, lists)) = held {
@@ -241,7 +248,11 @@ pub(super) fn cut_free<P: Platform>(
     lists: &mut Lists,
     count: u64,
 ) -> Doomed {
-    let (first, len) = lists.free.cut_tail(floor.pages, count);
+    let (first, len, damaged) = lists.free.cut_tail(floor.pages, count);
+    if let Some(slab) = damaged {
+        lists.events.errors += 1;
+        list::tell_damaged(floor, cache, slab);
+    }
     // Slabs of a cache of this engine are all alike (I-SLABGEO-1), and these are free.
     lists.free_objects -= u64::from(len) * cache.geometry.objects as u64;
     Doomed { first, len }

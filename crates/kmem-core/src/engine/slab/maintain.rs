@@ -46,14 +46,13 @@ pub(super) fn validate<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Resul
         for (list, kind) in
             [(&lists.partial, State::Partial), (&lists.full, State::Full), (&lists.free, State::Free)]
         {
-            let mut next = list.first(floor.pages);
             let mut length = 0;
-            while let Some(slab) = next {
+            for slab in list.iter(floor.pages) {
                 let base = floor.pages.address(slab) as usize;
                 let active = desc::active(slab);
                 if !free::is_mine(cache, slab)
                     || slab.node() != node
-                    || length == list.len
+                    || !list.holds(floor.pages, slab)
                     || State::listed(slab) != kind
                     || State::of(slab) != kind
                     || active > desc::objects(slab)
@@ -66,7 +65,6 @@ pub(super) fn validate<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Resul
                 }
                 free_objects += u64::from(desc::free(slab));
                 length += 1;
-                next = list.after(floor.pages, slab);
             }
             if length != list.len {
                 return Err(Fault::State(0));

@@ -105,27 +105,30 @@ impl Lists {
         self.of(state).push_front(pages, slab);
     }
 
-    /// Moves a slab whose last object came back to the free ones.
-    pub(super) fn settle_freed<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) {
+    /// Moves a slab whose last object came back to the free ones. False: the list that it was on was damaged, and is mended.
+    #[must_use]
+    pub(super) fn settle_freed<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) -> bool {
         let old = if slab.slab_flags.load(Ordering::Relaxed) == State::Full as u16 {
             &mut self.full
         } else {
             &mut self.partial
         };
-        old.remove(pages, slab);
+        let sound = old.take_out(pages, slab);
         slab.slab_flags.store(State::Free as u16, Ordering::Relaxed);
         self.free.push_front(pages, slab);
         self.events.peak_free_slabs = self.events.peak_free_slabs.max(u64::from(self.free.len));
+        sound
     }
 
     /// Moves a slab that got or lost objects to the list it now belongs on. One that stays partial stays where it is,
-    /// unless it is `to_tail`.
-    pub(super) fn settle<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page, to_tail: bool) {
+    /// unless it is `to_tail`. False: the list that it was on was damaged, and is mended.
+    #[must_use]
+    pub(super) fn settle<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page, to_tail: bool) -> bool {
         let (old, new) = (State::listed(slab), State::of(slab));
         if old == new && !to_tail {
-            return;
+            return true;
         }
-        self.of(old).remove(pages, slab);
+        let sound = self.of(old).take_out(pages, slab);
         slab.slab_flags.store(new as u16, Ordering::Relaxed);
         if new == State::Free {
             self.events.peak_free_slabs = self.events.peak_free_slabs.max(u64::from(self.free.len) + 1);
@@ -135,5 +138,6 @@ impl Lists {
         } else {
             self.of(new).push_front(pages, slab);
         }
+        sound
     }
 }

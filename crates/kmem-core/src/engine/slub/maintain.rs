@@ -139,13 +139,16 @@ pub(super) fn rename_slabs<P: Platform>(floor: Floor<'_, P>, cache: &Cache) {
 
 const BUCKETS: usize = 32;
 
-/// Takes a slab off a list of its node. In a guarded heap a slab that is not on it, by its links, ends the program: it was taken out before,
-/// or the links were written over, and whoever follows them is led anywhere.
+/// Takes a slab off a list of its node. One that is not on it, by its links, was taken out before, or the links were written over,
+/// and whoever follows them is led anywhere: that ends the program in a guarded heap. Elsewhere it is told, and the list is
+/// mended.
 pub(super) fn take_out<P: Platform>(floor: Floor<'_, P>, cache: &Cache, list: &mut SlabList, slab: &Page) {
     if floor.guarded && !list.holds(floor.pages, slab) {
         unlinked(floor, cache, slab);
     }
-    list.remove(floor.pages, slab);
+    if !list.take_out(floor.pages, slab) {
+        list::tell_damaged(floor, cache, slab);
+    }
 }
 
 #[cold]
@@ -203,11 +206,9 @@ pub(super) fn count<P: Platform>(floor: Floor<'_, P>, cache: &Cache, counts: &mu
         let Some(list) = state.own.list.lock_unless_held(floor.platform) else { continue };
         for list in [&list.partial, &list.checked] {
             counts.partial += u64::from(list.len);
-            let mut next = list.first(floor.pages);
-            while let Some(slab) = next {
+            for slab in list.iter(floor.pages) {
                 let free = slab.objects.load(Ordering::Relaxed) - word::load(slab).inuse();
                 counts.free_partial += u64::from(free);
-                next = list.after(floor.pages, slab);
             }
         }
     }
@@ -241,13 +242,13 @@ pub(super) fn validate<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Resul
     let mut checked = 0;
     for node in 0..floor.platform.nodes() {
         let list = cache.node(node).own.list.lock(floor.platform);
-        let mut next = list.partial.first(floor.pages);
-        while let Some(slab) = next {
+        let mut listed = 0;
+        for slab in list.partial.iter(floor.pages) {
             let extent = slab::extent(floor, slab);
             let state = word::load(slab);
             let objects = slab.objects.load(Ordering::Relaxed);
             let mine = slab.cache.load(Ordering::Relaxed) == core::ptr::from_ref(cache).cast_mut().cast();
-            if state.frozen() || state.inuse() >= objects || !mine {
+            if state.frozen() || state.inuse() >= objects || !mine || !list.partial.holds(floor.pages, slab) {
                 return Err(Fault::State(extent.base));
             }
             let mut free = objects - slab.carved.load(Ordering::Relaxed);
@@ -271,9 +272,12 @@ pub(super) fn validate<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Resul
             if objects - free != state.inuse() {
                 return Err(Fault::Count(extent.base, state.inuse(), objects - free));
             }
-            checked += 1;
-            next = list.partial.after(floor.pages, slab);
+            listed += 1;
         }
+        if listed != list.partial.len {
+            return Err(Fault::State(0));
+        }
+        checked += u64::from(listed);
         checked += checked::verify(floor, cache, &list)?;
     }
     Ok(checked)

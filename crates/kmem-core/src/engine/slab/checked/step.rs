@@ -2,6 +2,7 @@
 
 use crate::debug::{Track, Which};
 use crate::engine::cache::count;
+use crate::engine::list;
 use crate::engine::slab::checked::Checked;
 use crate::engine::slab::checked::layout::{ACTIVE, INACTIVE};
 use crate::engine::slab::{Cache, Floor, alloc, desc, free};
@@ -59,7 +60,10 @@ pub(in crate::engine::slab) unsafe fn free_many<P: Platform>(
         // SAFETY: the lock of the slab's node is held, and the caller gives the object up.
         if unsafe { Checked::new(floor, cache, page).take_back(object as usize, index, &who) } {
             lists.free_objects += 1;
-            lists.settle(floor.pages, page, true);
+            if !lists.settle(floor.pages, page, true) {
+                lists.events.errors += 1;
+                list::tell_damaged(floor, cache, page);
+            }
         } else {
             lists.events.errors += 1;
         }

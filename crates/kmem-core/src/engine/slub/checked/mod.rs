@@ -175,15 +175,11 @@ impl<'a, P: Platform> Checked<'a, P> {
         self.slab.slab_flags.store(flags & !LIST, Ordering::Relaxed);
     }
 
-    /// Takes the slab off a list. Where the links say that it is not on it, none of them is followed or changed: nobody knows what else
-    /// is wrong with the list, so it is given up. Its other slabs are on none then; one of which an object comes back finds that here.
+    /// Takes the slab off a list. Where the links say that it is not on it, none of them is followed, and the list is mended.
     fn take_out(&self, list: &mut SlabList) {
-        if list.holds(self.floor.pages, self.slab) {
-            list.remove(self.floor.pages, self.slab);
-        } else if list.len > 0 {
+        if !list.take_out(self.floor.pages, self.slab) {
             self.slab_error(format_args!("Slab list corrupt"));
-            self.report.fix(format_args!("List of slabs given up"));
-            *list = SlabList::new();
+            self.report.fix(format_args!("List of slabs mended"));
         }
     }
 
