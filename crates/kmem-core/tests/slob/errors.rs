@@ -1,5 +1,9 @@
 //! What is noticed: frees of what is no block, frees of what is free, and memory that was overwritten.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use kmem_core::page::Page;
+
 use super::*;
 
 #[test]
@@ -146,4 +150,45 @@ fn an_overwritten_header_is_noticed() {
     }
     [a, b].into_iter().for_each(|block| f.kfree(block).expect("in use"));
     f.check_empty();
+}
+
+/// A link of a page's descriptor that was written over: nobody follows it, it is told once, and all pages are of use afterwards.
+#[test]
+fn a_damaged_link_is_told_and_the_ring_is_mended() {
+    // Where a descriptor has its links: `page::desc`.
+    const LINKS: [usize; 2] = [8, 12];
+    const PAGES: usize = 6;
+    for (which, wild, by_free) in LINKS
+        .into_iter()
+        .flat_map(|which| [0, 1, u32::MAX].map(|wild| (which, wild)))
+        .flat_map(|(which, wild)| [true, false].map(|by_free| (which, wild, by_free)))
+    {
+        let f = Fixture::new(small(2));
+        // Two blocks a page, and no room for a third.
+        let mut blocks: Vec<_> = (0..2 * PAGES).map(|_| f.alloc(1600)).collect();
+        let victim = blocks[PAGES];
+        let page: *const Page = f.pages.at(victim.addr().get()).expect("memory of the heap");
+        // SAFETY: a field of a descriptor, which is an atomic there too; the machine outlives the test's use of it.
+        let link = unsafe { AtomicU32::from_ptr(page.cast_mut().cast::<u8>().add(which).cast()) };
+        link.store(wild, Relaxed);
+        let fault = f.heap.validate(f.world()).expect_err("a link is damaged");
+        assert!(fault.rule.starts_with("I-SLOB-3"), "{fault}");
+        if by_free {
+            // Both blocks of the victim's page: it leaves its ring.
+            let (gone, rest): (Vec<_>, Vec<_>) =
+                blocks.into_iter().partition(|&block| page_of(block) == page_of(victim));
+            gone.into_iter().for_each(|block| f.free(block, 1600).expect("in use"));
+            blocks = rest;
+        } else {
+            // No page has room for it, so all are looked at.
+            blocks.push(f.alloc(1600));
+        }
+        let said = f.machine.take_console();
+        let told = said.matches("a link of a list of pages was overwritten").count();
+        assert_eq!(told, 1, "{which} {wild:#x} {by_free}: {said}");
+        f.check();
+        blocks.into_iter().for_each(|block| f.free(block, 1600).expect("in use"));
+        assert_eq!(f.machine.take_console(), "");
+        f.check_empty();
+    }
 }

@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::pages::{Books, State, put_aside, room, set_state, shared, store};
+use super::pages::{Books, State, mend, put_aside, room, set_state, shared, store};
 use super::ring::Ring;
 use super::room::{Refused, Room, UNIT, UNITS, units};
 use crate::gfp::Gfp;
@@ -161,7 +161,13 @@ impl Heap {
                 }
                 return Some(block);
             }
-            page = next?;
+            page = match next {
+                Some(next) => next,
+                None => {
+                    mend(world, &mut books.rings[number], page);
+                    break;
+                }
+            };
         }
         None
     }
@@ -193,7 +199,7 @@ impl Heap {
         books.free_units -= usize::from(wanted);
         books.blocks += 1;
         if room.free == 0 {
-            set_state(world.pages, books, page, State::Full);
+            set_state(world, books, page, State::Full);
         }
         // SAFETY: the units lie in the page.
         Some(unsafe { base.add(usize::from(at) * UNIT) })
@@ -213,7 +219,7 @@ impl Heap {
         State::Full.store(page);
         books.pages += 1;
         books.free_units += usize::from(UNITS);
-        set_state(world.pages, &mut books, page, State::for_bytes(ask.bytes));
+        set_state(world, &mut books, page, State::for_bytes(ask.bytes));
         let block = self.take(world, &mut books, page, ask);
         if block.is_some() {
             return block;
@@ -320,7 +326,7 @@ impl Heap {
             return Ok(Some(self.give_up(world, books, page)));
         }
         if State::of(page) == State::Full {
-            set_state(world.pages, books, page, State::for_bytes(bytes));
+            set_state(world, books, page, State::for_bytes(bytes));
         }
         Ok(None)
     }
@@ -328,7 +334,7 @@ impl Heap {
     /// Takes a page that is free from end to end out of the heap (I-SLOB-4).
     fn give_up<P: Platform>(&self, world: World<'_, P>, books: &mut Books, page: &Page) -> PageRun {
         debug_assert_eq!(page.objects.load(Relaxed), UNITS);
-        set_state(world.pages, books, page, State::Full);
+        set_state(world, books, page, State::Full);
         books.pages -= 1;
         books.free_units -= usize::from(UNITS);
         // SAFETY: the page is the heap's, nothing in it is in use, and it is on no ring.

@@ -135,14 +135,37 @@ pub(super) fn store(page: &Page, room: &Room) {
 }
 
 /// Moves a page to another state, and so off and onto rings.
-pub(super) fn set_state<P: Platform>(pages: &Pages<P>, books: &mut Books, page: &Page, state: State) {
+pub(super) fn set_state<P: Platform>(world: World<'_, P>, books: &mut Books, page: &Page, state: State) {
+    let pages = world.pages;
     if let Some(ring) = State::of(page).ring() {
-        books.rings[ring].remove(pages, page);
+        // One that is not on its ring lay between two damaged pages before.
+        if Ring::holds(pages, page) || mend(world, &mut books.rings[ring], page) {
+            books.rings[ring].remove(pages, page);
+        }
     }
     if let Some(ring) = state.ring() {
+        if !books.rings[ring].closes(pages) {
+            mend(world, &mut books.rings[ring], page);
+        }
         books.rings[ring].push(pages, page);
     }
     state.store(page);
+}
+
+/// Puts a ring together again on which a link was overwritten, and tells. True: the page is on it.
+#[cold]
+#[inline(never)]
+pub(super) fn mend<P: Platform>(world: World<'_, P>, ring: &mut Ring, page: &Page) -> bool {
+    let found = ring.mend(world.pages, page);
+    let at = world.pages.address(page);
+    report::say(
+        world.platform,
+        format_args!("SLOB: a link of a list of pages was overwritten, at page {at:p}; the list is mended"),
+    );
+    if world.abort {
+        world.platform.fatal();
+    }
+    found
 }
 
 /// Puts a page with a broken chain aside: what is in use there stays in use, nothing else comes from it.
@@ -150,7 +173,7 @@ pub(super) fn set_state<P: Platform>(pages: &Pages<P>, books: &mut Books, page: 
 pub(super) fn put_aside<P: Platform>(world: World<'_, P>, books: &mut Books, page: &Page, damage: Damage) {
     books.free_units -= usize::from(page.objects.load(Relaxed));
     books.damaged += 1;
-    set_state(world.pages, books, page, State::Damaged);
+    set_state(world, books, page, State::Damaged);
     let at = world.pages.address(page).addr() + usize::from(damage.at) * UNIT;
     report::say(
         world.platform,

@@ -5,6 +5,10 @@
 //!
 //! Invariant I-SLOB-3: the links of a page mean something while it is on a ring; they belong to the holder
 //! of the heap's lock then, and the page is the `prev` of its `next`.
+//!
+//! Descriptors are memory, and a program that writes anywhere may hit one. So no link is believed: who walks on, or takes a page off, looks
+//! whether the page that a link leads to leads back. Where it does not [`Ring::mend`] joins what is sound of the ring, as
+//! [`crate::page::mend`] does of a list.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -47,17 +51,54 @@ impl Ring {
         page_at(pages, self.first)
     }
 
-    /// The page after one that is on the ring.
+    /// The page after one that is on the ring; nothing where the link leads elsewhere.
     pub(super) fn after<'a, P: Platform>(pages: &'a Pages<P>, page: &Page) -> Option<&'a Page> {
-        page_at(pages, page.next.load(Relaxed))
+        let this = number(pages, page);
+        page_at(pages, page.next.load(Relaxed)).filter(|next| next.prev.load(Relaxed) == this)
     }
 
-    /// The page before one that is on the ring.
-    pub(super) fn before<'a, P: Platform>(pages: &'a Pages<P>, page: &Page) -> Option<&'a Page> {
-        page_at(pages, page.prev.load(Relaxed))
+    /// The page before one that is on the ring, as far as it leads there.
+    fn before<'a, P: Platform>(pages: &'a Pages<P>, page: &Page) -> Option<&'a Page> {
+        let this = number(pages, page);
+        page_at(pages, page.prev.load(Relaxed)).filter(|before| before.next.load(Relaxed) == this)
     }
 
-    /// Makes a page that is on no ring the first of this one.
+    /// Both neighbours of a page lead back to it.
+    pub(super) fn holds<P: Platform>(pages: &Pages<P>, page: &Page) -> bool {
+        Self::after(pages, page).is_some() && Self::before(pages, page).is_some()
+    }
+
+    /// The ring can take a page in: its first page and its last lead to each other.
+    pub(super) fn closes<P: Platform>(&self, pages: &Pages<P>) -> bool {
+        self.first(pages).is_none_or(|first| Self::before(pages, first).is_some())
+    }
+
+    /// Joins what is sound of the ring from its first page on and, backwards, up to it. True: the page is on it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn mend<P: Platform>(&mut self, pages: &Pages<P>, page: &Page) -> bool {
+        let Some(first) = self.first(pages) else { return false };
+        let this = number(pages, page);
+        let mut found = self.first == this;
+        let (mut front, mut back, mut len) = (first, first, 1);
+        while len < self.len
+            && let Some(next) = Self::after(pages, front)
+        {
+            (front, len) = (next, len + 1);
+            found |= number(pages, next) == this;
+        }
+        while len < self.len
+            && let Some(before) = Self::before(pages, back)
+        {
+            (back, len) = (before, len + 1);
+            found |= number(pages, before) == this;
+        }
+        join(pages, number(pages, front), number(pages, back));
+        self.len = len;
+        found
+    }
+
+    /// Makes a page that is on no ring the first of this one, which [closes](Ring::closes).
     pub(super) fn push<P: Platform>(&mut self, pages: &Pages<P>, page: &Page) {
         let this = number(pages, page);
         match self.first(pages) {
@@ -72,7 +113,7 @@ impl Ring {
         self.len += 1;
     }
 
-    /// Takes a page off this ring.
+    /// Takes a page off this ring, which [holds](Ring::holds) it.
     pub(super) fn remove<P: Platform>(&mut self, pages: &Pages<P>, page: &Page) {
         debug_assert!(self.len > 0);
         let (next, prev) = (page.next.load(Relaxed), page.prev.load(Relaxed));
