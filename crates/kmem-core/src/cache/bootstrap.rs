@@ -84,6 +84,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
                 return Err(NoMemory);
             }
             self.pages.init(&self.platform);
+            self.pages.stop_at_damage(self.debug.stops(C::ABORT));
         }
         if self.state() == State::Down {
             self.bootstrap()?;

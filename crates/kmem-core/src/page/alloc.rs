@@ -150,10 +150,9 @@ impl<P: Platform> Pages<P> {
                 && wanted == near
                 && !gfp.intersects(Gfp::DMA.union(Gfp::DMA32)),
         };
-        let taken = match self.take_listed(p, &request) {
-            Some(taken) => taken,
-            None => self.take_anywhere(p, &request)?,
-        };
+        let taken = self.take_listed(p, &request).or_else(|| self.take_anywhere(p, &request));
+        self.tell_damage(p);
+        let taken = taken?;
         // SAFETY: the block just left the free lists for this caller alone, as a run with its head set up.
         Some(unsafe {
             PageRun::new(self.descs().page(taken.index), self.address_of(taken.index), taken.zeroed)

@@ -111,6 +111,7 @@ impl<P: Platform> Pages<P> {
             line.pages -= descs.page(first).pages();
             first
         };
+        self.tell_damage(p);
         let head = descs.page(first);
         let (order, pages, home) = (head.order(), head.pages(), Self::home_of_head(head));
         if !p.unwall(PageRange { first, count: pages }) {

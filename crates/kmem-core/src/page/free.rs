@@ -3,7 +3,6 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::desc::{HAS_HEAD_TAG, HAS_TAGS, HAS_TAILS, Kind, Page};
-use super::list::Descs;
 use super::pcp::{BATCH, Lists, MAX_LIST_ORDER};
 use super::run::{PageRun, mark_tails};
 use super::trim::Excess;
@@ -71,6 +70,12 @@ impl<P: Platform> Pages<P> {
     /// Frees the run that `head` heads and the caller owns; it was of that kind, and is marked as going.
     #[inline]
     fn release_run(&self, p: &P, head: &Page, kind: Kind) {
+        self.put_run(p, head, kind);
+        self.tell_damage(p);
+    }
+
+    #[inline]
+    fn put_run(&self, p: &P, head: &Page, kind: Kind) {
         let (index, pages) = (self.index(head), head.pages());
         debug_assert!(pages > 0);
         self.scrub(head, index, 0, pages);
@@ -114,6 +119,7 @@ impl<P: Platform> Pages<P> {
             let run = unsafe { self.adopt(other) };
             self.free(p, run);
         }
+        self.tell_damage(p);
     }
 
     /// Puts runs on this CPU's lists; the first that does not fit there.
@@ -161,8 +167,7 @@ impl<P: Platform> Pages<P> {
             self.store_tags(index, 1, 0);
         }
         if marks & HAS_TAILS != 0 {
-            let run = Descs(head);
-            (from.max(1)..to).for_each(|i| run.page(i).set_kind(Kind::None));
+            (from.max(1)..to).for_each(|i| self.by_index(index + i).set_kind(Kind::None));
         }
     }
 
@@ -196,8 +201,11 @@ impl<P: Platform> Pages<P> {
     /// Gives all pages on a CPU's lists back to their zone. From any CPU.
     pub fn drain_cpu(&self, p: &P, cpu: usize) {
         let Some(cpu) = self.cpu_lists(cpu) else { return };
-        let mut lists = cpu.lists.lock(p);
-        self.evict(p, &mut lists, usize::MAX);
+        {
+            let mut lists = cpu.lists.lock(p);
+            self.evict(p, &mut lists, usize::MAX);
+        }
+        self.tell_damage(p);
     }
 
     /// Shortens a run to its first `pages` pages; the others are free.

@@ -85,9 +85,9 @@ impl<P: Platform> Pages<P> {
                 let map = self
                     .block_byte(0)
                     .map_or(core::ptr::null_mut(), |byte| core::ptr::from_ref(byte).cast_mut());
-                self.map.store(map, Relaxed);
+                self.known.map.store(map, Relaxed);
                 // Release: as above. Until here addresses are looked up by the books alone.
-                self.mapped.store(self.window_pages.load(Relaxed), Release);
+                self.known.mapped.store(self.window_pages.load(Relaxed), Release);
                 self.books_pages()
             }
             Err(_) => 0,

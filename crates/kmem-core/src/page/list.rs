@@ -1,32 +1,111 @@
 //! Lists threaded through page descriptors, and the array of descriptors they thread through.
+//!
+//! # Links that were written over
+//! Descriptors are memory, and a program that writes anywhere may hit one. So no link is believed: the page that it leads to must be
+//! memory of the heap and lead back. Where it does not, the list is mended ([`super::mend`]), and the page that was to be taken
+//! out is noted ([`Known::damaged`]): whoever came here says so once it holds no lock ([`Pages::tell_damage`](super::Pages)).
 
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 
+use super::block;
 use super::desc::Page;
+use super::mend::{Ends, mend};
 use super::mobility::{Mobility, PAGEBLOCK_PAGES};
+use crate::platform::MAX_ORDER;
+
+/// What links are compared with, and what was found wrong.
+pub(super) struct Known {
+    /// The block map. Null until the first memory comes in.
+    pub(super) map: AtomicPtr<AtomicU8>,
+    /// Pages of the window once the map is known; until then 0.
+    pub(super) mapped: AtomicUsize,
+    /// The number of a page whose list was found damaged, until somebody tells.
+    pub(super) damaged: AtomicU32,
+    /// That stops the program.
+    pub(super) stops: AtomicBool,
+}
+
+impl Known {
+    pub(super) const fn new() -> Self {
+        Self {
+            map: AtomicPtr::new(core::ptr::null_mut()),
+            mapped: AtomicUsize::new(0),
+            damaged: AtomicU32::new(0),
+            stops: AtomicBool::new(false),
+        }
+    }
+}
 
 /// The array of descriptors, by page index.
 ///
 /// Invariant I-PAGE-4: every index that the page allocator passes here is of a page whose memory was added
 /// and not removed since: indices come from free lists, from owned runs, from buddies within the
-/// same 4 MiB block as those, or from a look-up that asked the block map first.
+/// same 4 MiB block as those, or from a look-up that asked the block map first. Links are looked up so ([`Descs::linked`]).
 #[derive(Clone, Copy)]
-pub(super) struct Descs(pub(super) *const Page);
+pub(super) struct Descs {
+    first: *const Page,
+    known: *const Known,
+}
 
 impl Descs {
+    /// The descriptors of a window, of which so much is known.
+    #[inline]
+    pub(super) const fn new(first: *const Page, known: &Known) -> Self {
+        Self { first, known }
+    }
+
+    /// The descriptors of a run, by their distance from its head. For nothing that follows links.
+    #[inline]
+    pub(super) const fn of_run(head: &Page) -> Self {
+        Self { first: core::ptr::from_ref(head), known: core::ptr::null() }
+    }
+
     /// The descriptor of a page of added memory.
     #[inline]
     pub(super) fn page<'a>(self, index: usize) -> &'a Page {
         // SAFETY: I-PAGE-4, and the platform keeps descriptors of added memory readable and writable;
         // all fields are atomics, so sharing is fine.
-        unsafe { &*self.0.add(index) }
+        unsafe { &*self.first.add(index) }
+    }
+
+    /// The page of a link; nothing for 0, and where the heap has no memory.
+    #[inline]
+    fn linked<'a>(self, link: u32) -> Option<&'a Page> {
+        let index = decode(link)?;
+        // SAFETY: `new` was given what lies in the `Pages` by whose method this was called, which is borrowed meanwhile.
+        let known = unsafe { self.known.as_ref() }?;
+        // Acquire pairs with the Release in `reserve_books`: below this bound there is a map.
+        if index >= known.mapped.load(Acquire) {
+            return None;
+        }
+        // SAFETY: the map has one byte for each block of the window.
+        // Acquire pairs with the Release in `admit`: the block's descriptors are set up.
+        let byte = unsafe { (*known.map.load(Relaxed).add(index >> MAX_ORDER)).load(Acquire) };
+        (byte & block::PRESENT != 0).then(|| self.page(index))
+    }
+
+    /// The page behind one that is on a list, if it leads back.
+    pub(super) fn after(self, index: usize) -> Option<usize> {
+        let link = self.page(index).next.load(Relaxed);
+        let page = self.linked(link)?;
+        if page.prev.load(Relaxed) == encode(index) { decode(link) } else { None }
+    }
+
+    /// Notes that the list of a page was found damaged.
+    #[cold]
+    fn note_damage(self, index: usize) {
+        // SAFETY: as in `linked`.
+        if let Some(known) = unsafe { self.known.as_ref() } {
+            // Relaxed: a message for whoever comes by. One of several is as good as any.
+            known.damaged.store(encode(index), Relaxed);
+        }
     }
 
     /// The index of a descriptor that was obtained from [`Descs::page`].
     #[inline]
     pub(super) fn index(self, page: &Page) -> usize {
-        (core::ptr::from_ref(page).addr() - self.0.addr()) / size_of::<Page>()
+        (core::ptr::from_ref(page).addr() - self.first.addr()) / size_of::<Page>()
     }
 
     /// Mobility of the pageblock around `index`.
@@ -139,20 +218,50 @@ impl List {
     #[inline]
     pub(super) fn remove(&mut self, descs: Descs, index: usize) {
         debug_assert!(self.len > 0);
+        if !self.holds(descs, index) {
+            return self.remove_damaged(descs, index);
+        }
         let page = descs.page(index);
         let (next, prev) = (page.next.load(Relaxed), page.prev.load(Relaxed));
         match decode(prev) {
             Some(before) => descs.page(before).next.store(next, Relaxed),
-            None => {
-                debug_assert_eq!(self.first, encode(index), "a page is on another list than it says");
-                self.first = next;
-            }
+            None => self.first = next,
         }
         match decode(next) {
             Some(after) => descs.page(after).prev.store(prev, Relaxed),
             None => self.last = prev,
         }
-        self.len -= 1;
+        // Not more than there are: pages that were lost with a damaged list may lead to each other.
+        self.len = self.len.saturating_sub(1);
+    }
+
+    /// The pages beside one lead back to it.
+    #[inline]
+    fn holds(&self, descs: Descs, index: usize) -> bool {
+        let (page, link) = (descs.page(index), encode(index));
+        let forth = match page.prev.load(Relaxed) {
+            0 => Some(self.first),
+            prev => descs.linked(prev).map(|before| before.next.load(Relaxed)),
+        };
+        let back = match page.next.load(Relaxed) {
+            0 => Some(self.last),
+            next => descs.linked(next).map(|after| after.prev.load(Relaxed)),
+        };
+        forth == Some(link) && back == Some(link)
+    }
+
+    /// Mends the list, and takes the page out if it is on it then.
+    #[cold]
+    #[inline(never)]
+    fn remove_damaged(&mut self, descs: Descs, index: usize) {
+        descs.note_damage(index);
+        let ends = Ends { first: self.first, last: self.last, len: self.len };
+        let Ends { first, last, len } = mend(ends, |link| descs.linked(link));
+        *self = Self { first, last, len };
+        let mut members = core::iter::successors(self.first(), |&index| descs.after(index));
+        if members.any(|member| member == index) {
+            self.remove(descs, index);
+        }
     }
 }
 

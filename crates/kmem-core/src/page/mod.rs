@@ -71,7 +71,8 @@ pub use zone::{Watermarks, ZoneEvents};
 use crate::fault::{self, Fault, Slot};
 use crate::gfp::Gfp;
 use crate::platform::{BLOCK_PAGES, MAX_CPUS, MAX_NODES, MAX_ORDER, PAGE_SHIFT, PAGE_SIZE, Platform};
-use list::Descs;
+use crate::report;
+use list::{Descs, Known};
 pub(crate) use mend::{Ends, mend};
 use pcp::{CpuLists, MAX_LIST_ORDER};
 use zone::{Home, Zone};
@@ -92,10 +93,8 @@ pub struct Pages<P: Platform> {
     zone_ends: [AtomicUsize; 2],
     /// The CPU lists and, after them, the block map. Null until the first memory comes in.
     books: AtomicPtr<CpuLists>,
-    /// The block map in them, for [`Pages::tagged`]. Null until the books are known.
-    map: AtomicPtr<AtomicU8>,
-    /// Pages of the window once the map is known; until then 0.
-    mapped: AtomicUsize,
+    /// The block map in them, for [`Pages::tagged`] and for links.
+    known: Known,
     zones: [Zone; MAX_NODES * KINDS],
     /// Free resident pages of a zone that are never discarded by a free; the top bit: set by hand.
     trim_floor: AtomicUsize,
@@ -181,8 +180,7 @@ impl<P: Platform> Pages<P> {
             cpus: AtomicUsize::new(0),
             zone_ends: [const { AtomicUsize::new(0) }; 2],
             books: AtomicPtr::new(core::ptr::null_mut()),
-            map: AtomicPtr::new(core::ptr::null_mut()),
-            mapped: AtomicUsize::new(0),
+            known: Known::new(),
             zones: [const { Zone::new() }; MAX_NODES * KINDS],
             trim_floor: AtomicUsize::new(512),
             block_reserve: AtomicUsize::new(usize::MAX),
@@ -232,7 +230,7 @@ impl<P: Platform> Pages<P> {
 
     #[inline]
     fn descs(&self) -> Descs {
-        Descs(self.descs.load(Relaxed))
+        Descs::new(self.descs.load(Relaxed), &self.known)
     }
 
     /// Index of an address's page; `None` outside the window.
@@ -355,12 +353,12 @@ impl<P: Platform> Pages<P> {
     pub(crate) fn tagged(&self, addr: usize) -> Option<Tagged> {
         let index = addr.wrapping_sub(self.base.load(Relaxed)) >> PAGE_SHIFT;
         // Acquire pairs with the Release in `reserve_books`: below this bound there is a map.
-        if index >= self.mapped.load(Acquire) {
+        if index >= self.known.mapped.load(Acquire) {
             return None;
         }
         // SAFETY: the map has one byte for each block of the window.
         // Acquire pairs with the Release in `admit`, as in `home_of`.
-        let block = unsafe { (*self.map.load(Relaxed).add(index >> MAX_ORDER)).load(Acquire) };
+        let block = unsafe { (*self.known.map.load(Relaxed).add(index >> MAX_ORDER)).load(Acquire) };
         if block & block::PRESENT == 0 {
             return None;
         }
@@ -411,6 +409,34 @@ impl<P: Platform> Pages<P> {
             }
         }
         page
+    }
+
+    /// Whether a damaged list of pages stops the program.
+    pub fn stop_at_damage(&self, stops: bool) {
+        self.known.stops.store(stops, Relaxed);
+    }
+
+    /// Tells of a list that was found damaged, and is mended. No lock may be held.
+    #[inline]
+    fn tell_damage(&self, p: &P) {
+        // Relaxed: whoever finds it tells it.
+        if self.known.damaged.load(Relaxed) != 0 {
+            self.tell_found(p);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_found(&self, p: &P) {
+        let Some(index) = list::decode(self.known.damaged.swap(0, Relaxed)) else { return };
+        let at = self.address_of(index);
+        report::say(
+            p,
+            format_args!("BUG pages: List of pages corrupt at page {at:p}; FIX pages: List of pages mended"),
+        );
+        if self.known.stops.load(Relaxed) {
+            p.fatal();
+        }
     }
 
     /// True once [`Pages::init`] ran.

@@ -39,7 +39,7 @@ use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::desc::Kind;
-use super::list::{Descs, List, decode};
+use super::list::{Descs, List};
 use super::run::PageRun;
 use super::{Mobility, Pages};
 use crate::gfp::Gfp;
@@ -209,7 +209,7 @@ impl Regions {
         let mut next = self.list.first();
         while let Some(wall) = next {
             let head = descs.page(wall);
-            next = decode(head.next.load(Relaxed));
+            next = descs.after(wall);
             let order = head.pages().ilog2();
             let count = usize::from(head.objects.load(Relaxed));
             let first = wall - (count << order);
@@ -282,6 +282,7 @@ impl<P: Platform> Pages<P> {
                 }
                 taken
             };
+            self.tell_damage(p);
             if let Some((index, dirty)) = taken {
                 // What a shorter run leaves of its slot stays idle.
                 self.idle.pages.fetch_sub(pages, Relaxed);
@@ -376,6 +377,7 @@ impl<P: Platform> Pages<P> {
             self.idle.dirty.fetch_add(1 << order, Relaxed);
         }
         pool.0.lock(p).give(self.descs(), wall, index, order, dirty);
+        self.tell_damage(p);
     }
 
     /// Some pool learnt to keep more than others: [`Pages::age_pool`] is to be called.

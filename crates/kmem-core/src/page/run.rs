@@ -119,7 +119,7 @@ impl PageRun {
 
 /// Marks pages `from..to` of a run as its tails.
 pub(super) fn mark_tails(head: &Page, from: usize, to: usize) {
-    let run = Descs(head);
+    let run = Descs::of_run(head);
     for i in from..to {
         let tail = run.page(i);
         tail.set_span(i);

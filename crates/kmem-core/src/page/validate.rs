@@ -4,7 +4,7 @@ use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::desc::{HAS_TAILS, Kind};
-use super::list::{Descs, decode};
+use super::list::Descs;
 use super::mobility::{Mobility, PAGEBLOCK_PAGES};
 use super::zone::{Areas, Home, ORDERS, step};
 use super::{KINDS, PageStats, Pages};
@@ -130,7 +130,7 @@ impl<P: Platform> Pages<P> {
                     free += 1 << order;
                     dirty += bits;
                     previous = Some(index);
-                    at = decode(page.next.load(Relaxed));
+                    at = descs.after(index);
                 }
                 same("length of a list", order, seen, list.len())?;
                 same(
@@ -249,7 +249,7 @@ impl<P: Platform> Pages<P> {
                         let home = page.node() * KINDS + page.zone() as usize;
                         same("I-PCP-1: home", index, home, lists.home().unwrap_or(usize::MAX))?;
                         sum += 1 << order;
-                        at = decode(page.next.load(Relaxed));
+                        at = descs.after(index);
                     }
                     same("length of a CPU list", order as usize, seen, list.len())
                 };

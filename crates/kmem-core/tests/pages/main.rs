@@ -8,6 +8,7 @@ mod errors;
 mod grouping;
 mod growth;
 mod hotplug;
+mod links;
 mod model;
 mod report;
 mod stress;
