@@ -48,6 +48,12 @@ impl fmt::Display for Reason {
             FreeError::Interior { address, cache } => {
                 write!(f, "invalid pointer {address:#x}: no object of cache {cache} starts there")
             }
+            FreeError::Disputed { address, cache } => {
+                write!(
+                    f,
+                    "invalid pointer {address:#x}: of cache {cache}, and of another by the map of pages"
+                )
+            }
             FreeError::NotObject(address) => {
                 write!(f, "invalid pointer {address:#x}: nothing is allocated there")
             }
@@ -62,7 +68,9 @@ impl fmt::Display for Reason {
 #[inline(never)]
 pub(crate) fn refused(heap: &Heap, call: Call, error: FreeError) {
     let cache = match error {
-        FreeError::Double { cache, .. } | FreeError::Interior { cache, .. } => cache,
+        FreeError::Double { cache, .. }
+        | FreeError::Interior { cache, .. }
+        | FreeError::Disputed { cache, .. } => cache,
         _ => "",
     };
     brief(heap.platform(), heap.debug(), cache, format_args!("kmem: {call}(): {}", Reason(call, error)));

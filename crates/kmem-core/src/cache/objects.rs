@@ -307,7 +307,7 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         })
     }
 
-    /// The cache that an object is from, when an object starts there.
+    /// The cache that an object is from, when an object starts there, and nothing says that it is another's.
     pub(crate) fn cache_of(&self, object: *mut u8) -> Result<&KmemCache<C::Engine>, FreeError> {
         let page = self.pages.at(object as usize).ok_or(FreeError::Foreign(object as usize))?;
         let slab = self.pages.head(page);
@@ -319,6 +319,9 @@ impl<P: Platform, C: Config> Kmem<P, C> {
         let cache = unsafe { slab.cache.load(Ordering::Relaxed).cast::<KmemCache<C::Engine>>().as_ref() }
             .ok_or(FreeError::NotObject(object as usize))?;
         match C::Engine::index_of(self.floor(), &cache.engine, slab, object as usize) {
+            Some(_) if C::Engine::STACKS && !cache.engine.may_have_tag(self.pages.tag_of(object.addr())) => {
+                Err(FreeError::Disputed { address: object.addr(), cache: cache.engine.name })
+            }
             Some(_) => Ok(cache),
             None => Err(FreeError::Interior { address: object as usize, cache: cache.engine.name }),
         }

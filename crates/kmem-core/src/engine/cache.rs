@@ -15,9 +15,9 @@ use crate::engine::beside::{self, Beside};
 use crate::engine::geometry::Geometry;
 use crate::engine::proof::Proof;
 use crate::flags::SlabFlags;
-use crate::page::Page;
+use crate::page::{Page, Pages};
 use crate::percpu::{COLD_SIZE, CpuArea, MAX_STACKS, StackId};
-use crate::platform::{MAX_NODES, Platform};
+use crate::platform::{MAX_NODES, PAGE_SHIFT, PAGE_SIZE, Platform};
 use crate::sync::{Lock, rank};
 
 /// Sets up one object when its slab is made (or, with SLOB, at each allocation). The argument is the object's first byte.
@@ -82,6 +82,20 @@ impl<E: Engine> Cache<E> {
     pub(crate) fn distrust(&self) {
         // Relaxed: who frees an object of such a slab got it from somebody who was told (I-PROOF-1).
         self.trusted.store(DISTRUST, Ordering::Relaxed);
+    }
+
+    /// A page of the cache's slabs may have this tag: its own, or that of no cache ([`MAX_STACKS`] and more), or none.
+    #[inline]
+    pub(crate) fn may_have_tag(&self, tag: u16) -> bool {
+        tag == self.id || tag == 0 || usize::from(tag) >= MAX_STACKS
+    }
+
+    /// No page of a slab of this cache is another's by the map of pages.
+    pub(crate) fn is_on_map<P: Platform>(&self, pages: &Pages<P>, slab: &Page) -> bool {
+        let start = pages.address(slab).addr();
+        (start..start + (slab.pages() << PAGE_SHIFT))
+            .step_by(PAGE_SIZE)
+            .all(|address| self.may_have_tag(pages.tag_of(address)))
     }
 
     /// CPUs may not keep objects now.

@@ -140,4 +140,6 @@ pub enum Fault {
     Freelist(usize),
     /// A slab is on a list that its state does not belong on, or of another cache: (slab address).
     State(usize),
+    /// A page of a slab is another cache's by the map of pages: (slab address).
+    Map(usize),
 }

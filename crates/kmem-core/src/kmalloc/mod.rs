@@ -123,6 +123,13 @@ pub enum FreeError {
         /// Given back by.
         told: Origin,
     },
+    /// The map of pages and its slab's descriptor name different caches: one of them was written over.
+    Disputed {
+        /// The address given.
+        address: usize,
+        /// The cache that the descriptor names.
+        cache: &'static str,
+    },
     /// The heap's memory, but nothing that was allocated: free pages, or the inside of a large block.
     NotObject(usize),
     /// Not the heap's memory.
@@ -150,6 +157,12 @@ impl core::fmt::Display for FreeError {
             }
             Self::Origin { address, made, told } => {
                 write!(f, "invalid free of {address:#x}: allocated by {made}, given back by {}", told.free())
+            }
+            Self::Disputed { address, cache } => {
+                write!(
+                    f,
+                    "invalid free of {address:#x}: of cache {cache}, and of another by the map of pages"
+                )
             }
             Self::NotObject(address) => write!(f, "invalid free of {address:#x}: nothing is allocated there"),
             Self::Foreign(address) => write!(f, "invalid free of {address:#x}: not memory of this heap"),

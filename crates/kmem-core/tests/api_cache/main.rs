@@ -8,6 +8,7 @@ mod bulk;
 mod create;
 mod destroy;
 mod links;
+mod map;
 mod objects;
 mod sheaves;
 #[path = "../api_support/mod.rs"]

@@ -130,6 +130,25 @@ fn a_wrong_entry_in_the_map_of_pages() {
     assert_eq!(bad.rig.in_use(bad.cache), 0);
 }
 
+/// The map of pages says that a slab is another cache's: who finds it on its own cache's list says so, and corrects it.
+#[test]
+fn a_slab_of_another_cache() {
+    let bad = Bad::new("mistaken");
+    let other = bad.rig.cache("other", 64);
+    // SAFETY: it is alive.
+    let other = std::ptr::from_ref(unsafe { other.get() }).cast_mut().cast::<u8>();
+    let object = bad.filled();
+    // SAFETY: as in `objects_of`.
+    let cache = unsafe { AtomicPtr::<u8>::from_ptr(descriptor(&bad, object).add(CACHE).cast()) };
+    let before = cache.swap(other, Relaxed);
+    assert!(bad.validate().errors > 0);
+    let expected = ["Slab of another cache by the map of pages", "FIX Map of pages adjusted"];
+    assert_eq!(titles(&bad), expected);
+    assert_eq!(cache.load(Relaxed), before);
+    bad.free(object);
+    bad.assert_sound();
+}
+
 /// A block of one heap is foreign to another, whatever that one checks.
 fn another_heaps<C: Config>() {
     let (mine, other) = (Rig::<C>::new(), Rig::<C>::raw(kmem_sim::Machine::builder().build()));

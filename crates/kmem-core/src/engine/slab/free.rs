@@ -55,8 +55,9 @@ pub(super) fn home_of<'a, P: Platform>(
     if let Some(page) = floor.pages.tagged(object.addr())
         && page.tag == cache.trusted.load(Ordering::Relaxed)
     {
-        // I-PROOF-1.
-        return Some(floor.pages.by_index(cache.proof.head_of(page.index)));
+        // I-PROOF-1, unless the map of pages or the descriptor was written over.
+        return Some(floor.pages.by_index(cache.proof.head_of(page.index)))
+            .filter(|slab| is_mine(cache, slab));
     }
     let found = floor.pages.at(object.addr()).map(|page| floor.pages.head(page));
     found.filter(|slab| is_mine(cache, slab))

@@ -59,6 +59,9 @@ pub(super) fn validate<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Resul
                 {
                     return Err(Fault::State(base));
                 }
+                if !cache.is_on_map(floor.pages, slab) {
+                    return Err(Fault::Map(base));
+                }
                 // SAFETY: the lock of the slab's node is held.
                 if !unsafe { desc::index_is_sound(cache, slab) } {
                     return Err(Fault::Freelist(base));

@@ -251,6 +251,9 @@ pub(super) fn validate<P: Platform>(floor: Floor<'_, P>, cache: &Cache) -> Resul
             if state.frozen() || state.inuse() >= objects || !mine || !list.partial.holds(floor.pages, slab) {
                 return Err(Fault::State(extent.base));
             }
+            if !cache.is_on_map(floor.pages, slab) {
+                return Err(Fault::Map(extent.base));
+            }
             let mut free = objects - slab.carved.load(Ordering::Relaxed);
             let mut head = state.head();
             while let Some(offset) = head {

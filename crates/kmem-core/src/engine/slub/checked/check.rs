@@ -31,8 +31,20 @@ impl<P: Platform> Checked<'_, P> {
             self.slab_error(format_args!("inuse {} > max {objects}", self.inuse()));
             return false;
         }
+        self.check_owner();
         self.check_tail();
         true
+    }
+
+    /// Who came by a list of the cache's, or by its slab, finds the slab there: so the descriptor must name the cache.
+    fn check_owner(&self) {
+        let (named, own) =
+            (self.slab.cache.load(Ordering::Relaxed), core::ptr::from_ref(self.cache).cast_mut().cast());
+        if named != own {
+            self.slab_error(format_args!("Slab of another cache by the map of pages"));
+            self.slab.cache.store(own, Ordering::Relaxed);
+            self.report.fix(format_args!("Map of pages adjusted"));
+        }
     }
 
     /// Objects that fit in the slab.

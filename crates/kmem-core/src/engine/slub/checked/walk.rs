@@ -111,19 +111,23 @@ pub(in crate::engine::slub) fn verify<P: Platform>(
     list: &NodeLists,
 ) -> Result<u64, Fault> {
     let mut looked = 0;
-    let mut next = list.checked.first(floor.pages);
-    while let Some(page) = next {
+    for page in list.checked.iter(floor.pages) {
         let slab = Checked::new(floor, cache, page);
         let mine = page.cache.load(Ordering::Relaxed) == core::ptr::from_ref(cache).cast_mut().cast();
         if slab.isolated() || slab.inuse() >= slab.objects() || !mine {
             return Err(Fault::State(slab.extent.base));
+        }
+        if !cache.is_on_map(floor.pages, page) {
+            return Err(Fault::Map(slab.extent.base));
         }
         let used = slab.objects() - Map::of(&slab).count() as u16;
         if used != slab.inuse() {
             return Err(Fault::Count(slab.extent.base, slab.inuse(), used));
         }
         looked += 1;
-        next = list.checked.after(floor.pages, page);
+    }
+    if looked != u64::from(list.checked.len) {
+        return Err(Fault::State(0));
     }
     Ok(looked)
 }
