@@ -66,9 +66,9 @@ mod tests {
     fn list() -> (Vec<Page>, Ends) {
         // SAFETY: all zero is a page that is not managed.
         let pages: Vec<Page> = (0..6).map(|_| unsafe { core::mem::zeroed() }).collect();
-        for number in 1..=5 {
-            pages[number].prev.store(number as u32 - 1, Relaxed);
-            pages[number].next.store(if number < 5 { number as u32 + 1 } else { 0 }, Relaxed);
+        for (number, page) in (1_u32..).zip(&pages[1..]) {
+            page.prev.store(number - 1, Relaxed);
+            page.next.store(if number < 5 { number + 1 } else { 0 }, Relaxed);
         }
         (pages, Ends { first: 1, last: 5, len: 5 })
     }
