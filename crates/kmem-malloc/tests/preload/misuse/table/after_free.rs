@@ -103,7 +103,7 @@ pub(super) const PROGRAM: Program = Program {
             "all bytes of a block that `realloc` made longer",
             [
                 Dies,
-                Stopped("{} (cache kmalloc-252k) was written to after its free, or freed twice"),
+                Stopped("(cache kmalloc-252k) was written to after its free, or freed twice"),
                 Stopped("{} (cache kmalloc-5440) was written to after it was freed"),
                 Stopped("Poison overwritten"),
             ],
