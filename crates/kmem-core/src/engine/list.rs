@@ -6,11 +6,11 @@
 //! # Links that were written over
 //! Descriptors are memory, and a program that writes anywhere may hit one. So no link is believed: the slab that it leads to must be a
 //! page of the heap and lead back, as with the kernel's `CONFIG_LIST_HARDENED`. A walk ends where that is not so. Who takes a slab
-//! out ([`SlabList::take_out`]) learns of it, and the list is mended ([`mend`]). What lies between two damaged slabs is on no list
+//! out (`SlabList::take_out`) learns of it, and the list is mended (`page::mend`). What lies between two damaged slabs is on no list
 //! then, and of no use unless a slab has another reason to be put on one: an object that comes back to it, for instance.
 //!
 //! # Never
-//! Nothing here reports, but [`tell_damaged`].
+//! Nothing here reports, but `tell_damaged`.
 
 use core::sync::atomic::Ordering;
 

@@ -2,7 +2,7 @@
 //!
 //! # Links that were written over
 //! Descriptors are memory, and a program that writes anywhere may hit one. So no link is believed: the page that it leads to must be
-//! memory of the heap and lead back. Where it does not, the list is mended ([`super::mend`]), and the page that was to be taken
+//! memory of the heap and lead back. Where it does not, the list is mended (`page::mend`), and the page that was to be taken
 //! out is noted ([`Known::damaged`]): whoever came here says so once it holds no lock ([`Pages::tell_damage`](super::Pages)).
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed};

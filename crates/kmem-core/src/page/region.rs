@@ -438,7 +438,7 @@ impl<P: Platform> Pages<P> {
         self.idle.discarded.load(Relaxed)
     }
 
-    /// Ends a pool whose slots are all free: its regions wait until anybody may have their addresses ([`super::ended`]).
+    /// Ends a pool whose slots are all free: its regions wait until anybody may have their addresses (`page::ended`).
     pub fn close_pool(&self, p: &P, pool: &Pool) {
         let descs = self.descs();
         pool.0.lock(p).unlearn(&self.idle);

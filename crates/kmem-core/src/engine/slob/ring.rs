@@ -8,7 +8,7 @@
 //!
 //! Descriptors are memory, and a program that writes anywhere may hit one. So no link is believed: who walks on, or takes a page off, looks
 //! whether the page that a link leads to leads back. Where it does not [`Ring::mend`] joins what is sound of the ring, as
-//! [`crate::page::mend`] does of a list.
+//! `page::mend` does of a list.
 
 use core::sync::atomic::Ordering::Relaxed;
 
