@@ -487,7 +487,7 @@ pub fn memalign_at_hand(align: usize, size: usize) -> *mut u8 {
 /// The one half of [`memalign_at_hand`] serves blocks of so many bytes and such alignments, the other all others; as [`is_small`].
 #[inline(always)]
 pub fn is_small_aligned(align: usize, size: usize) -> bool {
-    align < PAGE_SIZE && is_small(size)
+    !HEADED || align < PAGE_SIZE && is_small(size)
 }
 
 /// The other half of [`memalign`], which serves every size and alignment.

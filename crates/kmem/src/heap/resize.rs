@@ -95,6 +95,10 @@ pub unsafe fn stays(ptr: *const u8, size: usize) -> bool {
 /// `ptr` is a block of this module and `size` is not 0; after success only the answer may be used.
 #[inline]
 pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
+    if HARDENED {
+        // SAFETY: the caller's promise.
+        return unsafe { hardened::realloc(ptr, size) };
+    }
     // SAFETY: the caller's promise.
     unsafe { if stays(ptr, size) { ptr } else { realloc_rest(ptr, size) } }
 }
@@ -105,10 +109,6 @@ pub unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
 /// As [`realloc`].
 #[inline(never)]
 unsafe fn realloc_rest(ptr: *mut u8, size: usize) -> *mut u8 {
-    if HARDENED {
-        // SAFETY: the caller's promise.
-        return unsafe { hardened::realloc(ptr, size) };
-    }
     if size > isize::MAX as usize {
         return core::ptr::null_mut();
     }

@@ -21,7 +21,7 @@ use core::sync::atomic::Ordering;
 use kmem_core::engine::beside;
 use kmem_core::engine::cache::MARK_AT;
 
-use super::SECRET;
+use super::{FREE_SECRET, SECRET};
 use crate::engine;
 use crate::misuse::Damage;
 
@@ -59,7 +59,8 @@ fn word_at(block: *mut u8, place: usize) -> *mut u64 {
 /// That word of a free block, but for the number of a slab's last one.
 #[inline(always)]
 fn free_word(block: *const u8) -> u64 {
-    beside::free(SECRET.load(Ordering::Relaxed), block.addr())
+    // `beside::free`.
+    FREE_SECRET.load(Ordering::Relaxed) ^ block.addr() as u64
 }
 
 /// The tail of a block in use, and where it is, if blocks of that place have one, or the last ones of slabs.
