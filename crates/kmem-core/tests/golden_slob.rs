@@ -3,6 +3,7 @@
 mod golden_support;
 
 use golden_support::{Row, request_flags, rows};
+use kmem_core::debug::Debug;
 use kmem_core::engine::slob::geometry::{GeometryError, KNOWN_FLAGS, Request, Rules, compute};
 use kmem_core::engine::slob::kmalloc::{LARGEST, usable_size};
 use kmem_core::engine::slob::{Ask, Heap, World};
@@ -20,6 +21,7 @@ struct Fixture {
     machine: Machine,
     pages: Box<Pages<Machine>>,
     heap: Heap,
+    debug: Debug,
 }
 
 impl Fixture {
@@ -29,11 +31,11 @@ impl Fixture {
         pages.init(&machine);
         let heap = Heap::new();
         heap.init(&machine);
-        Self { machine, pages, heap }
+        Self { machine, pages, heap, debug: Debug::new(false) }
     }
 
     fn world(&self) -> World<'_, Machine> {
-        World { platform: &self.machine, pages: &self.pages, abort: false }
+        World { platform: &self.machine, pages: &self.pages, debug: &self.debug }
     }
 }
 

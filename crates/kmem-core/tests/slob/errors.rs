@@ -1,7 +1,9 @@
 //! What is noticed: frees of what is no block, frees of what is free, and memory that was overwritten.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{self, Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 
+use kmem_core::debug::OnError;
 use kmem_core::page::Page;
 
 use super::*;
@@ -132,6 +134,26 @@ fn a_page_with_a_broken_chain_is_put_aside() {
     assert_eq!(f.kfree(d), Err(BlockError::Damaged));
     assert_eq!(f.heap.requested(f.world(), d.as_ptr()), Ok(72));
     assert_eq!(f.check().damaged, 2);
+}
+
+/// Whoever decides about damage is asked when there is some, and at no other time.
+#[test]
+fn a_judge_is_asked_about_damage_only() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let f = Fixture::new(small(2));
+    f.debug.set_judge(|cache| {
+        assert_eq!(cache, "");
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        OnError::Warn
+    });
+    let [a, b, c] = [f.alloc(64), f.alloc(64), f.kmalloc(72)];
+    f.kfree(c).expect("in use");
+    assert_eq!((ASKED.load(Ordering::Relaxed), f.debug.errors()), (0, 0));
+    // SAFETY: not allowed, which is the point; the memory is the page's.
+    unsafe { b.add(64).write_bytes(0xff, 4) };
+    let d = f.alloc(64);
+    assert!(page_of(d) != page_of(a));
+    assert_eq!((ASKED.load(Ordering::Relaxed), f.debug.errors()), (1, 1));
 }
 
 /// A header that a neighbour wrote over is no header.

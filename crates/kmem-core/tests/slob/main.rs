@@ -10,6 +10,7 @@ mod search;
 
 use std::ptr::NonNull;
 
+use kmem_core::debug::Debug;
 use kmem_core::engine::slob::{Ask, BlockError, Heap, Stats, World};
 use kmem_core::gfp::Gfp;
 use kmem_core::page::Pages;
@@ -21,6 +22,7 @@ struct Fixture {
     machine: Machine,
     pages: Box<Pages<Machine>>,
     heap: Box<Heap>,
+    debug: Debug,
 }
 
 impl Fixture {
@@ -30,11 +32,11 @@ impl Fixture {
         pages.init(&machine);
         let heap = Box::new(Heap::new());
         heap.init(&machine);
-        Self { machine, pages, heap }
+        Self { machine, pages, heap, debug: Debug::new(false) }
     }
 
     fn world(&self) -> World<'_, Machine> {
-        World { platform: &self.machine, pages: &self.pages, abort: false }
+        World { platform: &self.machine, pages: &self.pages, debug: &self.debug }
     }
 
     fn alloc(&self, bytes: usize) -> NonNull<u8> {

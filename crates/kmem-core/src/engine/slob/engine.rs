@@ -51,7 +51,7 @@ pub struct Own {
 
 impl<'a, P: Platform> From<Floor<'a, P>> for World<'a, P> {
     fn from(floor: Floor<'a, P>) -> Self {
-        Self { platform: floor.platform, pages: floor.pages, abort: floor.debug.aborts() }
+        Self { platform: floor.platform, pages: floor.pages, debug: floor.debug }
     }
 }
 

@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::pages::{Books, State, mend, put_aside, room, set_state, shared, store};
 use super::ring::Ring;
 use super::room::{Refused, Room, UNIT, UNITS, units};
+use crate::debug::Debug;
 use crate::gfp::Gfp;
 use crate::page::{Kind, Page, PageRun, Pages, ZoneKind};
 use crate::platform::{PAGE_SHIFT, PAGE_SIZE, Platform};
@@ -21,8 +22,8 @@ pub struct World<'a, P: Platform> {
     pub platform: &'a P,
     /// The page floor.
     pub pages: &'a Pages<P>,
-    /// Damage found in free memory stops the program instead of being put aside.
-    pub abort: bool,
+    /// Decides whether damage found in free memory stops the program, or is only put aside.
+    pub debug: &'a Debug,
 }
 
 impl<P: Platform> Clone for World<'_, P> {
