@@ -97,6 +97,8 @@ pub struct Debug {
     errors: AtomicU64,
     quiet: AtomicBool,
     on_error: AtomicU8,
+    /// What was chosen before a judge came.
+    without_judge: AtomicU8,
     taint: AtomicU8,
     hook: AtomicPtr<()>,
     judge: AtomicPtr<()>,
@@ -122,6 +124,7 @@ impl Debug {
             errors: AtomicU64::new(0),
             quiet: AtomicBool::new(false),
             on_error: AtomicU8::new(OnError::Default as u8),
+            without_judge: AtomicU8::new(OnError::Default as u8),
             taint: AtomicU8::new(0),
             hook: AtomicPtr::new(ptr::null_mut()),
             judge: AtomicPtr::new(ptr::null_mut()),
@@ -222,7 +225,18 @@ impl Debug {
     pub fn set_judge(&self, judge: Judge) {
         // Release pairs with the Acquire of `decide`: what the function uses was made before.
         self.judge.store(judge as *mut (), Ordering::Release);
-        self.set_on_error(OnError::Callback);
+        let before = self.on_error.swap(OnError::Callback as u8, Ordering::Relaxed);
+        if before != OnError::Callback as u8 {
+            self.without_judge.store(before, Ordering::Relaxed);
+        }
+    }
+
+    /// Nobody is asked any more: what was chosen before [`Debug::set_judge`] holds again, unless something else was chosen since. A
+    /// thread that is about to ask may still do so.
+    pub fn clear_judge(&self) {
+        let before = self.without_judge.load(Ordering::Relaxed);
+        let callback = OnError::Callback as u8;
+        let _ = self.on_error.compare_exchange(callback, before, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Whether a report about this cache stops the program: [`Debug::stops`], and who is to be asked is asked.
@@ -356,6 +370,23 @@ mod tests {
         assert!(!debug.decide("bad", true));
         debug.set_on_error(OnError::Callback);
         assert!(debug.decide("bad", false));
+    }
+
+    #[test]
+    fn a_judge_goes_and_the_choice_before_holds_again() {
+        let debug = Debug::new(false);
+        debug.clear_judge();
+        assert!(debug.decide("", true) && !debug.decide("", false));
+        debug.set_on_error(OnError::Warn);
+        debug.set_judge(|_| OnError::Abort);
+        debug.set_judge(|_| OnError::Abort);
+        assert!(debug.decide("", false));
+        debug.clear_judge();
+        assert!(!debug.decide("", true));
+        debug.set_judge(|_| OnError::Warn);
+        debug.set_on_error(OnError::Abort);
+        debug.clear_judge();
+        assert!(debug.decide("", false), "a later choice is left alone");
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub mod traces;
 use core::cell::UnsafeCell;
 use core::fmt;
 
-pub use kmem_core::debug::{Error, Hook, Judge};
-use kmem_core::debug::{OnError, options};
+use kmem_core::debug::options;
+pub use kmem_core::debug::{Error, Hook, Judge, OnError};
 use kmem_core::engine::Engine;
 use kmem_core::flags::SlabFlags;
 use kmem_core::report;
@@ -217,16 +217,36 @@ impl fmt::Display for LettersError {
 
 impl core::error::Error for LettersError {}
 
+/// What became of letters for the caches that there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// So many have them now.
+    pub given: usize,
+    /// So many cannot have them, and keep what they have.
+    pub refused: usize,
+}
+
 /// Gives caches debug letters from now on, in the grammar of `KMEM_DEBUG` and on top of what that said: caches that there are, and those that
-/// are made later. Those that cannot have theirs keep what they have (SLAB's caches have Z and U from the beginning or never): their number is the answer.
+/// are made later. Those that cannot have theirs keep what they have (SLAB's caches have Z and U from the beginning or never).
 ///
 /// # Errors
 /// See [`LettersError`]; nothing changed.
-pub fn set_letters(text: &str) -> Result<usize, LettersError> {
+pub fn give_letters(text: &str) -> Result<Given, LettersError> {
     let heap = heap::heap().ok_or(LettersError::NoHeap)?;
-    let mut refused = 0;
-    letters::give(heap, text, &mut |cache| refused += usize::from(cache.result.is_err()))?;
-    Ok(refused)
+    let mut caches = Given::default();
+    letters::give(heap, text, &mut |cache| match cache.result {
+        Ok(()) => caches.given += 1,
+        Err(_) => caches.refused += 1,
+    })?;
+    Ok(caches)
+}
+
+/// As [`give_letters`]. Returns how many caches cannot have them.
+///
+/// # Errors
+/// As there.
+pub fn set_letters(text: &str) -> Result<usize, LettersError> {
+    give_letters(text).map(|caches| caches.refused)
 }
 
 /// Sends messages to a function, line by line; `None`: to where they went before.
@@ -245,6 +265,13 @@ pub fn set_hook(hook: Option<Hook>) {
 pub fn set_judge(judge: Judge) {
     if let Some(heap) = heap::heap() {
         heap.debug().set_judge(judge);
+    }
+}
+
+/// Has nobody decide any more: what `KMEM_ON_ERROR` said holds again.
+pub fn clear_judge() {
+    if let Some(heap) = heap::heap() {
+        heap.debug().clear_judge();
     }
 }
 
