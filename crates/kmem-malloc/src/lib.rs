@@ -12,6 +12,7 @@
 //! - `errno`, return values and argument checks, as the newest glibc has them ([`blocks`], [`aligned`]);
 //! - the statistics and tuning calls ([`inspect`]);
 //! - the new-handler loop and `std::bad_alloc`, without depending on a C++ runtime ([`operators`]);
+//! - what a program is told of errors, and what it decides then: `include/kmem_malloc.h` ([`callbacks`]);
 //! - where the program's handlers of faults go while the heap watches for faults ([`signals`]);
 //! - fork handlers, and the report a process leaves at its end ([`process`]).
 //!
@@ -35,6 +36,7 @@
 
 pub mod aligned;
 pub mod blocks;
+pub mod callbacks;
 mod handover;
 pub mod inspect;
 #[cfg(target_arch = "x86_64")]

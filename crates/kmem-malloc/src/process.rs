@@ -30,6 +30,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use kmem::{debugging, heap};
 use libc::{c_char, c_int, c_long, c_ulong, c_void};
 
+use crate::callbacks;
 use crate::handover;
 use crate::record;
 use crate::runtime::{errno, set_errno};
@@ -113,8 +114,8 @@ unsafe extern "C" fn start(
     OWNER.store(unsafe { libc::getpid() }, Ordering::Release);
 }
 
-/// Looks up what the debug layer names code by. Nothing may be loaded here: the C library is not initialised yet.
-fn find_namer() {
+/// Looks up what the debug layer names code by. Nothing may be loaded here: the C library may not be initialised yet.
+pub(crate) fn find_namer() {
     // SAFETY: a string; where there is such a function it is the C library's, which stays.
     unsafe {
         let object = libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr());
@@ -203,6 +204,7 @@ unsafe extern "C" fn after_fork_parent() {
 }
 
 unsafe extern "C" fn after_fork_child() {
+    callbacks::after_fork_child();
     if LOCKS.load(Ordering::Relaxed) {
         heap::postfork_child();
     }

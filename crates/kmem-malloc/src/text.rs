@@ -1,11 +1,11 @@
-//! Text without allocation: a writer over a file descriptor and one over a C stream.
+//! Text without allocation: a writer over a file descriptor, one over a C stream, and C strings.
 //!
-//! Both collect into a small buffer inside themselves, so that one record costs few system calls,
-//! and both remember a failure instead of panicking: a full disk must not end a program.
+//! The writers collect into a small buffer inside themselves, so that one record costs few system calls,
+//! and remember a failure instead of panicking: a full disk must not end a program.
 
 use core::fmt;
 
-use libc::{c_int, c_void};
+use libc::{c_char, c_int, c_void};
 
 use crate::runtime::errno;
 
@@ -53,6 +53,54 @@ impl fmt::Write for FdWriter {
             self.used += chunk.len();
         }
         if self.failed { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
+/// A C string of at most `N - 1` bytes; what does not fit is cut, between characters.
+pub(crate) struct CText<const N: usize> {
+    used: usize,
+    /// Zero from `used` on, the last one always.
+    bytes: [u8; N],
+}
+
+impl<const N: usize> CText<N> {
+    pub(crate) const fn new() -> Self {
+        Self { used: 0, bytes: [0; N] }
+    }
+
+    /// All of a text, if it fits.
+    pub(crate) fn of(text: &str) -> Self {
+        let mut all = Self::new();
+        let _ = fmt::Write::write_str(&mut all, text);
+        all
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const c_char {
+        self.bytes.as_ptr().cast()
+    }
+
+    /// With the zero at its end.
+    pub(crate) fn bytes(&self) -> &[u8; N] {
+        &self.bytes
+    }
+
+    /// From bytes that [`CText::bytes`] gave.
+    pub(crate) fn from_bytes(mut bytes: [u8; N]) -> Self {
+        bytes[N - 1] = 0;
+        Self { used: N - 1, bytes }
+    }
+}
+
+impl<const N: usize> fmt::Write for CText<N> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut take = text.len().min(N - 1 - self.used);
+        while !text.is_char_boundary(take) {
+            take -= 1;
+        }
+        self.bytes[self.used..self.used + take].copy_from_slice(&text.as_bytes()[..take]);
+        // Nothing may follow a text that was cut.
+        self.used = if take < text.len() { N - 1 } else { self.used + take };
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@
 //! or the hardened one;
 //! where the expectation is one engine's own, the test says so. `KMEM_LIB` names another library to test.
 
+mod callbacks;
 mod conformance;
 mod debug;
 mod fail;

@@ -153,10 +153,15 @@ fn built(engine: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// A program's source, and all headers beside it and above.
+/// Where the library's header is.
+pub(crate) fn headers() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("include")
+}
+
+/// A program's source, all headers beside it and above, and the library's.
 fn texts(source: &str) -> Vec<Vec<u8>> {
     let directory = sources().join(source).parent().expect("a directory").to_path_buf();
-    let mut files: Vec<PathBuf> = [sources(), directory]
+    let mut files: Vec<PathBuf> = [sources(), directory, headers()]
         .iter()
         .flat_map(|directory| fs::read_dir(directory).expect("the sources"))
         .map(|entry| entry.expect("the sources").path())
@@ -203,6 +208,7 @@ pub(crate) fn compiled(source: &str, extra: &[&OsStr]) -> PathBuf {
         "-Wno-unused-result",
         "-Wno-use-after-free",
     ]);
+    command.arg("-I").arg(headers());
     command.arg(sources().join(source)).arg("-o").arg(&building).args(extra).arg("-ldl");
     let result = command.output().unwrap_or_else(|e| panic!("{compiler} is needed: {e}"));
     assert!(result.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&result.stderr));

@@ -158,13 +158,12 @@ pub(super) fn set_state<P: Platform>(world: World<'_, P>, books: &mut Books, pag
 pub(super) fn mend<P: Platform>(world: World<'_, P>, ring: &mut Ring, page: &Page) -> bool {
     let found = ring.mend(world.pages, page);
     let at = world.pages.address(page);
-    report::say(
+    report::brief(
         world.platform,
+        world.debug,
+        "",
         format_args!("SLOB: a link of a list of pages was overwritten, at page {at:p}; the list is mended"),
     );
-    if world.abort {
-        world.platform.fatal();
-    }
     found
 }
 
