@@ -92,7 +92,7 @@ static int go_on_silently(const struct kmem_error *error, void *context)
 
 /* A judge whose context is a number, and whose errors must be its thread's own. */
 static __thread char expected[32];
-static atomic_int judged[2], known;
+static atomic_int judged[3], known;
 
 static int judge_with(int which, const struct kmem_error *error, void *context)
 {
@@ -115,11 +115,20 @@ static int judge_1(const struct kmem_error *error, void *context)
     return judge_with(1, error, context);
 }
 
+static int judge_2(const struct kmem_error *error, void *context)
+{
+    return judge_with(2, error, context);
+}
+
+/* Three, so that each comes to each of the places that the library may keep two of in turn. */
+static kmem_judge_fn *const judges[] = {judge_0, judge_1, judge_2};
+
+#define TWICE 2000
 static atomic_int working;
 
 static void *free_twice(void *none)
 {
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < TWICE; i++) {
         char *volatile own = malloc(50);
         CHECK(own != NULL);
         snprintf(expected, sizeof expected, "%p", (void *)own);
@@ -139,11 +148,9 @@ static void threads(void)
         working++;
         CHECK(pthread_create(&thread[i], NULL, free_twice, NULL) == 0);
     }
-    for (int i = 1; working > 0; i ^= 1) {
-        CHECK(kmem_set_judge(i ? judge_1 : judge_0, &judged[i]) == 0);
-    }
+    for (int i = 1; working > 0; i = (i + 1) % 3) CHECK(kmem_set_judge(judges[i], &judged[i]) == 0);
     for (size_t i = 0; i < COUNT(thread); i++) CHECK(pthread_join(thread[i], NULL) == 0);
-    CHECK(judged[0] + judged[1] == 300 * (int)COUNT(thread));
+    CHECK(judged[0] + judged[1] + judged[2] == TWICE * (int)COUNT(thread));
     CHECK(known > 0);
 }
 
