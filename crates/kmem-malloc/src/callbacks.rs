@@ -1,13 +1,13 @@
 //! What a program in C may be told, and ask for, beside malloc: the functions of `include/kmem_malloc.h`, which says what each promises.
 //!
 //! # Theory
-//! The debug layer calls functions without a context, of Rust's types. One of each kind is here ([`receive`], [`note`], [`judge`]); it is
-//! given to the heap when the program gives its own, looks up what that is ([`pair`]), and calls it with what C can read.
+//! The debug layer calls functions without a context, of Rust's types. One of each kind is here (`receive`, `note`, `judge`); it is
+//! given to the heap when the program gives its own, looks up what that is (`pair.rs`), and calls it with what C can read.
 //!
 //! # Invariants
 //! - I-CALL-1: nothing of what the heap calls here allocates, waits, or changes errno, whatever the program's function does to it.
-//! - I-CALL-2: once a function was given to the heap its pair is never empty again but for the hook's, so nobody who
-//!   still comes by finds nothing to call: of a receiver that was taken back the last lines go where those before went.
+//! - I-CALL-2: the pairs of a receiver and of a judge that were taken back stay: a thread that is about to call them finds them, and no
+//!   line is lost.
 
 mod pair;
 mod said;
