@@ -54,8 +54,12 @@ impl<'a, D: Driver> Bench<'a, D> {
             panic!("engine {name} has no row among the {} of expected::ENGINES", expected::ENGINES.len())
         };
         let heap = driver.heap();
-        for &size in <D::Config as Config>::Classes::SIZES {
-            let block = heap.kmalloc(size as usize, Gfp::KERNEL);
+        let classes = <D::Config as Config>::Classes::SIZES;
+        let blocks = classes.iter().map(|&size| heap.kmalloc(size as usize, Gfp::KERNEL));
+        // Some are for blocks of whole pages alone.
+        let pages = classes.iter().filter(|&&size| (size as usize).is_multiple_of(PAGE_SIZE));
+        let aligned = pages.map(|&size| heap.allocate_aligned(PAGE_SIZE, size as usize, Gfp::KERNEL));
+        for block in blocks.chain(aligned) {
             // SAFETY: the block was just made, or is null.
             let freed = unsafe { heap.kfree(block) };
             debug_assert!(freed.is_ok());

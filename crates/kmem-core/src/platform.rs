@@ -139,6 +139,11 @@ pub unsafe trait Platform: Sized + Sync + 'static {
     /// The caller owns the pages; nobody reads or writes them during the call.
     unsafe fn discard(&self, range: PageRange) -> bool;
 
+    /// Where a link between two pages leads is compared with the link back before it is followed, as with a kernel's
+    /// `CONFIG_LIST_HARDENED`: one that was written over is told, and its list mended. It takes ten instructions for each page that leaves a
+    /// list of pages or of slabs. SLOB's rings are compared in any case.
+    const CHECKS_LINKS: bool = true;
+
     /// [`Platform::back`] does something.
     const BACKS: bool = false;
 

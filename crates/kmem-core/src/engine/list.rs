@@ -4,8 +4,8 @@
 //! on, and that belongs to whoever holds the lock of its node.
 //!
 //! # Links that were written over
-//! Descriptors are memory, and a program that writes anywhere may hit one. So no link is believed: the slab that it leads to must be a
-//! page of the heap and lead back, as with the kernel's `CONFIG_LIST_HARDENED`. A walk ends where that is not so. Who takes a slab
+//! Descriptors are memory, and a program that writes anywhere may hit one. So no link is believed, unless the platform says so
+//! ([`Platform::CHECKS_LINKS`]): the slab that it leads to must be a page of the heap and lead back, as with the kernel's `CONFIG_LIST_HARDENED`. A walk ends where that is not so. Who takes a slab
 //! out (`SlabList::take_out`) learns of it, and the list is mended (`page::mend`). What lies between two damaged slabs is on no list
 //! then, and of no use unless a slab has another reason to be put on one: an object that comes back to it, for instance.
 //!
@@ -16,7 +16,7 @@ use core::sync::atomic::Ordering;
 
 use crate::debug::report::brief;
 use crate::engine::{Cache, Engine, Floor};
-use crate::page::{Ends, Page, Pages, mend};
+use crate::page::{Ends, Lens, Page, Pages, mend};
 use crate::platform::Platform;
 
 /// Slabs in an order.
@@ -40,9 +40,12 @@ impl SlabList {
 
     /// The slab after `slab`; nothing where the link leads elsewhere.
     pub(crate) fn after<'a, P: Platform>(&self, pages: &'a Pages<P>, slab: &Page) -> Option<&'a Page> {
+        let next = slab.next.load(Ordering::Relaxed);
+        if !P::CHECKS_LINKS {
+            return at(pages, next);
+        }
         let this = number(pages, slab);
-        linked(pages, slab.next.load(Ordering::Relaxed))
-            .filter(|behind| behind.prev.load(Ordering::Relaxed) == this)
+        linked(pages, next).filter(|behind| behind.prev.load(Ordering::Relaxed) == this)
     }
 
     /// The slabs, first to last. The list must not change meanwhile.
@@ -80,16 +83,40 @@ impl SlabList {
         self.len += 1;
     }
 
-    /// Moves a slab of this list to its tail. False: links were damaged, and are mended.
+    /// Moves a slab of this list, whose head page has this index, to its tail. False: links were damaged, and are mended.
     #[inline]
     #[must_use]
-    pub(crate) fn move_to_tail<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) -> bool {
-        if self.tail == number(pages, slab) {
+    pub(crate) fn move_to_tail<P: Platform>(
+        &mut self,
+        pages: &Pages<P>,
+        lens: Lens<'_>,
+        slab: &Page,
+        index: usize,
+    ) -> bool {
+        // Numbers are indexes plus one.
+        let number = index as u32 + 1;
+        let next = slab.next.load(Ordering::Relaxed);
+        if next == 0 && (!P::CHECKS_LINKS || self.tail == number) {
             return true;
         }
-        let sound = self.take_out(pages, slab);
-        self.push_back(pages, slab);
-        sound
+        if P::CHECKS_LINKS && !self.holds(pages, slab) {
+            let sound = self.take_out_damaged(pages, slab);
+            self.push_back(pages, slab);
+            return sound;
+        }
+        // The list is not empty.
+        let of = |number: u32| lens.page(number as usize - 1);
+        let prev = slab.prev.load(Ordering::Relaxed);
+        match prev {
+            0 => self.head = next,
+            prev => of(prev).next.store(next, Ordering::Relaxed),
+        }
+        of(next).prev.store(prev, Ordering::Relaxed);
+        slab.next.store(0, Ordering::Relaxed);
+        slab.prev.store(self.tail, Ordering::Relaxed);
+        of(self.tail).next.store(number, Ordering::Relaxed);
+        self.tail = number;
+        true
     }
 
     /// Cuts off the last slabs, at most so many: the last of all, and how many they are. Their links stay as they were, to be
@@ -103,7 +130,7 @@ impl SlabList {
         let mut cut = 0;
         while cut < self.len && u64::from(cut) < most {
             let Some(slab) = at(pages, self.tail) else { break };
-            if !self.holds(pages, slab) {
+            if P::CHECKS_LINKS && !self.holds(pages, slab) {
                 slab.next.store(0, Ordering::Relaxed);
                 self.len -= cut;
                 self.mend(pages);
@@ -140,7 +167,7 @@ impl SlabList {
     #[inline]
     #[must_use]
     pub(crate) fn take_out<P: Platform>(&mut self, pages: &Pages<P>, slab: &Page) -> bool {
-        if self.holds(pages, slab) {
+        if !P::CHECKS_LINKS || self.holds(pages, slab) {
             self.remove(pages, slab);
             return true;
         }

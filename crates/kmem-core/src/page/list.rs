@@ -1,8 +1,8 @@
 //! Lists threaded through page descriptors, and the array of descriptors they thread through.
 //!
 //! # Links that were written over
-//! Descriptors are memory, and a program that writes anywhere may hit one. So no link is believed: the page that it leads to must be
-//! memory of the heap and lead back. Where it does not, the list is mended (`page::mend`), and the page that was to be taken
+//! Descriptors are memory, and a program that writes anywhere may hit one. So no link is believed, unless the platform says so
+//! ([`Platform::CHECKS_LINKS`](crate::platform::Platform::CHECKS_LINKS)): the page that it leads to must be memory of the heap and lead back. Where it does not, the list is mended (`page::mend`), and the page that was to be taken
 //! out is noted ([`Known::damaged`]): whoever came here says so once it holds no lock ([`Pages::tell_damage`](super::Pages)).
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -49,16 +49,22 @@ pub(super) struct Descs {
 }
 
 impl Descs {
-    /// The descriptors of a window, of which so much is known.
+    /// The descriptors of a window, of which so much is known. Nothing: links are believed.
     #[inline]
-    pub(super) const fn new(first: *const Page, known: &Known) -> Self {
-        Self { first, known }
+    pub(super) fn new(first: *const Page, known: Option<&Known>) -> Self {
+        Self { first, known: known.map_or(core::ptr::null(), core::ptr::from_ref) }
     }
 
     /// The descriptors of a run, by their distance from its head. For nothing that follows links.
     #[inline]
     pub(super) const fn of_run(head: &Page) -> Self {
         Self { first: core::ptr::from_ref(head), known: core::ptr::null() }
+    }
+
+    /// Links are believed.
+    #[inline]
+    fn believes(self) -> bool {
+        self.known.is_null()
     }
 
     /// The descriptor of a page of added memory.
@@ -74,7 +80,7 @@ impl Descs {
     fn linked<'a>(self, link: u32) -> Option<&'a Page> {
         let index = decode(link)?;
         // SAFETY: `new` was given what lies in the `Pages` by whose method this was called, which is borrowed meanwhile.
-        let known = unsafe { self.known.as_ref() }?;
+        let Some(known) = (unsafe { self.known.as_ref() }) else { return Some(self.page(index)) };
         // Acquire pairs with the Release in `reserve_books`: below this bound there is a map.
         if index >= known.mapped.load(Acquire) {
             return None;
@@ -218,9 +224,21 @@ impl List {
     #[inline]
     pub(super) fn remove(&mut self, descs: Descs, index: usize) {
         debug_assert!(self.len > 0);
-        if !self.holds(descs, index) {
-            return self.remove_damaged(descs, index);
+        if descs.believes() {
+            self.unlink(descs, index);
+            self.len -= 1;
+        } else if self.holds(descs, index) {
+            self.unlink(descs, index);
+            // Not more than there are: pages that were lost with a damaged list may lead to each other.
+            self.len = self.len.saturating_sub(1);
+        } else {
+            self.remove_damaged(descs, index);
         }
+    }
+
+    /// Makes the neighbours of a member each other's.
+    #[inline]
+    fn unlink(&mut self, descs: Descs, index: usize) {
         let page = descs.page(index);
         let (next, prev) = (page.next.load(Relaxed), page.prev.load(Relaxed));
         match decode(prev) {
@@ -231,8 +249,6 @@ impl List {
             Some(after) => descs.page(after).prev.store(prev, Relaxed),
             None => self.last = prev,
         }
-        // Not more than there are: pages that were lost with a damaged list may lead to each other.
-        self.len = self.len.saturating_sub(1);
     }
 
     /// The pages beside one lead back to it.

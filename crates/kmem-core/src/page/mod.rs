@@ -230,7 +230,7 @@ impl<P: Platform> Pages<P> {
 
     #[inline]
     fn descs(&self) -> Descs {
-        Descs::new(self.descs.load(Relaxed), &self.known)
+        Descs::new(self.descs.load(Relaxed), P::CHECKS_LINKS.then_some(&self.known))
     }
 
     /// Index of an address's page; `None` outside the window.
@@ -420,7 +420,7 @@ impl<P: Platform> Pages<P> {
     #[inline]
     fn tell_damage(&self, p: &P) {
         // Relaxed: whoever finds it tells it.
-        if self.known.damaged.load(Relaxed) != 0 {
+        if P::CHECKS_LINKS && self.known.damaged.load(Relaxed) != 0 {
             self.tell_found(p);
         }
     }

@@ -98,6 +98,9 @@ fn listed(pages: usize, cpus: usize) -> usize {
 // hold (`maps`); CPUs and nodes are counted before the heap starts and stay; `Area` keeps the contract of
 // CPU operations.
 unsafe impl Platform for Machine {
+    /// A kernel that is not hardened is measured beside Linux's, which believes links too.
+    const CHECKS_LINKS: bool = cfg!(feature = "hardened");
+
     type Cpu = Area;
 
     const NUMA: bool = true;

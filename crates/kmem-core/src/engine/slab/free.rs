@@ -146,7 +146,7 @@ unsafe fn put_back<P: Platform, const PROVED: bool>(
     for &number in &met[..slabs.min(MAX_BATCH)] {
         let slab = lens.page(number);
         let sound = match desc::unmark(slab) {
-            desc::After::Partial => lists.partial.move_to_tail(floor.pages, slab),
+            desc::After::Partial => lists.partial.move_to_tail(floor.pages, lens, slab, number),
             desc::After::Freed => lists.settle_freed(floor.pages, slab),
             desc::After::Other => lists.settle(floor.pages, slab, true),
         };
