@@ -175,6 +175,40 @@ pub(super) unsafe fn field(area: usize, offset: usize) -> i32 {
 /// `or` is another way to do the same, in a second piece: it begins with `22:`, where what stands before the first one may jump to. Its
 /// code lies behind the function's.
 macro_rules! piece {
+    (@descriptor) => {
+        concat!(
+            ".pushsection __rseq_cs,\"aw\",@progbits\n",
+            ".balign 32\n",
+            "2:\n",
+            ".long 0, 0\n",
+            ".quad 3f, 4f - 3f, 5f\n",
+            ".popsection\n",
+            ".pushsection __rseq_cs_ptr_array,\"aw\",@progbits\n",
+            ".quad 2b\n",
+            ".popsection",
+        )
+    };
+    (@entry) => {
+        concat!(
+            "mov {area}, qword ptr [rip + kmem_thread_area@GOTTPOFF]\n",
+            "mov {area}, qword ptr fs:[{area}]\n",
+            "6:\n",
+            "lea {top}, [rip + 2b]\n",
+            "mov qword ptr [{area} + 8], {top}\n",
+            "3:",
+        )
+    };
+    (@abort) => {
+        concat!(
+            ".pushsection __rseq_failure,\"ax\",@progbits\n",
+            // An undefined instruction, so that the signature disassembles as one.
+            ".byte 0x0f, 0xb9, 0x3d\n",
+            ".long 0x53053053\n",
+            "5:\n",
+            "jmp 6b\n",
+            ".popsection",
+        )
+    };
     ([$($body:literal),* $(,)?], $($operands:tt)*) => {
         $crate::host::rseq::piece!(after [], [$($body),*], $($operands)*)
     };
@@ -195,29 +229,11 @@ macro_rules! piece {
         $crate::host::rseq::piece!(@frame [$($before,)*], [$($body,)*], [
             ".subsection 1",
             "22:",
-            ".pushsection __rseq_cs,\"aw\",@progbits",
-            ".balign 32",
-            "2:",
-            ".long 0, 0",
-            ".quad 3f, 4f - 3f, 5f",
-            ".popsection",
-            ".pushsection __rseq_cs_ptr_array,\"aw\",@progbits",
-            ".quad 2b",
-            ".popsection",
+            $crate::host::rseq::piece!(@descriptor),
             $($otherwise,)*
-            "mov {area}, qword ptr [rip + kmem_thread_area@GOTTPOFF]",
-            "mov {area}, qword ptr fs:[{area}]",
-            "6:",
-            "lea {top}, [rip + 2b]",
-            "mov qword ptr [{area} + 8], {top}",
-            "3:",
+            $crate::host::rseq::piece!(@entry),
             $($other,)*
-            ".pushsection __rseq_failure,\"ax\",@progbits",
-            ".byte 0x0f, 0xb9, 0x3d",
-            ".long 0x53053053",
-            "5:",
-            "jmp 6b",
-            ".popsection",
+            $crate::host::rseq::piece!(@abort),
             "jmp 23f",
             ".subsection 0",
             "23:",
@@ -225,30 +241,11 @@ macro_rules! piece {
     };
     (@frame [$($before:expr,)*], [$($body:literal,)*], [$($behind:expr,)*], [$($operands:tt)*]) => {
         asm!(
-            ".pushsection __rseq_cs,\"aw\",@progbits",
-            ".balign 32",
-            "2:",
-            ".long 0, 0",
-            ".quad 3f, 4f - 3f, 5f",
-            ".popsection",
-            ".pushsection __rseq_cs_ptr_array,\"aw\",@progbits",
-            ".quad 2b",
-            ".popsection",
+            $crate::host::rseq::piece!(@descriptor),
             $($before,)*
-            "mov {area}, qword ptr [rip + kmem_thread_area@GOTTPOFF]",
-            "mov {area}, qword ptr fs:[{area}]",
-            "6:",
-            "lea {top}, [rip + 2b]",
-            "mov qword ptr [{area} + 8], {top}",
-            "3:",
+            $crate::host::rseq::piece!(@entry),
             $($body,)*
-            ".pushsection __rseq_failure,\"ax\",@progbits",
-            // An undefined instruction, so that the signature disassembles as one.
-            ".byte 0x0f, 0xb9, 0x3d",
-            ".long 0x53053053",
-            "5:",
-            "jmp 6b",
-            ".popsection",
+            $crate::host::rseq::piece!(@abort),
             $($behind,)*
             $($operands)*
         )
