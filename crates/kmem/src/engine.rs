@@ -215,7 +215,8 @@ pub(crate) static PLACES: [u16; TABLE_LIMIT / 16 + 1] = {
     table
 };
 
-/// Requests up to here find their class in a second table; longer ones in a third, by pages, or where blocks have no headers by arithmetic. Where blocks have headers: all in slabs.
+/// Requests up to here find their class in a second table: all that lie in slabs, where blocks have headers. Longer ones find it by
+/// their pages there ([`run_for`]), and by arithmetic elsewhere.
 const MIDDLING_LIMIT: usize =
     if Classes::HEADED != 0 { Classes::SIZES[Classes::SLAB_CLASSES - 1] as usize } else { 32 << 10 };
 
@@ -312,8 +313,8 @@ static RUN_PLACES: [u16; MAX_BYTES >> PAGE_SHIFT] = {
     table
 };
 
-/// The class is chosen for no size.
-const fn is_growing(class: usize) -> bool {
+/// The class is that of blocks that grow by resizing, which is chosen for no size.
+pub(crate) const fn is_growing(class: usize) -> bool {
     matches!(Classes::GROWING, Some(growing) if growing == class)
 }
 

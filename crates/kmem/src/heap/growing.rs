@@ -20,7 +20,7 @@ use crate::debugging;
 use crate::engine::{Classes, Heap};
 use crate::live;
 
-/// Blocks of so many bytes and less are as cheap to copy as to find out more about them.
+/// Blocks of so many bytes and less are as cheap to copy as to find out more about them: a room is left for them.
 pub(super) const FROM: usize = 1024;
 
 /// The longest that have room; 0: the heap has no such class.
@@ -35,11 +35,6 @@ const ROOM: usize = match Classes::GROWING {
 #[allow(clippy::absurd_extreme_comparisons)]
 pub(super) const fn suits(usable: usize, size: usize) -> bool {
     size > FROM && size > usable && size <= ROOM
-}
-
-/// The class is that of blocks that grow, which stay where they are while they have more than [`FROM`] bytes.
-pub(super) const fn is_for(class: usize) -> bool {
-    matches!(Classes::GROWING, Some(growing) if growing == class)
 }
 
 /// A block for one that [`suits`]. Null: no memory.

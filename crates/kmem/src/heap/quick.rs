@@ -187,6 +187,36 @@ pub(super) unsafe fn malloc_tailed(place: usize) -> *mut u8 {
     block
 }
 
+/// Of [`free`]: from the place of a class's stack to that of its first CPU.
+macro_rules! stack {
+    () => {
+        "add {place}, qword ptr [rip + {heap} + {hot}]
+        mov {a}, qword ptr [rip + {heap} + {index}]"
+    };
+}
+
+/// Of [`free`]: the top of the running CPU's stack.
+macro_rules! top {
+    () => {
+        "mov {b:e}, dword ptr [{area} + {a}]
+        shl {b:e}, 16
+        add {b}, {place}
+        mov {top}, qword ptr [{b}]"
+    };
+}
+
+/// Of [`free`]: the block goes there, if there is room.
+macro_rules! push {
+    () => {
+        "cmp qword ptr [{top}], -1
+        je {full}
+        mov qword ptr [{top}], {ptr}
+        add {top}, 8
+        mov qword ptr [{b}], {top}
+        4:"
+    };
+}
+
 /// Makes a block in use a free one and puts it on the running CPU's stack.
 ///
 /// # Safety
@@ -219,20 +249,11 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
                 "cmp qword ptr [{ptr} - 8], {a}",
                 "jne {other}",
                 "not qword ptr [{ptr} - 8]",
-                "add {place}, qword ptr [rip + {heap} + {hot}]",
-                "mov {a}, qword ptr [rip + {heap} + {index}]",
+                stack!(),
             ],
             [
-                "mov {b:e}, dword ptr [{area} + {a}]",
-                "shl {b:e}, 16",
-                "add {b}, {place}",
-                "mov {top}, qword ptr [{b}]",
-                "cmp qword ptr [{top}], -1",
-                "je {full}",
-                "mov qword ptr [{top}], {ptr}",
-                "add {top}, 8",
-                "mov qword ptr [{b}], {top}",
-                "4:",
+                top!(),
+                push!(),
             ],
             // A page of blocks without headers, or of none.
             or after [
@@ -257,22 +278,13 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
                 "jne {other}",
                 "9:",
                 "mov qword ptr [{ptr} + 8], {a}",
-                "add {place}, qword ptr [rip + {heap} + {hot}]",
-                "mov {a}, qword ptr [rip + {heap} + {index}]",
+                stack!(),
             ],
             [
-                "mov {b:e}, dword ptr [{area} + {a}]",
-                "shl {b:e}, 16",
-                "add {b}, {place}",
-                "mov {top}, qword ptr [{b}]",
+                top!(),
                 "cmp qword ptr [{top} - 8], {ptr}",
                 "je {full}",
-                "cmp qword ptr [{top}], -1",
-                "je {full}",
-                "mov qword ptr [{top}], {ptr}",
-                "add {top}, 8",
-                "mov qword ptr [{b}], {top}",
-                "4:",
+                push!(),
             ],
             a = out(reg) _,
             b = out(reg) _,

@@ -14,10 +14,10 @@
 
 use kmem_core::fault::Kind as Injected;
 use kmem_core::gfp::Gfp;
-use kmem_core::kmalloc::FreeError;
 use kmem_core::kmalloc::aligned::{MAPPED, Resized};
 use kmem_core::kmalloc::claim::Claim;
 use kmem_core::kmalloc::classes::ClassSet;
+use kmem_core::kmalloc::{FreeError, MAX_CLASSES};
 
 use super::{
     HARDENED, HEAP, check_claim, free, growing, hardened, heap, is_headed_in, malloc, reserve, retry,
@@ -26,7 +26,6 @@ use super::{
 use crate::engine::{self, Classes, REGULAR};
 use crate::live;
 use crate::misuse::{self, Call};
-use kmem_core::kmalloc::MAX_CLASSES;
 
 /// Which sizes leave a block where it is.
 #[derive(Clone, Copy)]
@@ -42,7 +41,7 @@ static BOUNDS: [Bounds; MAX_CLASSES + 1] = {
     let mut class = 0;
     while class < Classes::COUNT {
         let most = Classes::SIZES[class];
-        let least = if growing::is_for(class) {
+        let least = if engine::is_growing(class) {
             growing::FROM as u32 + 1
         } else if most as usize <= 2 * Classes::MIN_ALIGN {
             // Moving it would gain nothing.

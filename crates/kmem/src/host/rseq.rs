@@ -209,22 +209,22 @@ macro_rules! piece {
             ".popsection",
         )
     };
-    ([$($body:literal),* $(,)?], $($operands:tt)*) => {
+    ([$($body:expr),* $(,)?], $($operands:tt)*) => {
         $crate::host::rseq::piece!(after [], [$($body),*], $($operands)*)
     };
     (
-        after [$($before:expr),* $(,)?], [$($body:literal),* $(,)?],
-        or after [$($otherwise:expr),* $(,)?], [$($other:literal),* $(,)?],
+        after [$($before:expr),* $(,)?], [$($body:expr),* $(,)?],
+        or after [$($otherwise:expr),* $(,)?], [$($other:expr),* $(,)?],
         $($operands:tt)*
     ) => {
         $crate::host::rseq::piece!(@second
             [$($before,)*], [$($body,)*], [$($otherwise,)*], [$($other,)*], [$($operands)*])
     };
-    (after [$($before:expr),* $(,)?], [$($body:literal),* $(,)?], $($operands:tt)*) => {
+    (after [$($before:expr),* $(,)?], [$($body:expr),* $(,)?], $($operands:tt)*) => {
         $crate::host::rseq::piece!(@frame [$($before,)*], [$($body,)*], [], [$($operands)*])
     };
     (@second
-        [$($before:expr,)*], [$($body:literal,)*], [$($otherwise:expr,)*], [$($other:literal,)*], [$($operands:tt)*]
+        [$($before:expr,)*], [$($body:expr,)*], [$($otherwise:expr,)*], [$($other:expr,)*], [$($operands:tt)*]
     ) => {
         $crate::host::rseq::piece!(@frame [$($before,)*], [$($body,)*], [
             ".subsection 1",
@@ -239,7 +239,7 @@ macro_rules! piece {
             "23:",
         ], [$($operands)*])
     };
-    (@frame [$($before:expr,)*], [$($body:literal,)*], [$($behind:expr,)*], [$($operands:tt)*]) => {
+    (@frame [$($before:expr,)*], [$($body:expr,)*], [$($behind:expr,)*], [$($operands:tt)*]) => {
         asm!(
             $crate::host::rseq::piece!(@descriptor),
             $($before,)*
