@@ -30,6 +30,7 @@ pub mod config;
 pub mod debug;
 pub mod engine;
 pub mod fault;
+mod fetch;
 pub mod flags;
 pub mod gfp;
 pub mod guard;

@@ -69,6 +69,7 @@ pub use walls::Wall;
 pub use zone::{Watermarks, ZoneEvents};
 
 use crate::fault::{self, Fault, Slot};
+use crate::fetch;
 use crate::gfp::Gfp;
 use crate::platform::{BLOCK_PAGES, MAX_CPUS, MAX_NODES, MAX_ORDER, PAGE_SHIFT, PAGE_SIZE, Platform};
 use crate::report;
@@ -394,6 +395,32 @@ impl<P: Platform> Pages<P> {
             Kind::None => self.find_head(page),
             _ => page,
         }
+    }
+
+    /// [`Pages::head`] of the page around an address that probably lies in a run of that order: there the head's descriptor is looked at
+    /// first, and the page's own, which is another cache line, not at all.
+    #[inline]
+    pub(crate) fn head_around(&self, addr: usize, order: u32) -> Option<&Page> {
+        let index = self.window_index(addr)?;
+        self.home_of(index)?;
+        // The same 4 MiB block, so added memory too.
+        let guess = self.descs().page(index & !((1 << order) - 1));
+        // A run that is not the page's own does not reach to it while the page is in use.
+        if guess.kind().is_run() && self.index(guess) + guess.pages() > index {
+            debug_assert!(
+                core::ptr::eq(guess, self.head(self.descs().page(index))),
+                "{addr:#x} has another head"
+            );
+            return Some(guess);
+        }
+        Some(self.head(self.descs().page(index)))
+    }
+
+    /// Asks the processor for what [`Pages::head_around`] looks at first.
+    #[inline]
+    pub(crate) fn fetch_head(&self, addr: usize, order: u32) {
+        let index = addr.wrapping_sub(self.base.load(Relaxed)) >> PAGE_SHIFT;
+        fetch::line(self.descs.load(Relaxed).wrapping_add(index & !((1 << order) - 1)));
     }
 
     /// The aligned pages before a page that carries no mark: the first that does is, or leads to, its head (I-ZONE-1).

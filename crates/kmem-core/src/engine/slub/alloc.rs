@@ -14,6 +14,7 @@ use crate::engine::slub::object::Extent;
 use crate::engine::slub::slab::SlabKind;
 use crate::engine::slub::word::{self, Word};
 use crate::engine::slub::{Cache, Cpu, Stack, maintain, slab};
+use crate::fetch;
 use crate::gfp::Gfp;
 use crate::page::Page;
 use crate::platform::{PAGE_SIZE, Platform};
@@ -189,6 +190,7 @@ fn take<P: Platform>(
         if let Some(slab) = list::at(floor.pages, inner.own.chain) {
             inner.own.chain = slab.chain.load(Ordering::Relaxed) as u32;
             inner.own.chain_slabs -= 1;
+            fetch_next(floor, cache, inner.own.chain);
             adopt(floor, cache, cpu, slab);
             continue;
         }
@@ -197,6 +199,17 @@ fn take<P: Platform>(
         }
     }
     got
+}
+
+/// Asks the processor for the first free object of the slab that will be the CPU's next, and for the descriptor of the one after that.
+fn fetch_next<P: Platform>(floor: Floor<'_, P>, cache: &Cache, number: u32) {
+    let Some(next) = list::at(floor.pages, number) else { return };
+    if let Some(head) = word::load(next).head() {
+        cache.fetch_link(floor.pages.address(next).wrapping_add(head as usize));
+    }
+    if let Some(behind) = list::at(floor.pages, next.chain.load(Ordering::Relaxed) as u32) {
+        fetch::line(behind);
+    }
 }
 
 /// Makes a frozen slab the CPU slab and hangs its free objects on the transaction word.

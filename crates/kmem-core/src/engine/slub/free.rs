@@ -16,6 +16,12 @@ use crate::platform::Platform;
 /// # Safety
 /// Every entry is a free object of this cache that the caller owns, each one once.
 pub(super) unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, objects: &mut [*mut u8]) {
+    if objects.len() > 1 {
+        for &object in &*objects {
+            floor.pages.fetch_head(object.addr(), cache.geometry.order);
+            cache.fetch_link(object);
+        }
+    }
     let mut rest = objects;
     while let Some((&mut head, others)) = rest.split_first_mut() {
         let Some(slab) = slab_of(floor, cache, head) else {
@@ -50,8 +56,7 @@ pub(super) unsafe fn free_many<P: Platform>(floor: Floor<'_, P>, cache: &Cache, 
 
 /// The slab of an object; reports and leaks an object that is in no slab of this cache.
 fn slab_of<'a, P: Platform>(floor: Floor<'a, P>, cache: &Cache, object: *mut u8) -> Option<&'a Page> {
-    let found = floor.pages.at(object as usize).map(|page| floor.pages.head(page));
-    if let Some(slab) = found
+    if let Some(slab) = floor.pages.head_around(object.addr(), cache.geometry.order)
         && slab.cache.load(Ordering::Relaxed) == core::ptr::from_ref(cache).cast_mut().cast()
     {
         return Some(slab);

@@ -8,6 +8,7 @@
 //! into a free object cannot choose what is allocated next.
 
 use crate::engine::slub::Cache;
+use crate::fetch;
 
 /// Where the memory of a slab lies.
 #[derive(Clone, Copy)]
@@ -51,6 +52,12 @@ impl Cache {
     pub(crate) unsafe fn load_link(&self, place: *mut u64) -> usize {
         // SAFETY: the caller's promise; volatile, because who damages it may be at it now.
         (unsafe { place.read_volatile() } ^ self.code(place)) as usize
+    }
+
+    /// Asks the processor for where an object's link is.
+    #[inline]
+    pub(crate) fn fetch_link(&self, object: *mut u8) {
+        fetch::line(self.place(object));
     }
 
     /// Links the free object to `next` (null ends the chain).
