@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use crate::support::{ALL, KMEM, THREADED, compiled, conforms, library};
+use crate::support::{ALL, Heap, KMEM, THREADED, compiled, conforms, library};
 
 /// `name: "source" [arguments], heaps;`
 macro_rules! programs {
@@ -41,7 +41,8 @@ programs! {
     fork_signal: "fork_signal.c" [], THREADED;
     fork_many: "fork_many.c" [], ALL;
     spawn: "spawn.c" [], ALL;
-    threads_outlive: "threads_outlive.c" [], THREADED;
+    threads_outlive: "threads_outlive.c" ["10000", "8"], THREADED;
+    threads_outlive_long: "threads_outlive.c" ["100000", "32"], &[Heap::Preloaded];
     neighbours: "neighbours.c" [], THREADED;
     grow_release_huge: "grow_release.c" ["536870912"], ALL;
     grow_release_large: "grow_release.c" ["262144"], ALL;
