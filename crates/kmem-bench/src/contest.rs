@@ -47,6 +47,8 @@ impl Standing {
 pub(crate) struct Allocator {
     pub(crate) name: String,
     library: Option<PathBuf>,
+    /// What its process has in the environment.
+    environment: Vec<(String, String)>,
     /// What it is called in the program of `--objects`.
     subject: Option<String>,
     pub(crate) standing: Standing,
@@ -94,24 +96,28 @@ impl Results {
 
 /// The system's allocator and those that the command line names, kmem last.
 fn preloads(options: &Options) -> Result<Vec<Allocator>, String> {
-    // The usual library is shown, but it is not hardened.
-    let standing = |name: &str| match options.hardened && ["system", "usual"].contains(&name) {
-        true => Standing::Shown,
-        false => Standing::Rival,
-    };
-    let system = "system".to_owned();
-    let mut allocators =
-        vec![Allocator { standing: standing(&system), name: system, library: None, subject: None }];
-    let named = options.libraries.iter().map(|(name, path)| (name.as_str(), path));
-    for (name, path) in named.chain(options.kmem.iter().map(|path| ("kmem", path))) {
-        allocators.push(preload(name, path, standing(name))?);
+    let standing = |shown: bool| if shown { Standing::Shown } else { Standing::Rival };
+    // The system's is not hardened.
+    let mut allocators = vec![Allocator { standing: standing(options.hardened), ..linked("system") }];
+    for library in &options.libraries {
+        let allocator = preload(&library.name, &library.path, standing(library.shown))?;
+        allocators.push(Allocator { environment: library.environment.clone(), ..allocator });
+    }
+    if let Some(path) = &options.kmem {
+        allocators.push(preload("kmem", path, Standing::Rival)?);
     }
     Ok(allocators)
 }
 
+/// An allocator for which nothing is preloaded.
+fn linked(name: &str) -> Allocator {
+    let name = name.to_owned();
+    Allocator { name, library: None, environment: Vec::new(), subject: None, standing: Standing::Rival }
+}
+
 fn preload(name: &str, path: &Path, standing: Standing) -> Result<Allocator, String> {
     let path = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Allocator { name: name.into(), library: Some(path), subject: None, standing })
+    Ok(Allocator { library: Some(path), standing, ..linked(name) })
 }
 
 /// The floors that the command line names, and with them the one that is in this program.
@@ -121,8 +127,7 @@ fn floors(options: &Options) -> Result<Vec<Allocator>, String> {
         floors.push(preload(name, path, Standing::Floor)?);
     }
     if !floors.is_empty() {
-        let name = "floor_inline".to_owned();
-        floors.push(Allocator { name, library: None, subject: None, standing: Standing::Inlined });
+        floors.push(Allocator { standing: Standing::Inlined, ..linked("floor_inline") });
     }
     Ok(floors)
 }
@@ -132,18 +137,13 @@ fn subjects(program: &Path, options: &Options) -> Result<Vec<Allocator>, String>
     let output = Command::new(program).arg("--list").output();
     let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let linked = text.lines().map(|name| Allocator {
-        name: name.to_owned(),
-        library: None,
-        subject: Some(name.to_owned()),
-        standing: Standing::Rival,
-    });
+    let crates = text.lines().map(|name| Allocator { subject: Some(name.to_owned()), ..linked(name) });
     let boxes = preloads(options)?.into_iter().map(|allocator| Allocator {
         name: format!("Box on {}", allocator.name),
         subject: Some("Box".to_owned()),
         ..allocator
     });
-    Ok(linked.chain(boxes).collect())
+    Ok(crates.chain(boxes).collect())
 }
 
 pub(crate) fn run(options: &Options) -> Result<Results, String> {
@@ -208,6 +208,7 @@ fn preloaded(program: &Path, allocator: &Allocator) -> Command {
     if let Some(library) = &allocator.library {
         command.env("LD_PRELOAD", library);
     }
+    command.envs(allocator.environment.iter().map(|(name, value)| (name, value)));
     command
 }
 
@@ -236,7 +237,7 @@ fn answer(mut command: Command, row: &Row, allocator: &Allocator) -> Result<Stri
 /// Starts a driver and reads `number path`, where the path is that of the library whose malloc answered.
 fn driver(row: &Row, allocator: &Allocator, role: Option<&str>) -> Result<f64, String> {
     let me = std::env::current_exe().map_err(|error| error.to_string())?;
-    let system = Allocator { name: String::new(), library: None, subject: None, standing: Standing::Shown };
+    let system = linked("");
     let typed = role == Some("typed");
     // A typed cache is linked in: the program around it stays on the system's malloc.
     let mut command = preloaded(&me, if typed { &system } else { allocator });
@@ -322,12 +323,7 @@ pub(crate) fn sample(names: &[&str], lines: Vec<Line>) -> Results {
         "floor_inline" => Standing::Inlined,
         _ => Standing::Rival,
     };
-    let allocator = |name: &&str| Allocator {
-        name: (*name).to_owned(),
-        library: None,
-        subject: None,
-        standing: standing(name),
-    };
+    let allocator = |name: &&str| Allocator { standing: standing(name), ..linked(name) };
     Results { allocators: names.iter().map(allocator).collect(), lines }
 }
 

@@ -26,9 +26,11 @@ kmem-bench [OPTIONS] [ROW...]     (cargo xtask bench builds everything and calls
 
   --kmem PATH       kmem's library
   --lib NAME=PATH   one more allocator, beside the system's
+  --shown NAME=PATH one that is shown, and kmem is not held against it
+  --env VAR=VALUE   the library before this has that in its environment
   --objects PATH    the rows of typed caches and of other crates' pools, which this program does
   --floor NAME=PATH a library that is hardly an allocator: shown in the rows of small blocks, and kmem is not held against it
-  --hardened        the system's malloc and the library called `usual` are shown, but kmem is not held against them
+  --hardened        the system's malloc is shown, but kmem is not held against it
   --quick           few rows and turns; fails when a gated row is not faster than the system's malloc
   --turns N         how often each row runs on each allocator (default 7)
   --json FILE       also write the medians and all single results
@@ -39,10 +41,18 @@ kmem-bench [OPTIONS] [ROW...]     (cargo xtask bench builds everything and calls
   ROW               only rows whose names start so
 ";
 
+/// A library that the command line names.
+struct Library {
+    name: String,
+    path: PathBuf,
+    shown: bool,
+    environment: Vec<(String, String)>,
+}
+
 /// What the command line asks for.
 struct Options {
     kmem: Option<PathBuf>,
-    libraries: Vec<(String, PathBuf)>,
+    libraries: Vec<Library>,
     floors: Vec<(String, PathBuf)>,
     objects: Option<PathBuf>,
     hardened: bool,
@@ -146,11 +156,24 @@ fn options(arguments: &[String]) -> Result<Options, String> {
             "--turns" => {
                 turns = Some(value()?.parse().ok().filter(|&n| n > 0).ok_or("--turns takes a number\n")?)
             }
-            "--lib" | "--floor" => {
+            "--lib" | "--shown" | "--floor" => {
                 let (name, path) =
                     value()?.split_once('=').ok_or_else(|| format!("{argument} takes NAME=PATH\n"))?;
-                let to = if argument == "--lib" { &mut libraries } else { &mut floors };
-                to.push((name.to_owned(), PathBuf::from(path)));
+                let (name, path) = (name.to_owned(), PathBuf::from(path));
+                match argument.as_str() {
+                    "--floor" => floors.push((name, path)),
+                    kind => libraries.push(Library {
+                        name,
+                        path,
+                        shown: kind == "--shown",
+                        environment: Vec::new(),
+                    }),
+                }
+            }
+            "--env" => {
+                let pair = value()?.split_once('=').ok_or("--env takes VAR=VALUE\n")?;
+                let library = libraries.last_mut().ok_or("--env belongs to the --lib before it\n")?;
+                library.environment.push((pair.0.to_owned(), pair.1.to_owned()));
             }
             flag if flag.starts_with('-') => return Err(USAGE.to_owned()),
             row if rows::all().any(|known| known.name.starts_with(row)) => rows.push(row.to_owned()),

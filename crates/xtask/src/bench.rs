@@ -11,7 +11,8 @@ cargo xtask bench [OPTIONS] [ROW...]
 
   --peers all       also the peers that are built here from their sources, and scudo (default: Debian's that are there)
   --peers A,B       only those of all that are called so
-  --hardened        the hardened library beside scudo, hardened_malloc, mimalloc built secure, and the usual one
+  --hardened        the hardened library beside scudo, hardened_malloc, mimalloc built secure; shown are scudo told to clear,
+                    a floor of heaps that clear, and the usual library
   --objects         typed caches beside crates of pools and arenas, and beside other allocators of Rust's
   --programs        the real programs of `cargo xtask programs` on all of them: time, peak, page faults
                     (ROW is a program's name then); with --hardened on those
@@ -67,16 +68,17 @@ pub(crate) fn run(arguments: &[String]) -> Count {
         return started(tree::command(tree::release("kmem-bench")).args(&options.rest));
     }
     let mut libraries = peers::find(&options.which);
-    let mut kmem = library::path(Engine::Slub);
+    let (mut kmem, mut usual) = (library::path(Engine::Slub), None);
     if options.which == Which::Hardened {
         if library::build(Engine::Hardened).failed > 0 {
             return Count::FAILED;
         }
-        libraries.push(("usual", kmem));
+        usual = Some(kmem);
         options.rest.push("--hardened".to_owned());
         kmem = library::path(Engine::Hardened);
     }
     if options.programs {
+        libraries.extend(usual.map(|usual| ("usual", usual)));
         libraries.push(("kmem", kmem));
         return programs::peers::run(&libraries, &options.rest);
     }
@@ -92,6 +94,13 @@ pub(crate) fn run(arguments: &[String]) -> Count {
     }
     for (name, path) in &libraries {
         command.arg("--lib").arg(format!("{name}={}", path.display()));
+    }
+    if let Some(usual) = usual {
+        for ((name, path), environment) in peers::clearing() {
+            command.arg("--shown").arg(format!("{name}={}", path.display()));
+            command.args(environment.into_iter().flat_map(|pair| ["--env", pair]));
+        }
+        command.arg("--shown").arg(format!("usual={}", usual.display()));
     }
     // Hardened heaps are a matter of what is checked, and objects have arenas, which are next to nothing.
     let floored = options.which != Which::Hardened && !options.objects;

@@ -9,10 +9,17 @@ use crate::tree;
 const SOURCES: &str = "crates/kmem-bench/peers/floors";
 /// The one that does least first.
 const NAMES: [&str; 2] = ["nothing", "barest"];
+/// The hardened heaps'.
+const WIPING: &str = "wiping";
 
 /// All of them, compiled.
 pub(super) fn floors() -> Vec<Built> {
     NAMES.into_iter().map(|name| (name, floor(name, &directory()))).collect()
+}
+
+/// What it costs to clear a block when it is freed, and nothing else.
+pub(super) fn wiping() -> Built {
+    (WIPING, floor(WIPING, &directory()))
 }
 
 /// Compiles one into a directory.
@@ -55,7 +62,7 @@ mod tests {
     /// Each test has libraries of its own: they remember what was asked for.
     fn each(test: &str, check: impl Fn(Floor)) {
         let to = std::env::temp_dir().join(format!("kmem-floors-{test}-{}", std::process::id()));
-        for name in NAMES {
+        for name in NAMES.into_iter().chain([WIPING]) {
             let path = floor(name, &to).unwrap();
             let path = CString::new(path.to_str().unwrap()).unwrap();
             // SAFETY: the library's start does nothing; the types are those of its sources.

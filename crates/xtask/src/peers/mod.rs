@@ -68,6 +68,14 @@ pub(crate) fn floors() -> Vec<Peer> {
     floors::floors().into_iter().filter_map(told).collect()
 }
 
+/// What stands beside the hardened heaps without being one, and what that has in its environment: the floor of those that clear, and scudo
+/// told to clear too.
+pub(crate) fn clearing() -> Vec<(Peer, Option<&'static str>)> {
+    let floor = told(floors::wiping()).map(|peer| (peer, None));
+    let scudo = scudo().map(|path| (("scudo_zero", path), Some("SCUDO_OPTIONS=zero_contents=1")));
+    floor.into_iter().chain(scudo).collect()
+}
+
 /// The peer, or nothing, and that is said.
 fn told((name, library): build::Built) -> Option<Peer> {
     match library {
