@@ -25,13 +25,14 @@
 //! A request for DMA memory never leaves the DMA zone; one without wishes may use lower zones, but leaves
 //! 1/256 of the higher zones' size there for those who have no choice.
 
+use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::list::Descs;
 use super::mobility::{PAGEBLOCK_PAGES, Reach};
 use super::pcp::BATCH;
 use super::run::PageRun;
-use super::zone::{Areas, Home, Taken};
+use super::zone::{Areas, Home, LARGE, LARGE_OF_REGIONS, Taken};
 use super::{KINDS, Kind, Mobility, Pages, ZoneKind};
 use crate::gfp::Gfp;
 use crate::platform::{BLOCK_PAGES, MAX_ORDER, PAGE_SHIFT, PageRange, Platform};
@@ -49,12 +50,16 @@ enum Depth {
 struct Request {
     gfp: Gfp,
     order: u32,
+    /// A smaller block will do, down to this order, where there is one and a pageblock would have to be split.
+    least: u32,
     pages: usize,
     mobility: Mobility,
     highest: ZoneKind,
     node: usize,
     /// The CPU's lists may serve it.
     listed: bool,
+    /// From so many pages in use on a pageblock may be backed for it, however slowly the zone grows; none for it otherwise.
+    large: Option<usize>,
 }
 
 /// Pages in use from which on a batch is backed at once: 16 MiB, of which it is a hundredth.
@@ -100,10 +105,11 @@ impl Extra {
     /// The last first.
     #[inline]
     fn backwards(&self) -> impl Iterator<Item = Taken> {
-        self.blocks[..self.len]
-            .iter()
-            .rev()
-            .map(|block| Taken { index: (block >> 1) as usize, zeroed: block & 1 != 0 })
+        self.blocks[..self.len].iter().rev().map(|block| Taken {
+            index: (block >> 1) as usize,
+            zeroed: block & 1 != 0,
+            blank: false,
+        })
     }
 }
 
@@ -138,6 +144,10 @@ impl<P: Platform> Pages<P> {
         if wanted >= p.nodes() {
             return None;
         }
+        let listed = order < self.listed_orders.load(Relaxed)
+            && pages == 1 << order
+            && wanted == near
+            && !gfp.intersects(Gfp::DMA.union(Gfp::DMA32));
         let request = Request {
             gfp,
             order,
@@ -145,10 +155,9 @@ impl<P: Platform> Pages<P> {
             mobility: Mobility::of(gfp),
             highest: highest_zone(gfp),
             node: wanted,
-            listed: order < self.listed_orders.load(Relaxed)
-                && pages == 1 << order
-                && wanted == near
-                && !gfp.intersects(Gfp::DMA.union(Gfp::DMA32)),
+            least: order,
+            listed,
+            large: listed.then_some(LARGE),
         };
         let taken = self.take_listed(p, &request).or_else(|| self.take_anywhere(p, &request));
         self.tell_damage(p);
@@ -157,6 +166,36 @@ impl<P: Platform> Pages<P> {
         Some(unsafe {
             PageRun::new(self.descs().page(taken.index), self.address_of(taken.index), taken.zeroed)
         })
+    }
+
+    /// A block for a region ([`super::region`]), all of which is for small requests in the end: from a pageblock that is backed
+    /// as a whole, where the heap grows so. Of the last of these orders, or else of one before, where that saves a pageblock.
+    pub(super) fn take_region(
+        &self,
+        p: &P,
+        gfp: Gfp,
+        orders: RangeInclusive<u32>,
+        node: Option<usize>,
+    ) -> Option<Taken> {
+        let node = node.unwrap_or_else(|| p.current_node());
+        let (least, order) = orders.into_inner();
+        if order > MAX_ORDER || node >= p.nodes() {
+            return None;
+        }
+        let request = Request {
+            gfp,
+            order,
+            pages: 1 << order,
+            mobility: Mobility::of(gfp),
+            highest: highest_zone(gfp),
+            node,
+            least,
+            listed: false,
+            large: Some(LARGE_OF_REGIONS),
+        };
+        let taken = self.take_anywhere(p, &request);
+        self.tell_damage(p);
+        taken
     }
 
     #[inline]
@@ -260,21 +299,32 @@ impl<P: Platform> Pages<P> {
             if !areas.allows(request.pages, mark(&areas)) {
                 return None;
             }
+            let rest = areas.rest(request.least, request.order, request.mobility);
             if P::BACKS
                 && reach == Reach::Whole
-                && request.listed
+                && let Some(large) = request.large
+                && rest.is_none()
                 && areas.in_use() >= WHOLE_FROM
-                && let Some(first) = areas.lift_fresh(descs, request.order, request.mobility, || p.now())
+                && let Some(first) =
+                    areas.lift_fresh(descs, request.order, request.mobility, large, || p.now())
             {
                 drop(areas);
                 let backed = p.back_whole(PageRange { first, count: PAGEBLOCK_PAGES });
+                if backed {
+                    // Relaxed: as in `excess`. What is left of it is looked at, should nobody come back for it.
+                    self.aging.store(true, Relaxed);
+                }
                 areas = self.zone(home).areas.lock(p);
                 areas.land_fresh(descs, first, backed);
                 if !areas.allows(request.pages, mark(&areas)) {
                     return None;
                 }
             }
-            let taken = areas.take(descs, home, request.order, request.pages, request.mobility, reach)?;
+            let rest = areas.rest(request.least, request.order, request.mobility);
+            let taken = match rest {
+                Some(order) => areas.take(descs, home, order, 1 << order, request.mobility, reach)?,
+                None => areas.take(descs, home, request.order, request.pages, request.mobility, reach)?,
+            };
             // Only a local zone can be the home of this CPU's lists.
             if request.listed && home.node == request.node {
                 let keep = mark(&areas);

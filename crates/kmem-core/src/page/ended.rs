@@ -123,6 +123,7 @@ impl<P: Platform> Pages<P> {
         }
         let marks = head.slab_flags.swap(0, Relaxed);
         self.idle.pages.fetch_sub(pages, Relaxed);
+        self.idle.regions.fetch_sub(pages, Relaxed);
         if marks & GONE == 0 {
             self.idle.dirty.fetch_sub(pages, Relaxed);
         }

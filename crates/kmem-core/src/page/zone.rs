@@ -34,7 +34,8 @@ use super::list::{Descs, List};
 use super::mobility::{Mobility, PAGEBLOCK_ORDER, Reach, TYPES};
 use crate::platform::MAX_ORDER;
 use crate::sync::{Lock, rank};
-use memory::Pace;
+use memory::{Blank, Pace};
+pub(super) use memory::{LARGE, LARGE_OF_REGIONS};
 
 pub(super) const ORDERS: usize = MAX_ORDER as usize + 1;
 
@@ -118,6 +119,7 @@ pub(super) struct Areas {
     pub(super) largest_freed: usize,
     /// The pageblock that was to be backed as a whole last, whether it was or not; none at first.
     whole: Option<usize>,
+    blank: Blank,
     pace: Pace,
     /// The least `dirty` since the zone was looked at last, by who gives idle memory back.
     idle: usize,
@@ -132,6 +134,8 @@ pub(super) struct Areas {
 pub(super) struct Taken {
     pub(super) index: usize,
     pub(super) zeroed: bool,
+    /// It is zero and in memory: backed as part of a pageblock, and nobody had it since.
+    pub(super) blank: bool,
 }
 
 /// Whom a block is for: goes into the head's descriptor.
@@ -157,6 +161,7 @@ impl Areas {
             events: ZoneEvents { allocs: 0, frees: 0, claims: 0, borrows: 0, discarded: 0 },
             largest_freed: 0,
             whole: None,
+            blank: Blank::NONE,
             pace: Pace::new(),
             idle: 0,
             gone: 0,
@@ -243,6 +248,16 @@ impl Areas {
         Some((index, dirty))
     }
 
+    /// The largest order from `least` up to below `order` of which a block is free, if one of `order` could be had from a pageblock only.
+    pub(super) fn rest(&self, least: u32, order: u32, mobility: Mobility) -> Option<u32> {
+        let free = u32::from(self.nonempty[mobility as usize]);
+        let below = |order: u32| (1 << order) - 1;
+        if least >= order || free & below(PAGEBLOCK_ORDER) & !below(order) != 0 {
+            return None;
+        }
+        (free & below(order) & !below(least)).checked_ilog2()
+    }
+
     /// Takes a block of 2^order pages for `mobility`, from others as far as `reach` allows.
     #[inline]
     fn take_block(
@@ -300,7 +315,8 @@ impl Areas {
             self.gone -= again;
             self.missed += again;
         }
-        Some(Taken { index, zeroed: dirty == 0 })
+        let blank = self.blank.leave(index, pages);
+        Some(Taken { index, zeroed: dirty == 0, blank })
     }
 
     /// Puts a range that cannot join its neighbours on the lists, as few aligned blocks.
@@ -372,6 +388,7 @@ impl Areas {
         }
         self.link_range(descs, end, at - end);
         descs.set_dirty(first, count);
+        self.blank.leave(first, count);
         self.peak = self.peak.max(self.in_use());
         true
     }

@@ -10,6 +10,7 @@ mod growth;
 mod hotplug;
 mod links;
 mod model;
+mod regions;
 mod report;
 mod stress;
 mod trimming;

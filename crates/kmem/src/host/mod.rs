@@ -233,7 +233,7 @@ impl Host {
         let nodes = topology::online_nodes();
         self.growth.lock(self).start(window, ends, options, nodes > 1);
         self.guarded.store(options.guarded, Ordering::Relaxed);
-        self.backs_whole.store(options.huge == HugePages::Grown && !options.guarded, Ordering::Relaxed);
+        self.backs_whole.store(options.huge == HugePages::Grown, Ordering::Relaxed);
         self.huge_blocks.store(options.huge == HugePages::Grown, Ordering::Relaxed);
         self.nodes.store(nodes, Ordering::Relaxed);
         self.cpu_count.store(cpus, Ordering::Relaxed);
@@ -461,10 +461,6 @@ unsafe impl Platform for Host {
     }
 
     fn back(&self, range: PageRange) -> bool {
-        // Relaxed: chosen in `init`. A hardened heap's pages are shut again soon.
-        if self.guarded.load(Ordering::Relaxed) {
-            return false;
-        }
         let (address, len) = (self.span.base() + (range.first << PAGE_SHIFT), range.count << PAGE_SHIFT);
         if (address | len) & (self.system_page.load(Ordering::Relaxed) - 1) != 0 {
             return false;
@@ -485,6 +481,12 @@ unsafe impl Platform for Host {
             // What is given back piece by piece later must not be filled up again by the system.
             // SAFETY: changes no content.
             let _ = unsafe { sys::advise(address, len, libc::MADV_NOHUGEPAGE) };
+        }
+        // Relaxed: chosen in `init`.
+        if backed && self.guarded.load(Ordering::Relaxed) {
+            let per_page = PAGE_SIZE / GRAIN;
+            let states = self.span.base() - STATES_BELOW + range.first * per_page;
+            self.fault_in(states, range.count * per_page);
         }
         backed
     }

@@ -40,6 +40,7 @@ impl Areas {
         self.unlink(descs, first, MAX_ORDER, descs.block_mobility(first));
         // Its descriptors may go as well.
         self.whole = self.whole.filter(|&block| block & !(BLOCK_PAGES - 1) != first);
+        self.blank.leave(first, BLOCK_PAGES);
         for block in (first..first + BLOCK_PAGES).step_by(PAGEBLOCK_PAGES) {
             self.pageblocks[descs.block_mobility(block) as usize] -= 1;
         }
@@ -69,8 +70,12 @@ impl Areas {
         descs: Descs,
         order: u32,
         mobility: Mobility,
+        large: usize,
         now: impl FnOnce() -> u64,
     ) -> Option<usize> {
+        if order > PAGEBLOCK_ORDER {
+            return None;
+        }
         let fits = |areas: &Self| areas.nonempty[mobility as usize] >> order << order;
         let smaller = (1 << PAGEBLOCK_ORDER) - 1;
         if fits(self) & smaller != 0 {
@@ -79,7 +84,7 @@ impl Areas {
         let fast = self.pace.another(now());
         // What a pageblock makes resident is no more than that while it is about to be used at once.
         let spare = if fast { 0 } else { PAGEBLOCK_PAGES };
-        if !fast && self.in_use() < LARGE || self.dirty + spare > self.in_use() >> 4 {
+        if !fast && self.in_use() < large || self.dirty + spare > self.in_use() >> 4 {
             return None;
         }
         if fits(self) == 0 && !self.claim(descs, PAGEBLOCK_ORDER, mobility) {
@@ -106,6 +111,7 @@ impl Areas {
         self.in_flight -= PAGEBLOCK_PAGES;
         if backed {
             descs.set_dirty(index, PAGEBLOCK_PAGES);
+            self.blank = Blank { block: index, units: u8::MAX };
         }
         self.join(descs, index, PAGEBLOCK_ORDER, if backed { PAGEBLOCK_PAGES } else { 0 });
     }
@@ -117,8 +123,42 @@ impl Areas {
     }
 }
 
-/// Pages in use from which on a zone need not grow fast: 64 MiB, of which a pageblock is 3 %.
-const LARGE: usize = 32 * PAGEBLOCK_PAGES;
+/// What of the pageblock that was backed last nobody had yet: it is in memory, and zero all the same. In eighths, a region's least
+/// length.
+#[derive(Clone, Copy)]
+pub(in crate::page) struct Blank {
+    block: usize,
+    /// A bit for each.
+    units: u8,
+}
+
+impl Blank {
+    const UNIT: usize = PAGEBLOCK_PAGES / 8;
+    pub(super) const NONE: Self = Self { block: 0, units: 0 };
+
+    /// These pages leave the zone: they are blank no more when they come back, and neither is what lies in the same eighth. Whether
+    /// they were.
+    pub(super) fn leave(&mut self, first: usize, count: usize) -> bool {
+        if self.units == 0 || first >= self.block + PAGEBLOCK_PAGES || first + count <= self.block {
+            return false;
+        }
+        if first < self.block || first + count > self.block + PAGEBLOCK_PAGES {
+            self.units = 0;
+            return false;
+        }
+        let (from, to) =
+            ((first - self.block) / Self::UNIT, (first + count - self.block).div_ceil(Self::UNIT));
+        let theirs = ((1_u32 << to) - (1 << from)) as u8;
+        let blank = self.units & theirs == theirs;
+        self.units &= !theirs;
+        blank
+    }
+}
+
+/// Pages in use from which on a zone need not grow fast: 64 MiB, of which a pageblock is 3 %;
+pub(in crate::page) const LARGE: usize = 32 * PAGEBLOCK_PAGES;
+/// where it is for regions: 48 MiB. What is left of the pageblock goes to the next region, however short, and a fault costs more there.
+pub(in crate::page) const LARGE_OF_REGIONS: usize = 24 * PAGEBLOCK_PAGES;
 
 /// How fast a zone takes untouched pageblocks.
 #[derive(Clone, Copy)]
