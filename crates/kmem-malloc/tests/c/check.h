@@ -97,14 +97,26 @@ static inline uint64_t next_random(uint64_t *state)
     return *state;
 }
 
+/* The programs are compiled so that each call they write is made. A word that is filled or looked at is to be one instruction. */
+static inline void put_word(unsigned char *at, uint64_t word)
+{
+    __builtin_memcpy(at, &word, 8);
+}
+
+static inline uint64_t word_at(const unsigned char *at)
+{
+    uint64_t word;
+    __builtin_memcpy(&word, at, 8);
+    return word;
+}
+
 /* Fills `size` bytes so that every 8-byte word tells seed and place. */
 static inline void fill(void *block, size_t size, uint64_t seed)
 {
     unsigned char *bytes = (unsigned char *)block;
     size_t i = 0;
     for (; i + 8 <= size; i += 8) {
-        uint64_t word = (seed + i) * 0x9e3779b97f4a7c15u;
-        memcpy(bytes + i, &word, 8);
+        put_word(bytes + i, (seed + i) * 0x9e3779b97f4a7c15u);
     }
     for (; i < size; i++) bytes[i] = (unsigned char)(seed + i);
 }
@@ -116,15 +128,12 @@ static inline int intact(const void *block, size_t size, size_t filled, uint64_t
     size_t words = filled & ~(size_t)7;
     size_t i = 0;
     for (; i + 8 <= size && i < words; i += 8) {
-        uint64_t word = (seed + i) * 0x9e3779b97f4a7c15u, seen;
-        memcpy(&seen, bytes + i, 8);
-        if (seen != word) return 0;
+        if (word_at(bytes + i) != (seed + i) * 0x9e3779b97f4a7c15u) return 0;
     }
     for (; i < size; i++) {
         if (i < words) {
-            uint64_t word = (seed + (i & ~(size_t)7)) * 0x9e3779b97f4a7c15u;
             unsigned char expected[8];
-            memcpy(expected, &word, 8);
+            put_word(expected, (seed + (i & ~(size_t)7)) * 0x9e3779b97f4a7c15u);
             if (bytes[i] != expected[i & 7]) return 0;
         } else if (bytes[i] != (unsigned char)(seed + i)) {
             return 0;
