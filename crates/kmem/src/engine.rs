@@ -37,6 +37,7 @@ use kmem_core::platform::{PAGE_SHIFT, PAGE_SIZE};
 
 use check::Check;
 
+use crate::heap::HARDENED;
 use crate::host::{Host, HostCpus, Span};
 
 #[cfg(all(feature = "slab", feature = "slob"))]
@@ -446,7 +447,8 @@ pub(crate) static CHECKS: [Check; MAX_CLASSES + 1] = {
     while class < Classes::COUNT {
         let size = slot_of(class);
         let lead = if matches!(beside(class), Beside::Header) { lead_of(size) } else { 0 };
-        let tail_end = if matches!(beside(class), Beside::Nothing) { 0 } else { size / beside::BYTES };
+        let bare = matches!(beside(class), Beside::Nothing) && !HARDENED;
+        let tail_end = if bare { 0 } else { size / beside::BYTES };
         assert!(tail_end <= u16::MAX as usize);
         let Slabs { bytes, objects } = if class < Classes::SLAB_CLASSES {
             <Chosen as Shape>::SLABS[class]

@@ -253,7 +253,7 @@ pub fn malloc_at_hand(size: usize) -> *mut u8 {
 /// function of its own.
 #[inline(always)]
 pub fn is_small(size: usize) -> bool {
-    size <= TABLE_LIMIT
+    size <= if HARDENED { hardened::SMALL } else { TABLE_LIMIT }
 }
 
 /// Small blocks have headers.

@@ -25,7 +25,7 @@ pub(crate) struct Check {
     pub(crate) limit: u32,
     /// Bytes from the start of a slab to its first slot, where that is the same in all slabs.
     pub(crate) lead: u16,
-    /// Words from a block to the end of its tail, of the last one in a slab where blocks have headers; 0: it has none.
+    /// Words from a block to the end of its tail, of the last one in a slab where blocks have headers, or of its seal; 0: it has none.
     pub(crate) tail_end: u16,
 }
 

@@ -23,17 +23,20 @@
 mod look;
 mod origin;
 mod quarantine;
+#[cfg(target_arch = "x86_64")]
+mod quick;
+mod resize;
 mod seal;
 mod touched;
+mod words;
 
 use core::hint::cold_path;
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use kmem_core::engine::watch;
-use kmem_core::fault::Kind as Injected;
 use kmem_core::gfp::Gfp;
 use kmem_core::kmalloc::FreeError;
-use kmem_core::kmalloc::aligned::Resized;
 use kmem_core::kmalloc::classes::{ClassSet, Kind};
 use kmem_core::percpu::Pushed;
 use kmem_core::platform::{PAGE_SIZE, Platform};
@@ -46,31 +49,58 @@ use crate::host::misc;
 use crate::live;
 use crate::misuse::{self, Call, Damage};
 
-use seal::{TRAILER, asked, asked_with, clear, follows, follows_any, key, open, seal};
+use look::Pieces;
+pub(super) use resize::realloc;
+use seal::{TRAILER, asked, asked_with, clear, follows, follows_any, key, seal};
 pub use touched::name_faults;
 pub(crate) use touched::tell_of_fault;
+use words::WORDS;
 
-/// Bytes of the class for requests of 0, 1 to 16, 17 to 32, … bytes.
-static SLOTS: [u16; TABLE_LIMIT / 16 + 1] = {
-    let mut table = [0; TABLE_LIMIT / 16 + 1];
+/// Requests up to here find their class in [`ROWS`].
+pub(super) const SMALL: usize = TABLE_LIMIT - TRAILER;
+
+/// The class of a small request.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Row {
+    /// The place of its stack.
+    place: u16,
+    /// Bytes of a slot.
+    slot: u16,
+    /// Where it is looked at.
+    pieces: Pieces,
+}
+
+/// By bytes, seal included, in steps of 16.
+static ROWS: [Row; TABLE_LIMIT / 16 + 1] = {
+    let mut table = [Row { place: 0, slot: 0, pieces: Pieces::of(0) }; TABLE_LIMIT / 16 + 1];
     let mut class = 0;
     let mut i = 0;
     while i < table.len() {
         while (Classes::SIZES[class] as usize) < i * 16 {
             class += 1;
         }
-        table[i] = Classes::SIZES[class] as u16;
+        let slot = Classes::SIZES[class] as usize;
+        table[i] = Row { place: PLACES[i], slot: slot as u16, pieces: Pieces::of(slot) };
         i += 1;
     }
     table
 };
+
+/// The row of a small request.
+#[inline(always)]
+fn row_of(size: usize) -> &'static Row {
+    debug_assert!(size <= SMALL);
+    // SAFETY: the table has a row for each step up to the limit's.
+    unsafe { ROWS.get_unchecked((size + TRAILER + 15) >> 4) }
+}
 
 /// Draws the secrets, and reads what the environment asks for. The heap is being made.
 ///
 /// # Safety
 /// As [`misc::getenv`].
 pub(super) unsafe fn start() {
-    seal::start();
+    WORDS.start();
     look::start();
     if !misc::secure_exec() {
         // SAFETY: the caller's promise.
@@ -84,18 +114,19 @@ pub(super) unsafe fn start() {
 /// See [`super::malloc_at_hand`].
 #[inline(always)]
 pub(super) fn malloc_at_hand(size: usize) -> *mut u8 {
-    if size > TABLE_LIMIT - TRAILER {
+    if !super::is_small(size) {
         cold_path();
         return long_at_hand(size);
     }
-    let row = (size + TRAILER + 15) >> 4;
+    let row = row_of(size);
     // SAFETY: as in the usual path.
-    let block = unsafe { super::cpus().try_pop(usize::from(PLACES[row])) };
-    if !block.is_null() {
-        // SAFETY: a block of the class of that row, from a stack; it has room for the size and a seal.
-        unsafe { hand_out::<false>(block, usize::from(SLOTS[row]), size) };
+    let block = unsafe { super::cpus().try_pop(usize::from(row.place)) };
+    if block.is_null() {
+        return block;
     }
-    block
+    let slot = usize::from(row.slot);
+    // SAFETY: a block of the class of that row, from a stack; it has room for the size and a seal.
+    unsafe { hand_out::<false>(block, slot, size, row.pieces) }
 }
 
 /// What [`malloc_at_hand`] is to requests that fit in the tables, to the others.
@@ -108,11 +139,11 @@ fn long_at_hand(size: usize) -> *mut u8 {
     let slot = Classes::size_of(place / size_of::<Check>() - 1);
     // SAFETY: as in the usual path.
     let block = unsafe { super::cpus().try_pop(place) };
-    if !block.is_null() {
-        // SAFETY: a block of the class of `slot` bytes, from a stack; it has room for the size and a seal, and is long.
-        unsafe { hand_out::<true>(block, slot, size) };
+    if block.is_null() {
+        return block;
     }
-    block
+    // SAFETY: a block of the class of `slot` bytes, from a stack; it has room for the size and a seal, and is long.
+    unsafe { hand_out::<true>(block, slot, size, Pieces::of(slot)) }
 }
 
 /// See [`super::memalign_at_hand`]: a class that has room for the seal too, and is aligned so.
@@ -127,34 +158,37 @@ pub(super) fn memalign_at_hand(align: usize, size: usize) -> *mut u8 {
     // SAFETY: as in `malloc_at_hand`: a block of that class has room for the size and a seal.
     unsafe {
         let block = super::cpus().try_pop(place);
-        if !block.is_null() {
-            hand_out_any(block, slot, size);
-        }
-        block
+        if block.is_null() { block } else { hand_out_any(block, slot, size) }
     }
 }
 
-/// Looks at a block that a stack gave, and seals it.
+/// Looks at a block that a stack gave, and seals it. What it answers is the block; it does not return with one that was damaged.
 ///
 /// # Safety
 /// The block is this thread's, of a class of `slot` bytes, in mapped memory; `size` is at most `slot - TRAILER`. `LONG`: it has more
-/// than [`look::LONG`] bytes.
+/// than [`look::LONG`] bytes. The pieces are those of `slot`.
 #[inline(always)]
-unsafe fn hand_out<const LONG: bool>(block: *mut u8, slot: usize, size: usize) {
+unsafe fn hand_out<const LONG: bool>(block: *mut u8, slot: usize, size: usize, pieces: Pieces) -> *mut u8 {
     // SAFETY: the caller's promise.
     unsafe {
-        let zero = || if LONG { look::is_zero(block, slot) } else { watch::is_zero::<true>(block, slot) };
-        if !watch::take(HEAP.platform().span().state(block.addr())) || !zero() {
-            damaged(block, slot);
+        // Without closures: the compiler makes functions of them.
+        let mut sound = watch::take(WORDS.state(block.addr()));
+        if sound {
+            sound = if LONG { look::is_zero(block, slot) } else { look::is_zero_short(block, slot, pieces) };
+        }
+        if !sound {
+            return damaged(block, slot).as_ptr();
         }
         seal(block, slot, size);
     }
+    block
 }
 
-/// A block of a class that was about to be handed out is not as it was left.
+/// A block of a class that was about to be handed out is not as it was left. Ends the process; that is kept from the compiler, so that
+/// this is a tail call and malloc has no frame.
 #[cold]
 #[inline(never)]
-fn damaged(block: *mut u8, slot: usize) -> ! {
+fn damaged(block: *mut u8, slot: usize) -> NonNull<u8> {
     let cache = Classes::name(Kind::Normal, Classes::class_of(slot));
     // SAFETY: as in `malloc_at_hand`.
     let written = unsafe { !watch::is_zero::<true>(block, slot) };
@@ -163,7 +197,10 @@ fn damaged(block: *mut u8, slot: usize) -> ! {
         if written { FreeError::Written { address, cache } } else { FreeError::Double { address, cache } };
     HEAP.debug().note(debugging::Error::Bug, cache, format_args!("{error}"));
     kmem_core::report::say(HEAP.platform(), format_args!("kmem: malloc(): {error}"));
-    HEAP.platform().fatal()
+    if core::hint::black_box(true) {
+        HEAP.platform().fatal()
+    }
+    NonNull::dangling()
 }
 
 /// [`hand_out`] of a block of any length.
@@ -171,28 +208,27 @@ fn damaged(block: *mut u8, slot: usize) -> ! {
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn hand_out_any(block: *mut u8, slot: usize, size: usize) {
+unsafe fn hand_out_any(block: *mut u8, slot: usize, size: usize) -> *mut u8 {
     // SAFETY: the caller's promise, and the length says which.
     unsafe {
         if slot > look::LONG {
             cold_path();
-            hand_out::<true>(block, slot, size);
+            hand_out::<true>(block, slot, size, Pieces::of(slot))
         } else {
-            hand_out::<false>(block, slot, size);
+            hand_out::<false>(block, slot, size, Pieces::of(slot))
         }
     }
 }
 
 /// See [`super::malloc_slow`].
 pub(super) fn malloc_slow(size: usize) -> *mut u8 {
-    if size <= TABLE_LIMIT - TRAILER {
-        let row = (size + TRAILER + 15) >> 4;
+    if super::is_small(size) {
+        let row = row_of(size);
         // SAFETY: as in `malloc_at_hand`, which tried the other way to own a CPU.
         unsafe {
-            let block = super::cpus().pop_cold(engine::stack_of(usize::from(PLACES[row])));
+            let block = super::cpus().pop_cold(engine::stack_of(usize::from(row.place)));
             if !block.is_null() {
-                hand_out::<false>(block, usize::from(SLOTS[row]), size);
-                return block;
+                return hand_out::<false>(block, usize::from(row.slot), size, row.pieces);
             }
         }
     }
@@ -213,8 +249,7 @@ pub(super) fn memalign_slow(align: usize, size: usize) -> *mut u8 {
         unsafe {
             let block = super::cpus().pop_cold(engine::stack_of(place));
             if !block.is_null() {
-                hand_out_any(block, Classes::size_of(class), size);
-                return block;
+                return hand_out_any(block, Classes::size_of(class), size);
             }
         }
     }
@@ -337,7 +372,7 @@ fn checked(
 #[inline(always)]
 pub(super) unsafe fn free(ptr: *mut u8) {
     // SAFETY: the caller's promise.
-    unsafe { free_or(ptr, |ptr| free_slow(ptr)) }
+    unsafe { free_by(ptr, Origin::Malloc) }
 }
 
 /// [`free`] by a call that tells where the block should have come from.
@@ -348,10 +383,49 @@ pub(super) unsafe fn free(ptr: *mut u8) {
 pub(super) unsafe fn free_by(ptr: *mut u8, origin: Origin) {
     // SAFETY: the caller's promise.
     unsafe {
+        #[cfg(target_arch = "x86_64")]
+        match quick::free(ptr) {
+            quick::Freed::Done => {}
+            quick::Freed::Full => free_rest(ptr),
+            quick::Freed::Long => free_long(ptr),
+            quick::Freed::Parts => free_in_parts(ptr, origin),
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        free_in_parts(ptr, origin);
+    }
+}
+
+/// All of [`free_by`], one thing after the other: where there is no piece for it, or that stopped before it changed anything.
+///
+/// # Safety
+/// As [`free`].
+#[inline(never)]
+unsafe fn free_in_parts(ptr: *mut u8, origin: Origin) {
+    // SAFETY: the caller's promise.
+    unsafe {
         if origin != Origin::Malloc && origin::kept() {
             return free_claimed(ptr, origin);
         }
         free_or(ptr, |ptr| free_claimed(ptr, origin));
+    }
+}
+
+/// The rest of a free whose block is free already, but not cleared.
+///
+/// # Safety
+/// The block is the caller's, and no longer in use.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+unsafe fn free_long(ptr: *mut u8) {
+    let Some(tag) = HEAP.platform().span().tag(ptr.addr()).map(usize::from) else { return };
+    // SAFETY: the tag of a class, which has such a slot here; the block is the caller's.
+    unsafe {
+        // What lies in the block's page has the tag of its class for as long as the block is somebody's.
+        core::hint::assert_unchecked(tag - 1 < Classes::COUNT);
+        seal::clear_rest(ptr, Classes::size_of(tag - 1));
+        if super::cpus().try_push(tag * size_of::<Check>(), ptr) != Pushed::Done {
+            free_rest(ptr);
+        }
     }
 }
 
@@ -384,7 +458,7 @@ fn kept(ptr: *const u8, class: usize) -> Option<(Origin, usize)> {
     let slot = Classes::size_of(class);
     // SAFETY: a slot of that class starts here.
     unsafe {
-        let used = HEAP.platform().span().state(ptr.addr()).load(Ordering::Relaxed) == watch::USED;
+        let used = WORDS.state(ptr.addr()).load(Ordering::Relaxed) == watch::USED;
         let word = ptr.add(slot - TRAILER).cast::<u64>().read() ^ key(ptr);
         let (origin, _) = origin::split(word).filter(|_| used)?;
         Some((origin, asked_with(ptr, slot, origin::bits(origin))?))
@@ -409,30 +483,29 @@ unsafe fn mix(ptr: *mut u8, class: usize, bits: u64) {
 /// The block is null, or was just handed out to the caller by this module.
 #[inline(always)]
 pub(super) unsafe fn note_origin(ptr: *mut u8, origin: Origin) {
-    let bits = origin::bits(origin);
-    if bits != 0
+    if origin != Origin::Malloc
+        && origin::kept()
         && let Some(class) = super::class_at(ptr)
     {
         // SAFETY: the caller's promise.
-        unsafe { mix(ptr, class, bits) };
+        unsafe { mix(ptr, class, origin::bits(origin)) };
     }
 }
 
-/// The fast half of [`free`]; `other` is called where it does not know what to do.
+/// What [`quick::free`] does, in parts; `other` is called where it does not know what to do.
 ///
 /// # Safety
 /// As [`free`].
 #[inline(always)]
-pub(super) unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
-    let span = HEAP.platform().span();
-    if let Some(tag) = engine::tag_at(span, ptr) {
+unsafe fn free_or(ptr: *mut u8, other: impl FnOnce(*mut u8)) {
+    if let Some(tag) = engine::tag_at(HEAP.platform().span(), ptr) {
         let slot = Classes::size_of(tag - 1);
         // SAFETY: a slot of that class starts here, in mapped memory; who finds it used owns it.
         unsafe {
             // Before the exchange, so that the CPU fetches this line while it waits for that of the seal.
             let sealed =
                 asked(ptr, slot).is_some() && (follows(ptr, slot) || look_before(Call::Free, ptr, slot));
-            if sealed && watch::give(span.state(ptr.addr()), HEAP.platform().alone()) {
+            if sealed && watch::give(WORDS.state(ptr.addr()), HEAP.platform().alone()) {
                 clear(ptr, slot);
                 let ptr = if quarantine::on() { quarantine::wait(ptr, tag - 1) } else { ptr };
                 if !ptr.is_null() && super::cpus().try_push(tag * size_of::<Check>(), ptr) != Pushed::Done {
@@ -502,7 +575,7 @@ unsafe fn free_slow(ptr: *mut u8) {
 fn broken(ptr: *const u8, class: usize) -> FreeError {
     let (address, cache) = (ptr.addr(), Classes::name(Kind::Normal, class));
     // SAFETY: a slot of that class starts here.
-    match unsafe { HEAP.platform().span().state(address) }.load(Ordering::Relaxed) {
+    match unsafe { WORDS.state(address) }.load(Ordering::Relaxed) {
         watch::USED => FreeError::Overflow { address, cache },
         _ => FreeError::Double { address, cache },
     }
@@ -520,12 +593,8 @@ fn stop(call: Call, error: FreeError) -> ! {
 /// is resized by other calls than it was asked for.
 fn asked_of(call: Call, ptr: *const u8, class: usize) -> usize {
     // SAFETY: a slot of that class starts here.
-    let (size, state) = unsafe {
-        (
-            asked(ptr, Classes::size_of(class)),
-            HEAP.platform().span().state(ptr.addr()).load(Ordering::Relaxed),
-        )
-    };
+    let (size, state) =
+        unsafe { (asked(ptr, Classes::size_of(class)), WORDS.state(ptr.addr()).load(Ordering::Relaxed)) };
     match size {
         Some(size) if state == watch::USED => {
             // SAFETY: a block of that class, in use.
@@ -615,65 +684,4 @@ pub(super) unsafe fn usable_size(ptr: *const u8) -> usize {
         None if ptr.is_null() => 0,
         None => HEAP.ksize(ptr).unwrap_or_else(|error| stop(Call::UsableSize, error)),
     }
-}
-
-/// See [`super::realloc`].
-///
-/// # Safety
-/// As there.
-pub(super) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
-    if size > isize::MAX as usize {
-        return core::ptr::null_mut();
-    }
-    let mut grows = false;
-    let usable = if let Some(class) = super::class_at(ptr) {
-        let (old, slot) = (asked_of(Call::Realloc, ptr, class), Classes::size_of(class));
-        let room = slot - TRAILER;
-        if size <= room && (size > room / 2 || room <= 2 * Classes::MIN_ALIGN) {
-            let from = old.min(size);
-            // SAFETY: the block is the caller's. What it no longer holds, and the old seal, go.
-            unsafe {
-                open(ptr, slot);
-                ptr.add(from).write_bytes(0, slot - from);
-                seal(ptr, slot, size);
-            }
-            return ptr;
-        }
-        old
-    } else {
-        // Growth is one request, wherever the block then is.
-        grows = HEAP.fault(Injected::Malloc).is_some() && HEAP.ksize(ptr).is_ok_and(|room| size > room);
-        if grows && HEAP.refuses_program(size, Gfp::KERNEL) {
-            return core::ptr::null_mut();
-        }
-        // SAFETY: the caller's promise.
-        match unsafe { HEAP.resize(ptr, size) } {
-            Ok(Resized::Here) => return ptr,
-            Ok(Resized::Moved(block)) => return block,
-            Ok(Resized::Copy { usable }) => usable,
-            Err(error) => stop(Call::Realloc, error),
-        }
-    };
-    let new = match malloc_at_hand(size) {
-        block if block.is_null() && grows => {
-            let allocate = |heap: &engine::Heap, bytes| heap.allocate(bytes, Gfp::KERNEL);
-            if size > Classes::LARGEST - TRAILER {
-                granted_apart(&HEAP, size, allocate)
-            } else {
-                granted(&HEAP, Classes::MIN_ALIGN, size, allocate)
-            }
-        }
-        block if block.is_null() => malloc_slow(size),
-        block => block,
-    };
-    if new.is_null() {
-        // A smaller size is granted where the block stands rather than refused.
-        return if size <= usable { ptr } else { new };
-    }
-    // SAFETY: both blocks have that many bytes and are different; the old one is the caller's.
-    unsafe {
-        core::ptr::copy_nonoverlapping(ptr, new, usable.min(size));
-        free(ptr);
-    }
-    new
 }

@@ -36,7 +36,7 @@ use kmem_core::engine::beside;
 use kmem_core::kmalloc::classes::ClassSet;
 
 /// Where the heap has what the paths need.
-const WORDS: Words = Words::AT.behind(Heap::PLATFORM_AT);
+pub(super) const WORDS: Words = Words::AT.behind(Heap::PLATFORM_AT);
 
 /// What became of a block.
 pub(super) enum Freed {
@@ -216,6 +216,8 @@ macro_rules! push {
         4:"
     };
 }
+
+pub(super) use {align_function, push, stack, top};
 
 /// Makes a block in use a free one and puts it on the running CPU's stack.
 ///

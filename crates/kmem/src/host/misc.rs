@@ -17,6 +17,11 @@ pub(super) fn thread_token() -> u32 {
     if token == 0 { 1 } else { token }
 }
 
+/// The C library's flag that the process has one thread; null where it has none.
+pub(crate) fn alone_flag() -> *const u8 {
+    super::weak::single_threaded()
+}
+
 /// The C library knows that the process has one thread. Where it tells nothing there may be others.
 #[inline(always)]
 pub(super) fn alone() -> bool {

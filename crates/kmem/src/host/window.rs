@@ -157,6 +157,14 @@ impl Span {
         unsafe { &*states.add(address.wrapping_sub(base) >> GRAIN_SHIFT) }
     }
 
+    /// What a [`GRAIN`]th of an address is added to for the place of its [`Span::state`], wrapping. Constant once the host is made.
+    #[must_use]
+    pub fn states_of_all(&self) -> usize {
+        let base = self.base();
+        debug_assert!(base.is_multiple_of(GRAIN));
+        base.wrapping_sub(STATES_BELOW).wrapping_sub(base >> GRAIN_SHIFT)
+    }
+
     /// The descriptor of the page around an address.
     ///
     /// # Safety

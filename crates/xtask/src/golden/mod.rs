@@ -24,7 +24,7 @@ const SLACK: f64 = 0.10;
 /// up the head of the pages, in this many instructions.
 const BEHIND_THE_FIRST_PAGE: f64 = 11.0;
 /// Before one that begins a page it does not look, which takes so many instructions.
-const LOOK_BEFORE: f64 = 15.0;
+const LOOK_BEFORE: f64 = 12.0;
 
 /// The loop of the hardened heap that comes by more than one block, any part of which may lie on their slab's first page. What it
 /// does with a block looks for the head of the pages up to four times.

@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use kmem_core::debug::Origin;
 
+use super::words::WORDS;
 use crate::host::misc;
 
 /// What an origin's number is multiplied by in a seal: a bit above every size, or 0 where origins are not kept.
@@ -31,6 +32,7 @@ pub(super) unsafe fn start() {
     if unsafe { misc::getenv("KMEM_ORIGINS") } == Some(b"1") {
         // Relaxed: published with the heap.
         UNIT.store(1 << SHIFT, Ordering::Relaxed);
+        WORDS.specially();
     }
 }
 

@@ -21,6 +21,7 @@ use kmem_core::kmalloc::classes::ClassSet;
 use kmem_core::platform::{PAGE_SIZE, Platform};
 use kmem_core::report;
 
+use super::words::WORDS;
 use crate::engine::Classes;
 use crate::heap::HEAP;
 use crate::host::misc;
@@ -87,6 +88,7 @@ pub(super) unsafe fn start() {
         }
     }
     ON.store(true, Ordering::Relaxed);
+    WORDS.specially();
 }
 
 /// A number of bytes; `k`, `M` and `G` multiply.

@@ -26,9 +26,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kmem_core::engine::watch;
-use kmem_core::platform::{PAGE_SIZE, Platform};
+use kmem_core::platform::PAGE_SIZE;
 
-use super::super::HEAP;
+use super::words::WORDS;
 use super::{look, origin};
 
 /// Bytes that a block has beyond those asked for.
@@ -39,27 +39,22 @@ const LINE: usize = 64;
 /// So many bytes behind those asked for are worth sparing.
 const MUCH: usize = 128;
 
-/// Secrets of the seals; 0 until the heap is made.
-static SECRETS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-
-/// Draws the secrets. The heap is being made.
-pub(super) fn start() {
-    for secret in &SECRETS {
-        // Relaxed: published with the heap.
-        secret.store(HEAP.platform().entropy() | 1, Ordering::Relaxed);
+/// By how many bytes lie between those asked for and the last word, from 8 on all the same: which bytes of a filler lie before that
+/// word.
+pub(super) static FILLED: [u64; TRAILER + 1] = {
+    let mut table = [0; TRAILER + 1];
+    let mut bytes = 1;
+    while bytes < table.len() {
+        table[bytes] = table[bytes - 1] << 8 | 0xff;
+        bytes += 1;
     }
-}
+    table
+};
 
 /// What the seal of a block is mixed with.
 #[inline(always)]
 pub(super) fn key(block: *const u8) -> u64 {
-    key_by(secrets(), block)
-}
-
-/// The secrets: what is added to an address, and what the sum is multiplied by.
-#[inline(always)]
-fn secrets() -> [u64; 2] {
-    [SECRETS[0].load(Ordering::Relaxed), SECRETS[1].load(Ordering::Relaxed)]
+    key_by(WORDS.secrets(), block)
 }
 
 /// [`key`], by secrets that were read before: the compiler reads them anew each time.
@@ -114,15 +109,13 @@ pub(super) unsafe fn asked_with(block: *const u8, slot: usize, bits: u64) -> Opt
         }
         let found = block.add(size as usize).cast::<u64>().read_unaligned();
         // Of the filler only what lies before the last word: from none of it to all.
-        let bytes = (room - size).min(8) as u32;
-        let half = 32 - 4 * bytes;
-        // A shift in two halves: one by 64 would be none.
-        (((found ^ filler(key)) << half) << half == 0).then_some(size as usize)
+        let bytes = (room - size).min(8) as usize;
+        ((found ^ filler(key)) & FILLED[bytes] == 0).then_some(size as usize)
     }
 }
 
 /// The shortest slots. Their free ones are linked by the last word.
-const SHORTEST: usize = 16;
+pub(super) const SHORTEST: usize = 16;
 
 /// The last word of the slot before a block is a seal of `malloc`'s, or zero. False says nothing yet: ask [`follows_any`]. Before a
 /// block that begins a page may lie another slab, or none, so there nobody looks.
@@ -134,7 +127,7 @@ pub(super) unsafe fn follows(block: *const u8, slot: usize) -> bool {
     if block.addr().is_multiple_of(PAGE_SIZE) || slot == SHORTEST {
         return true;
     }
-    let (secrets, before) = (secrets(), block.wrapping_sub(slot));
+    let (secrets, before) = (WORDS.secrets(), block.wrapping_sub(slot));
     // SAFETY: the caller's promise: slabs begin pages, so this slot is of the block's own slab, which stays for as long as the block.
     let word = unsafe { last_word(before, slot) };
     // No processor foresees which of the two it is, where blocks are freed at random, so there is one jump for both: of what is not
@@ -208,7 +201,7 @@ pub(super) unsafe fn clear(block: *mut u8, slot: usize) {
 /// # Safety
 /// As there.
 #[inline(never)]
-unsafe fn clear_rest(block: *mut u8, slot: usize) {
+pub(super) unsafe fn clear_rest(block: *mut u8, slot: usize) {
     // SAFETY: the caller's promise: the slot's last word, and what lies within the slot. Whole lines are cleared, so that what is read
     // next, in pieces as long as the CPU likes, comes from one store each.
     unsafe {
