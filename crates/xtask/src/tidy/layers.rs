@@ -6,9 +6,9 @@ use super::source;
 use crate::tree;
 
 /// The floors from the ground up. A floor may use those before it, and [`VOCABULARY`].
-const FLOORS: [&str; 13] = [
-    "platform", "sync", "report", "fault", "page", "percpu", "reclaim", "debug", "guard", "engine", "cache",
-    "kmalloc", "view",
+const FLOORS: [&str; 14] = [
+    "platform", "fetch", "sync", "report", "fault", "page", "percpu", "reclaim", "debug", "guard", "engine",
+    "cache", "kmalloc", "view",
 ];
 
 /// Plain types that every floor speaks with.
