@@ -50,16 +50,14 @@ enum Depth {
 struct Request {
     gfp: Gfp,
     order: u32,
-    /// A smaller block will do, down to this order, where there is one and a pageblock would have to be split.
-    least: u32,
     pages: usize,
     mobility: Mobility,
     highest: ZoneKind,
     node: usize,
     /// The CPU's lists may serve it.
     listed: bool,
-    /// From so many pages in use on a pageblock may be backed for it, however slowly the zone grows; none for it otherwise.
-    large: Option<usize>,
+    /// It is for a region: a smaller block will do, down to this order, where there is one and a pageblock would have to be split.
+    region: Option<u32>,
 }
 
 /// Pages in use from which on a batch is backed at once: 16 MiB, of which it is a hundredth.
@@ -105,11 +103,10 @@ impl Extra {
     /// The last first.
     #[inline]
     fn backwards(&self) -> impl Iterator<Item = Taken> {
-        self.blocks[..self.len].iter().rev().map(|block| Taken {
-            index: (block >> 1) as usize,
-            zeroed: block & 1 != 0,
-            blank: false,
-        })
+        self.blocks[..self.len]
+            .iter()
+            .rev()
+            .map(|block| Taken { index: (block >> 1) as usize, zeroed: block & 1 != 0 })
     }
 }
 
@@ -144,10 +141,6 @@ impl<P: Platform> Pages<P> {
         if wanted >= p.nodes() {
             return None;
         }
-        let listed = order < self.listed_orders.load(Relaxed)
-            && pages == 1 << order
-            && wanted == near
-            && !gfp.intersects(Gfp::DMA.union(Gfp::DMA32));
         let request = Request {
             gfp,
             order,
@@ -155,9 +148,11 @@ impl<P: Platform> Pages<P> {
             mobility: Mobility::of(gfp),
             highest: highest_zone(gfp),
             node: wanted,
-            least: order,
-            listed,
-            large: listed.then_some(LARGE),
+            listed: order < self.listed_orders.load(Relaxed)
+                && pages == 1 << order
+                && wanted == near
+                && !gfp.intersects(Gfp::DMA.union(Gfp::DMA32)),
+            region: None,
         };
         let taken = self.take_listed(p, &request).or_else(|| self.take_anywhere(p, &request));
         self.tell_damage(p);
@@ -169,14 +164,15 @@ impl<P: Platform> Pages<P> {
     }
 
     /// A block for a region ([`super::region`]), all of which is for small requests in the end: from a pageblock that is backed
-    /// as a whole, where the heap grows so. Of the last of these orders, or else of one before, where that saves a pageblock.
+    /// as a whole, where the heap grows so. Of the last of these orders, or else of one before, where that saves a pageblock. Whether it is
+    /// blank: zero, and in memory.
     pub(super) fn take_region(
         &self,
         p: &P,
         gfp: Gfp,
         orders: RangeInclusive<u32>,
         node: Option<usize>,
-    ) -> Option<Taken> {
+    ) -> Option<(Taken, bool)> {
         let node = node.unwrap_or_else(|| p.current_node());
         let (least, order) = orders.into_inner();
         if order > MAX_ORDER || node >= p.nodes() {
@@ -189,13 +185,15 @@ impl<P: Platform> Pages<P> {
             mobility: Mobility::of(gfp),
             highest: highest_zone(gfp),
             node,
-            least,
             listed: false,
-            large: Some(LARGE_OF_REGIONS),
+            region: Some(least),
         };
         let taken = self.take_anywhere(p, &request);
         self.tell_damage(p);
-        taken
+        taken.map(|taken| {
+            let blank = P::BACKS && self.descs().page(taken.index).slab_flags.load(Relaxed) != 0;
+            (taken, blank)
+        })
     }
 
     #[inline]
@@ -299,12 +297,13 @@ impl<P: Platform> Pages<P> {
             if !areas.allows(request.pages, mark(&areas)) {
                 return None;
             }
-            let rest = areas.rest(request.least, request.order, request.mobility);
+            let rest = |areas: &Areas| areas.rest(request.region?, request.order, request.mobility);
             if P::BACKS
                 && reach == Reach::Whole
-                && let Some(large) = request.large
-                && rest.is_none()
+                && (request.listed || request.region.is_some())
                 && areas.in_use() >= WHOLE_FROM
+                && let large = if request.listed { LARGE } else { LARGE_OF_REGIONS }
+                && rest(&areas).is_none()
                 && let Some(first) =
                     areas.lift_fresh(descs, request.order, request.mobility, large, || p.now())
             {
@@ -320,11 +319,15 @@ impl<P: Platform> Pages<P> {
                     return None;
                 }
             }
-            let rest = areas.rest(request.least, request.order, request.mobility);
-            let taken = match rest {
-                Some(order) => areas.take(descs, home, order, 1 << order, request.mobility, reach)?,
-                None => areas.take(descs, home, request.order, request.pages, request.mobility, reach)?,
+            // Where nothing is backed no pageblock is better than another.
+            let (order, pages) = match if P::BACKS { rest(&areas) } else { None } {
+                Some(order) => (order, 1 << order),
+                None => (request.order, request.pages),
             };
+            let taken = areas.take(descs, home, order, pages, request.mobility, reach)?;
+            if P::BACKS && request.region.is_some() {
+                descs.page(taken.index).slab_flags.store(u16::from(areas.blank.has_left()), Relaxed);
+            }
             // Only a local zone can be the home of this CPU's lists.
             if request.listed && home.node == request.node {
                 let keep = mark(&areas);

@@ -77,7 +77,7 @@ impl Lists {
         let zeroed = self.take_out(descs, number, index, page);
         page.set_span(1 << order);
         page.set_kind(Kind::Allocated);
-        Some(Taken { index, zeroed, blank: false })
+        Some(Taken { index, zeroed })
     }
 
     /// Keeps a block that the caller owns.

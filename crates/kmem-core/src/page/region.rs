@@ -450,11 +450,11 @@ impl<P: Platform> Pages<P> {
             // A longer one only where it is had for nothing.
             let gladly =
                 (gfp | Gfp::NOWARN | Gfp::NORETRY | Gfp::NOMEMALLOC) - Gfp::NOFAIL - Gfp::DIRECT_RECLAIM;
-            let region = (order + 1..=wanted).rev().find_map(|length| {
+            let (region, blank) = (order + 1..=wanted).rev().find_map(|length| {
                 let gfp = if length > least { gladly } else { gfp };
                 self.take_region(p, gfp, least.min(length)..=length, node)
             })?;
-            self.open(p, region, order, pages, pool);
+            self.open(p, region, blank, order, pages, pool);
         }
     }
 
@@ -469,16 +469,16 @@ impl<P: Platform> Pages<P> {
     }
 
     /// Cuts a block into slots of 2^order pages for a pool, each for runs of `pages` pages.
-    fn open(&self, p: &P, region: Taken, order: u32, pages: usize, pool: &Pool) {
+    fn open(&self, p: &P, region: Taken, blank: bool, order: u32, pages: usize, pool: &Pool) {
         let (descs, slot, first) = (self.descs(), 1 << order, region.index);
         let head = descs.page(first);
         let (home, total) = (Self::home_of_head(head), head.pages());
         let wall = first + total - slot;
         let has = pool.0.lock(p).pages;
         // What is in memory already stays there only for who will soon have used it all. What is left of its slots he does not use.
-        let used = !region.zeroed && !region.blank;
+        let used = !region.zeroed && !blank;
         let soon = pages == slot && has >= total * SOON && self.idle.allows(total);
-        let surplus = used || region.blank && !soon;
+        let surplus = used || blank && !soon;
         // I-REG-3. What is dirty here was somebody else's; later only the user's own.
         // SAFETY: the pages are this thread's.
         let gone = surplus && unsafe { p.discard(PageRange { first, count: total }) };

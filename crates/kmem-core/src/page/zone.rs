@@ -119,7 +119,7 @@ pub(super) struct Areas {
     pub(super) largest_freed: usize,
     /// The pageblock that was to be backed as a whole last, whether it was or not; none at first.
     whole: Option<usize>,
-    blank: Blank,
+    pub(super) blank: Blank,
     pace: Pace,
     /// The least `dirty` since the zone was looked at last, by who gives idle memory back.
     idle: usize,
@@ -134,8 +134,6 @@ pub(super) struct Areas {
 pub(super) struct Taken {
     pub(super) index: usize,
     pub(super) zeroed: bool,
-    /// It is zero and in memory: backed as part of a pageblock, and nobody had it since.
-    pub(super) blank: bool,
 }
 
 /// Whom a block is for: goes into the head's descriptor.
@@ -249,6 +247,7 @@ impl Areas {
     }
 
     /// The largest order from `least` up to below `order` of which a block is free, if one of `order` could be had from a pageblock only.
+    #[inline]
     pub(super) fn rest(&self, least: u32, order: u32, mobility: Mobility) -> Option<u32> {
         let free = u32::from(self.nonempty[mobility as usize]);
         let below = |order: u32| (1 << order) - 1;
@@ -315,8 +314,8 @@ impl Areas {
             self.gone -= again;
             self.missed += again;
         }
-        let blank = self.blank.leave(index, pages);
-        Some(Taken { index, zeroed: dirty == 0, blank })
+        self.blank.leave(index, pages);
+        Some(Taken { index, zeroed: dirty == 0 })
     }
 
     /// Puts a range that cannot join its neighbours on the lists, as few aligned blocks.

@@ -111,7 +111,7 @@ impl Areas {
         self.in_flight -= PAGEBLOCK_PAGES;
         if backed {
             descs.set_dirty(index, PAGEBLOCK_PAGES);
-            self.blank = Blank { block: index, units: u8::MAX };
+            self.blank = Blank { block: index, units: u8::MAX, left: false };
         }
         self.join(descs, index, PAGEBLOCK_ORDER, if backed { PAGEBLOCK_PAGES } else { 0 });
     }
@@ -130,15 +130,30 @@ pub(in crate::page) struct Blank {
     block: usize,
     /// A bit for each.
     units: u8,
+    /// What left last was blank.
+    left: bool,
 }
 
 impl Blank {
     const UNIT: usize = PAGEBLOCK_PAGES / 8;
-    pub(super) const NONE: Self = Self { block: 0, units: 0 };
+    pub(super) const NONE: Self = Self { block: 0, units: 0, left: false };
 
-    /// These pages leave the zone: they are blank no more when they come back, and neither is what lies in the same eighth. Whether
-    /// they were.
-    pub(super) fn leave(&mut self, first: usize, count: usize) -> bool {
+    /// These pages leave the zone: they are blank no more when they come back, and neither is what lies in the same eighth.
+    #[inline]
+    pub(super) fn leave(&mut self, first: usize, count: usize) {
+        if self.units | u8::from(self.left) != 0 {
+            self.left = self.leave_pageblock(first, count);
+        }
+    }
+
+    /// What left last was blank. Asked once.
+    pub(in crate::page) fn has_left(&mut self) -> bool {
+        core::mem::take(&mut self.left)
+    }
+
+    /// [`Blank::leave`], where there is any. Whether they were blank.
+    #[cold]
+    fn leave_pageblock(&mut self, first: usize, count: usize) -> bool {
         if self.units == 0 || first >= self.block + PAGEBLOCK_PAGES || first + count <= self.block {
             return false;
         }
