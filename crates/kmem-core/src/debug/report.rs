@@ -24,11 +24,14 @@
 use core::fmt::{self, Write};
 
 use crate::debug::pattern::Row;
-use crate::debug::stacks::{Handle, MAX_FRAMES};
+use crate::debug::stacks::Handle;
 use crate::debug::track::{Track, Which};
 use crate::debug::{Debug, Error, taint};
 use crate::platform::Platform;
 use crate::report::{self, LINE, RULE};
+
+/// Frames of a report's own stack. More than are kept of others: it is told from deep in the heap.
+const SHOWN: usize = 32;
 
 /// Speaks about one cache.
 #[derive(Clone, Copy)]
@@ -148,8 +151,8 @@ impl<P: Platform> Reporter<'_, P> {
         self.line(format_args!("CPU: {cpu} PID: {thread} {program}{}", self.debug.taint()));
         self.line(format_args!("Call Trace:"));
         self.line(format_args!(" <TASK>"));
-        let mut frames = [0; MAX_FRAMES];
-        let found = self.platform.backtrace(&mut frames).min(MAX_FRAMES);
+        let mut frames = [0; SHOWN];
+        let found = self.platform.backtrace(&mut frames).min(SHOWN);
         for &frame in &frames[..found] {
             self.line(format_args!(" {}", Frame(self.platform, frame)));
         }
