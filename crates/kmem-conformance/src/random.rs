@@ -8,7 +8,7 @@ use kmem_core::flags::SlabFlags;
 use kmem_core::gfp::Gfp;
 
 use crate::bench::{Bench, QUIET, is_zero};
-use crate::failure::{Outcome, ensure, equal};
+use crate::failure::{Outcome, ensure, equal, fail};
 use crate::shadow::Shadow;
 use crate::{Cache, Driver};
 
@@ -142,7 +142,10 @@ impl<D: Driver> Walk<'_, '_, D> {
             self.bench.krealloc(old, size, QUIET)?
         } else {
             // SAFETY: the walk holds the block.
-            unsafe { self.bench.heap().reallocate(old, size, QUIET) }.unwrap_or(core::ptr::null_mut())
+            match unsafe { self.bench.heap().reallocate(old, size, QUIET) } {
+                Ok(new) => new,
+                Err(error) => fail!("a good block of {} to {size} bytes: {error}", block.len),
+            }
         };
         ensure!(!new.is_null(), "no memory for a resize to {size} bytes");
         self.book.moved(at, new, size)?;
