@@ -187,6 +187,32 @@ pub(super) unsafe fn malloc_tailed(place: usize) -> *mut u8 {
     block
 }
 
+/// Of [`free`]: the tag of the page around an address of the heap.
+macro_rules! tag {
+    () => {
+        "mov {a}, qword ptr [rip + {heap} + {base}]
+        mov {b}, {ptr}
+        sub {b}, {a}
+        cmp {b}, qword ptr [rip + {heap} + {end}]
+        jae {other}
+        shr {b}, 12
+        movzx {place:e}, word ptr [{a} + 2*{b} - {tags_below}]"
+    };
+}
+
+/// Of [`free`]: from a class's tag to the place of its stack, if a block of it starts at the address; `{a}` are then the checks.
+macro_rules! proof {
+    () => {
+        "shl {place:e}, 4
+        lea {a}, [rip + {checks}]
+        mov {b:e}, dword ptr [{a} + {place} + {mask}]
+        and {b:e}, {ptr:e}
+        imul {b:e}, dword ptr [{a} + {place} + {magic}]
+        cmp {b:e}, dword ptr [{a} + {place} + {limit}]
+        jae {other}"
+    };
+}
+
 /// Of [`free`]: from the place of a class's stack to that of its first CPU.
 macro_rules! stack {
     () => {
@@ -217,7 +243,8 @@ macro_rules! push {
     };
 }
 
-pub(super) use {align_function, push, stack, top};
+// The hardened heap's free has the same beginning and end.
+pub(super) use {align_function, proof, push, stack, tag, top};
 
 /// Makes a block in use a free one and puts it on the running CPU's stack.
 ///
@@ -235,13 +262,7 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
         piece!(
             after [
                 align_function!(),
-                "mov {a}, qword ptr [rip + {heap} + {base}]",
-                "mov {b}, {ptr}",
-                "sub {b}, {a}",
-                "cmp {b}, qword ptr [rip + {heap} + {end}]",
-                "jae {other}",
-                "shr {b}, 12",
-                "movzx {place:e}, word ptr [{a} + 2*{b} - {tags_below}]",
+                tag!(),
                 "lea {b:e}, [{place} - 1]",
                 "cmp {b:e}, {headed}",
                 "jae 22f",
@@ -262,13 +283,7 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
                 "lea {b:e}, [{place} - {headed} - 1]",
                 "cmp {b:e}, {long}",
                 "jae {other}",
-                "shl {place:e}, 4",
-                "lea {a}, [rip + {checks}]",
-                "mov {b:e}, dword ptr [{a} + {place} + {mask}]",
-                "and {b:e}, {ptr:e}",
-                "imul {b:e}, dword ptr [{a} + {place} + {magic}]",
-                "cmp {b:e}, dword ptr [{a} + {place} + {limit}]",
-                "jae {other}",
+                proof!(),
                 "movzx {b:e}, word ptr [{a} + {place} + {tail}]",
                 "mov {a}, qword ptr [rip + {free_secret}]",
                 "xor {a}, {ptr}",

@@ -28,7 +28,7 @@
 use core::arch::asm;
 use core::mem::offset_of;
 
-use super::super::quick::{WORDS as AT, align_function, push, stack, top};
+use super::super::quick::{WORDS as AT, align_function, proof, push, stack, tag, top};
 use super::super::{HARDENED, HEAP};
 use super::seal::{FILLED, SHORTEST};
 use super::words::{WORDS, Words};
@@ -84,22 +84,10 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
         piece!(
             after [
                 align_function!(),
-                "mov {a}, qword ptr [rip + {heap} + {base}]",
-                "mov {b}, {ptr}",
-                "sub {b}, {a}",
-                "cmp {b}, qword ptr [rip + {heap} + {end}]",
-                "jae {parts}",
-                "shr {b}, 12",
-                "movzx {place:e}, word ptr [{a} + 2*{b} - {tags_below}]",
+                tag!(),
                 "cmp {place:e}, {count}",
-                "ja {parts}",
-                "shl {place:e}, 4",
-                "lea {a}, [rip + {checks}]",
-                "mov {b:e}, dword ptr [{a} + {place} + {mask}]",
-                "and {b:e}, {ptr:e}",
-                "imul {b:e}, dword ptr [{a} + {place} + {magic}]",
-                "cmp {b:e}, dword ptr [{a} + {place} + {limit}]",
-                "jae {parts}",
+                "ja {other}",
+                proof!(),
                 "movzx {room:e}, word ptr [{a} + {place} + {tail}]",
                 "lea {room:e}, [8*{room} - 8]",
                 // The seal.
@@ -110,7 +98,7 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
                 "xor {a}, {key}",
                 "mov {b}, {room}",
                 "sub {b}, {a}",
-                "jb {parts}",
+                "jb {other}",
                 "mov {top:e}, 8",
                 "cmp {b}, {top}",
                 "cmova {b}, {top}",
@@ -118,7 +106,7 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
                 "xor {key}, qword ptr [{ptr} + {a}]",
                 "lea {top}, [rip + {filled}]",
                 "test {key}, qword ptr [{top} + 8*{b}]",
-                "jne {parts}",
+                "jne {other}",
                 // The word before.
                 "test {ptr:e}, 0xfff",
                 "je 12f",
@@ -133,7 +121,7 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
                 "test {b}, {b}",
                 "cmove {a}, {b}",
                 "cmp {a}, {room}",
-                "ja {parts}",
+                "ja {other}",
                 "12:",
                 // The state.
                 "mov {a}, {ptr}",
@@ -143,7 +131,7 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
                 "cmp byte ptr [{b}], 0",
                 "je 13f",
                 "cmp byte ptr [{a}], {used}",
-                "jne {parts}",
+                "jne {other}",
                 "mov byte ptr [{a}], {free}",
                 "14:",
                 // The block.
@@ -169,12 +157,12 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
                 ".subsection 1",
                 "13:",
                 "cmp dword ptr [rip + {words} + {special}], 0",
-                "jne {parts}",
+                "jne {other}",
                 "xor {b:e}, {b:e}",
                 "xchg byte ptr [{a}], {b:l}",
                 "cmp {b:l}, {used}",
                 "je 14b",
-                "jmp {parts}",
+                "jmp {other}",
                 // None of 32 to 128 bytes.
                 "15:",
                 "cmp {room:e}, 8",
@@ -236,7 +224,7 @@ pub(super) unsafe fn free(ptr: *mut u8) -> Freed {
             free = const watch::FREE,
             full = label { return Freed::Full },
             long = label { return Freed::Long },
-            parts = label { return Freed::Parts },
+            other = label { return Freed::Parts },
             options(nostack),
         );
         Freed::Done
