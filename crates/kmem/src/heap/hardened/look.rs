@@ -145,6 +145,16 @@ mod wide {
         unsafe { _xgetbv(0) }
     }
 
+    /// Leaves for where a byte other than zero was found, if there was one among those that were looked at.
+    macro_rules! told {
+        () => {
+            "vpor ymm0, ymm0, ymm1
+            vptest ymm0, ymm0
+            vzeroupper
+            jne {found}"
+        };
+    }
+
     /// Of [`is_zero_middling`]: 128 bytes so many from the start, and as many from the end.
     macro_rules! look_both {
         ($($at:literal),*) => {
@@ -214,10 +224,7 @@ mod wide {
                 "jbe 2f",
                 look_both!(256, 384),
                 "2:",
-                "vpor ymm0, ymm0, ymm1",
-                "vptest ymm0, ymm0",
-                "vzeroupper",
-                "jne {found}",
+                told!(),
                 block = in(reg) block,
                 end = in(reg) end,
                 bytes = in(reg) bytes,
@@ -248,10 +255,7 @@ mod wide {
                 "cmp {at}, {last}",
                 "jb 2b",
                 look_from!("last"),
-                "vpor ymm0, ymm0, ymm1",
-                "vptest ymm0, ymm0",
-                "vzeroupper",
-                "jne {found}",
+                told!(),
                 at = inout(reg) block => _,
                 last = in(reg) last,
                 out("xmm0") _,
